@@ -1,0 +1,29 @@
+"""stella-mteb: Stella on MTEB, and video-summary similarity on the same harness."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stella_mteb.encoder import load_encoder
+    from stella_mteb.judge.evaluator import StellaEvaluator, StellaModel
+    from stella_mteb.registry import register
+
+__all__ = ["StellaEvaluator", "StellaModel", "__version__", "load_encoder", "register"]
+__version__ = "0.1.0"
+
+_HOME = {
+    "StellaEvaluator": "stella_mteb.judge.evaluator",
+    "StellaModel": "stella_mteb.judge.evaluator",
+    "load_encoder": "stella_mteb.encoder",
+    "register": "stella_mteb.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily: importing torch or mteb takes seconds, and `stella-mteb --help` needs neither.
+    if name not in _HOME:
+        raise AttributeError(f"module 'stella_mteb' has no attribute {name!r}")
+    import importlib  # noqa: PLC0415
+
+    return getattr(importlib.import_module(_HOME[name]), name)

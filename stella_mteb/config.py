@@ -1,0 +1,216 @@
+"""A model's configuration: `configs/*.yaml`, a user's own YAML, or the in-house `encoders_config` form.
+
+Every fault is an error that names file, line and key, all faults of a file at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.files import Lines, read_yaml
+
+COMMIT = r"[0-9a-f]{40}"
+MAX_LENGTH = 131_072
+"""No model here reads more tokens than this."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class StrictModel(BaseModel):
+    """Unknown keys and wrong types are errors; nothing is converted behind the user's back."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Hub(StrictModel):
+    """A repository of the Hugging Face hub at one commit."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+    aliases: list[str] = []
+    revision: str | None = Field(default=None, pattern=f"^{COMMIT}$")
+
+
+class Package(StrictModel):
+    """Weights that ship inside an installed Python package."""
+
+    module: str
+    folder: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class PromptConfig(StrictModel):
+    """The prompts of a model, and which profile chooses among them.
+
+    Attributes:
+        profile: `card`, `leaderboard`, `builtin` or `own`.
+        s2s: For symmetric tasks.
+        s2p: For the queries of asymmetric ones.
+        document: For the documents of asymmetric ones.
+        own: Prompts by task name or task type, each optionally with `-query` or `-document` appended.
+    """
+
+    profile: Literal["card", "leaderboard", "builtin", "own"] = "card"
+    s2s: str = ""
+    s2p: str = ""
+    document: str = ""
+    own: dict[str, str] = {}
+
+
+class TokenGolden(StrictModel):
+    """A text and the token ids it must give."""
+
+    text: str
+    ids: list[int]
+
+
+class Goldens(StrictModel):
+    """Published values that a copy of the model must reproduce (`stella-mteb verify`)."""
+
+    source: str
+    dimension: int
+    tolerance: float
+    query_prompt: Literal["s2s", "s2p"] | None = None
+    queries: list[str] = []
+    documents: list[str] = []
+    similarity: list[list[float]] = []
+    tokens: list[TokenGolden] = []
+
+
+class ModelConfig(StrictModel):
+    """One model: where it is, how it is loaded, how it is run.
+
+    Attributes:
+        name: The name in specs.
+        hub: Repository and commit.
+        path: A local folder, which then stands before package and hub; relative to the YAML.
+        package: Weights in an installed Python package, which stand before the hub.
+        attention: `bidirectional` where the files do not say that it is; None leaves it to the files.
+        eos_token_id: The token that must close every text.
+        dimension: The head that is used when none is asked for; None for the only one, or the folder's own.
+        max_length: Longest input in tokens; None for the folder's own.
+        batch_size: See `stella_mteb.engine.TextEncoder`.
+        normalize: Whether vectors get unit length; None for what the folder does.
+        dtype: Of the backbone; None for the default of the device.
+        refused_dtypes: Dtypes that give wrong results, with the reason.
+        trust_remote_code: Consent to run Python code of the repository at the pinned revision.
+        prompts: The prompts.
+        goldens: What `verify` checks.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    hub: Hub | None = None
+    path: str | None = None
+    package: Package | None = None
+    attention: Literal["bidirectional"] | None = None
+    eos_token_id: int | None = Field(default=None, ge=0)
+    dimension: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=8, le=MAX_LENGTH)
+    batch_size: int | None = Field(default=None, ge=1)
+    normalize: bool | None = None
+    dtype: Literal["bfloat16", "float32", "float16"] | None = None
+    refused_dtypes: dict[Literal["bfloat16", "float32", "float16"], str] = {}
+    trust_remote_code: bool = False
+    prompts: PromptConfig = PromptConfig()
+    goldens: Goldens | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if self.hub is None and self.path is None and self.package is None:
+            raise ValueError("one of hub, path and package must say where the model is")
+        if self.trust_remote_code and not (self.hub and self.hub.revision):
+            raise ValueError(
+                "trust_remote_code needs hub.revision, the full 40-digit commit whose code you have read"
+            )
+        if self.prompts.profile == "own" and not self.prompts.own:
+            raise ValueError("prompts.profile is own, but prompts.own is empty")
+        return self
+
+    @property
+    def full_name(self) -> str:
+        """`organisation/name`, as MTEB wants it."""
+        return self.hub.name if self.hub else f"local/{self.name}"
+
+
+def bundled_configs() -> dict[str, Path]:
+    """The configs that ship with the package, by name, in alphabetical order."""
+    folder = Path(str(importlib.resources.files("stella_mteb.configs")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_config(path: Path) -> ModelConfig:
+    """Read a model's YAML.
+
+    Raises:
+        ConfigError: Lists every fault with file, line and key.
+    """
+    data, lines = read_yaml(path)
+    config = validate(ModelConfig, data, path, lines)
+    if config.path is not None:
+        folder = (path.parent / Path(config.path).expanduser()).resolve()
+        config = config.model_copy(update={"path": str(folder)})
+    return config
+
+
+def validate(
+    model: type[Model], data: Mapping[str, Any], path: Path | str, lines: Lines, prefix: tuple[str, ...] = ()
+) -> Model:
+    """Validate a mapping that was read from a file.
+
+    Args:
+        model: A pydantic model.
+        data: The mapping.
+        path: Where it is from, for the messages.
+        lines: Line of each key, from `read_yaml`; empty if the mapping was given in Python.
+        prefix: Keys under which the mapping stands in the file.
+
+    Raises:
+        ConfigError: Lists every fault.
+    """
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as error:
+        faults = [_fault(model, dict(fault), path, lines, prefix) for fault in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(faults))) from None
+
+
+def _fault(
+    model: type[BaseModel], fault: dict[str, Any], path: Path | str, lines: Lines, prefix: tuple[str, ...]
+) -> str:
+    where = (*prefix, *fault["loc"])
+    line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), None)
+    key = ".".join(map(str, fault["loc"])) or "the file"
+    place = f"{path}:{line}" if line else str(path)
+    if fault["type"] == "extra_forbidden":
+        known = known_keys(model, fault["loc"][:-1])
+        return f"{place}: unknown key {key!r}{did_you_mean(str(fault['loc'][-1]), known)}"
+    if fault["type"] == "missing":
+        return f"{place}: key {key!r} is missing"
+    got = "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r})"
+    return f"{place}: {key}: {fault['msg'].removeprefix('Value error, ')}{got}"
+
+
+def known_keys(model: type[BaseModel], at: tuple[Any, ...]) -> list[str]:
+    """The keys that a nested model knows at a path of keys."""
+    for step in at:
+        field = model.model_fields.get(str(step))
+        candidates = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return list(model.model_fields)
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """`; did you mean 'x'?`, or what is known, for the end of an error message."""
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known are {', '.join(sorted(known))}" if known else ""

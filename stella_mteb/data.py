@@ -1,0 +1,200 @@
+"""Rows from files: JSONL, CSV, TSV, Parquet or the hub, with the place of every row for the error that names it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stella_mteb.errors import ConfigError, EnvironmentProblem
+from stella_mteb.files import read_text
+
+SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used, and why."""
+
+    place: str
+    column: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.place}: column {self.column!r}: {self.reason}"
+            if self.column
+            else f"{self.place}: {self.reason}"
+        )
+
+
+Row = tuple[str, dict[str, Any]]
+"""Where a row is from (`file:line`), and its columns."""
+
+
+def read_rows(path: Path) -> Iterator[Row | BadRow]:
+    """Read a data file row by row.
+
+    Args:
+        path: A `.jsonl`, `.csv`, `.tsv` or `.parquet` file.
+
+    Yields:
+        Rows with their place, or what is wrong with one.
+
+    Raises:
+        ConfigError: If the file as a whole cannot be read.
+    """
+    readers = {".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise ConfigError(f"{path}: the format is told by the suffix, one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    return readers[path.suffix](path)
+
+
+def _jsonl(path: Path) -> Iterator[Row | BadRow]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        place = f"{path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            yield BadRow(place, "", f"not valid JSON: {getattr(error, 'msg', 'nested too deeply')}")
+            continue
+        yield (place, row) if isinstance(row, dict) else BadRow(place, "", "must be a JSON object")
+
+
+def _csv(path: Path) -> Iterator[Row | BadRow]:
+    lines = read_text(path).splitlines(keepends=True)
+    reader = csv.reader(lines, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return
+        if len(set(header)) != len(header):
+            raise ConfigError(f"{path}:1: a column name stands twice")
+        for cells in reader:
+            place = f"{path}:{reader.line_num}"
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                yield BadRow(place, "", f"has {len(cells)} cells, the header has {len(header)}")
+                continue
+            yield place, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise ConfigError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+
+
+def _parquet(path: Path) -> Iterator[Row | BadRow]:
+    import polars  # noqa: PLC0415 -- only for those who use it
+    from polars.exceptions import PolarsError  # noqa: PLC0415
+
+    try:
+        frame = polars.read_parquet(path)
+    except (PolarsError, OSError) as error:
+        raise ConfigError(f"{path}: not a Parquet file: {error}") from None
+    for number, row in enumerate(frame.iter_rows(named=True), start=1):
+        yield f"{path}: row {number}", row
+
+
+def read_hub(path: str, revision: str, name: str | None, split: str) -> Iterator[Row | BadRow]:
+    """Read one split of a data set of the hub at a pinned commit.
+
+    Raises:
+        EnvironmentProblem: If it cannot be reached and is not in the cache.
+    """
+    import datasets  # noqa: PLC0415
+
+    try:
+        data = datasets.load_dataset(path, name, split=split, revision=revision)
+    except Exception as error:  # the library raises a dozen kinds for "not to be had"
+        raise EnvironmentProblem(
+            f"data set {path} (split {split}) could not be loaded: {error}. Without network, give a local file "
+            "with the same columns: -t NAME=FILE"
+        ) from error
+    for number, row in enumerate(data, start=1):
+        yield f"{path}[{split}] row {number}", dict(row)
+
+
+class RowChecker:
+    """Collects good values and bad rows, and decides when there are too many of the latter.
+
+    Args:
+        max_bad_rows: How many bad rows are left out before the task is refused.
+    """
+
+    def __init__(self, max_bad_rows: int = 0) -> None:
+        self.max_bad_rows = max_bad_rows
+        self.bad: list[BadRow] = []
+
+    def text(self, place: str, row: Mapping[str, Any], column: str) -> str | None:
+        """A text column's value, or None after noting why it has none."""
+        value = row.get(column)
+        if column not in row:
+            return self._note(place, column, f"is missing; there are {', '.join(map(str, row))}")
+        if not isinstance(value, str):
+            return self._note(place, column, f"must be text (got {value!r}, {type(value).__name__})")
+        if not value.strip():
+            return self._note(place, column, "is empty")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return self._note(place, column, f"holds half a character (lone surrogate at {error.start})")
+        return value
+
+    def number(
+        self, place: str, row: Mapping[str, Any], column: str, low: float, high: float
+    ) -> float | None:
+        """A score column's value, or None after noting why it has none."""
+        value = row.get(column)
+        if column not in row:
+            return self._note(place, column, f"is missing; there are {', '.join(map(str, row))}")
+        if isinstance(value, str) and not place.rpartition(":")[0].endswith((".csv", ".tsv")):
+            return self._note(place, column, f"must be a number (got the text {value!r})")
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return self._note(place, column, f"must be a number (got {value!r})")
+        if not math.isfinite(number):
+            return self._note(place, column, f"must be a finite number (got {value!r})")
+        if not low <= number <= high:
+            return self._note(place, column, f"must be from {low:g} to {high:g} (got {number:g})")
+        return number
+
+    def note(self, bad: BadRow) -> None:
+        """Note a bad row that the reader found."""
+        self.bad.append(bad)
+
+    def _note(self, place: str, column: str, reason: str) -> None:
+        self.bad.append(BadRow(place, column, reason))
+
+    def require(self, what: str) -> None:
+        """Raise unless the bad rows are within the limit.
+
+        Raises:
+            ConfigError: Names the first bad rows and counts them all.
+        """
+        rows = len({bad.place for bad in self.bad})
+        if rows <= self.max_bad_rows:
+            return
+        shown = "\n".join(f"  {bad}" for bad in self.bad[:_SHOWN])
+        more = f"\n  ... and {len(self.bad) - _SHOWN} more" if len(self.bad) > _SHOWN else ""
+        raise ConfigError(
+            f"{what}: {rows} bad {'row' if rows == 1 else 'rows'} ({self.max_bad_rows} allowed):\n{shown}{more}\n"
+            "Mend them, or leave them out with --max-bad-rows N (max_bad_rows in the task's YAML)"
+        )
+
+
+def digest(rows: Iterable[tuple[Any, ...]]) -> str:
+    """12 hex digits that change when the rows of a task change; the revision of local data."""
+    state = hashlib.sha256()
+    for row in rows:
+        state.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")
+    return state.hexdigest()[:12]

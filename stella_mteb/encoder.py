@@ -1,0 +1,197 @@
+"""The thin adapter between an engine and MTEB's EncoderProtocol.
+
+encoder = load_encoder("stella_en_1.5B_v5@1024")
+mteb.evaluate(encoder, mteb.get_tasks(["STSBenchmark"]))
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models import ModelMeta
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.types import PromptType
+from numpy.typing import NDArray
+
+import stella_mteb
+from stella_mteb import registry
+from stella_mteb.config import ModelConfig
+from stella_mteb.engine import TextEncoder
+from stella_mteb.engine.devices import resolve_device, resolve_dtype
+from stella_mteb.engine.encoder import Progress
+from stella_mteb.errors import ConfigError
+from stella_mteb.models import ResolvedModel, bundled_configs, load_config, resolve
+from stella_mteb.prompts import Prompt, choose, prompts_id
+from stella_mteb.spec import Spec
+
+logger = logging.getLogger(__name__)
+
+
+class Encoder(AbsEncoder):  # type: ignore[misc]
+    """An engine as MTEB sees it.
+
+    Attributes:
+        text_encoder: The engine.
+        prompts_used: The prompt of every (task, side) encoded so far.
+        on_progress: Called with tokens done and tokens to do while a call encodes; None for no display.
+    """
+
+    def __init__(self, model: ResolvedModel, text_encoder: TextEncoder) -> None:
+        self.resolved = model
+        self.text_encoder = text_encoder
+        self.prompts_used: dict[tuple[str, str], Prompt] = {}
+        self.on_progress: Progress | None = None
+        self.mteb_model_meta = registry.model_meta(
+            model.config,
+            revision=model.revision,
+            dimensions=text_encoder.dimensions,
+            experiment=experiment(model, text_encoder.fingerprint["dtype"]),
+            loader=load_for_mteb,
+        )
+
+    @property
+    def mteb_model_meta(self) -> ModelMeta:
+        """MTEB's description of this model and of this way of running it."""
+        return self._meta
+
+    @mteb_model_meta.setter
+    def mteb_model_meta(self, meta: ModelMeta) -> None:
+        # MTEB assigns a meta of its own after loading; the identity and the revision stay what was loaded.
+        self._meta = meta.model_copy(
+            update={
+                "revision": self.resolved.revision,
+                "embed_dim": self.text_encoder.dimension,
+                "experiment_kwargs": experiment(self.resolved, self.text_encoder.fingerprint["dtype"]),
+            }
+        )
+
+    def encode(
+        self,
+        inputs: Any,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **kwargs: Any,
+    ) -> NDArray[np.float32]:
+        """Encode the texts of one side of a task; see `mteb.models.EncoderProtocol.encode`.
+
+        Args:
+            inputs: Batches with a key `text`.
+            task_metadata: Chooses the prompt.
+            hf_split: Not used.
+            hf_subset: Not used.
+            prompt_type: `query` or `document` of an asymmetric task.
+            **kwargs: `batch_size` is honoured; MTEB always gives one (32 unless told).
+
+        Returns:
+            float32 [texts, dimension].
+
+        Raises:
+            ConfigError: If `precision` asks for quantised vectors.
+        """
+        if kwargs.get("precision") not in (None, "float32"):
+            raise ConfigError(f"precision {kwargs['precision']!r} is not supported; vectors are float32")
+        texts = [text for batch in inputs for text in batch["text"]]
+        prompt = self.prompt_for(task_metadata, prompt_type)
+        return self.text_encoder.encode(
+            texts, prompt.text, batch_size=kwargs.get("batch_size"), progress=self.on_progress
+        )
+
+    def prompt_for(self, task_metadata: TaskMetadata, prompt_type: PromptType | None) -> Prompt:
+        """The prompt of one side of a task; a fallback is warned about once, and every choice is remembered."""
+        side = registry.side_of(prompt_type)
+        key = (task_metadata.name, side or "both")
+        if key not in self.prompts_used:
+            prompt = choose(
+                self.resolved.prompts, self.resolved.config.prompts, registry.task_info(task_metadata), side
+            )
+            if prompt.fallback:
+                logger.warning("task %s (%s): %s; prompt %r", *key, prompt.source, prompt.text)
+            self.prompts_used[key] = prompt
+        return self.prompts_used[key]
+
+    def prompt_notes(self, task: str) -> dict[str, dict[str, Any]]:
+        """The prompts that a task was run with, for its result."""
+        return {
+            side: {"text": prompt.text, "source": prompt.source, "fallback": prompt.fallback}
+            for (name, side), prompt in self.prompts_used.items()
+            if name == task
+        }
+
+
+def load_encoder(spec: Spec | str, *, device: str | None = None, offline: bool | None = None) -> Encoder:
+    """Load a model for MTEB.
+
+    Args:
+        spec: For example `stella_en_1.5B_v5@1024[bf16,card]`; also a hub name, a folder or a YAML.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`.
+        offline: Never ask the hub; None as HF_HUB_OFFLINE says.
+
+    Raises:
+        ConfigError: If the spec names nothing, or nothing that exists.
+        EnvironmentProblem: If the files or the device are not to be had.
+    """
+    model = resolve(spec, offline=offline)
+    return Encoder(model, model.load(device))
+
+
+def load_for_mteb(
+    model_name: str,
+    revision: str | None = None,
+    *,
+    device: str | None = None,
+    embed_dim: int | None = None,
+    dtype: str | None = None,
+    max_length: int | None = None,
+    prompts: str | None = None,
+    normalize: bool | None = None,
+    plugin: str | None = None,
+) -> Encoder:
+    """The loader behind `mteb.get_model`; its arguments are those of `experiment`."""
+    profile = prompts.partition("-")[0] if prompts else None
+    return load_encoder(Spec(model_name, embed_dim, dtype, profile, max_length), device=device)
+
+
+def experiment(model: ResolvedModel, dtype: str) -> dict[str, Any]:
+    """What tells one way of running a model from another; it is in the path of every result.
+
+    Args:
+        model: The model.
+        dtype: Of the backbone.
+    """
+    return _experiment(
+        model.config, model.dimension, model.max_length, dtype, model.prompts, model.layout.normalize
+    )
+
+
+def default_experiment(config: ModelConfig) -> dict[str, Any]:
+    """The same for a bundled model run with its defaults on this machine, before its files are looked for."""
+    dtype = str(resolve_dtype(config.dtype, resolve_device(None), config.refused_dtypes)).removeprefix(
+        "torch."
+    )
+    return _experiment(config, config.dimension, config.max_length, dtype, config.prompts.profile, True)
+
+
+def _experiment(
+    config: ModelConfig,
+    dimension: int | None,
+    max_length: int | None,
+    dtype: str,
+    profile: str,
+    folder_normalizes: bool,
+) -> dict[str, Any]:
+    bundled = [load_config(path).prompts for path in bundled_configs().values()]
+    identity = {
+        "dtype": dtype,
+        "embed_dim": dimension,
+        "max_length": max_length,
+        "plugin": stella_mteb.__version__,
+        "prompts": prompts_id(profile, config.prompts, bundled),
+    }
+    normalizes = folder_normalizes if config.normalize is None else config.normalize
+    return identity if normalizes else {**identity, "normalize": False}

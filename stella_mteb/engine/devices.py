@@ -1,0 +1,71 @@
+"""Which device, which dtype, and how many tokens a batch may hold there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from stella_mteb.errors import ConfigError, EnvironmentProblem
+
+# Padded tokens in one forward pass. A GPU needs some 8 thousand to be busy with arithmetic rather than with
+# launching kernels; on a CPU more than a thousand falls out of the caches and is slower.
+TOKEN_BUDGET = {"cuda": 16_384, "mps": 4_096, "cpu": 1_024}
+
+
+def resolve_device(device: str | None) -> torch.device:
+    """Turn `auto`, None or a torch device string into a device that exists.
+
+    Raises:
+        ConfigError: If the string is no device.
+        EnvironmentProblem: If the device is not there. There is no silent fallback to the CPU: a run that was
+            meant for a GPU would take a hundred times as long.
+    """
+    if device in (None, "auto"):
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(str(device))
+    except RuntimeError:
+        raise ConfigError(f"device {device!r} is not one of auto, cpu, cuda, cuda:N, mps") from None
+    available = {
+        "cpu": True,
+        "cuda": (resolved.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(resolved.type, False):
+        raise EnvironmentProblem(
+            f"device {device!r} is not available here ({torch.cuda.device_count()} CUDA devices found); "
+            "use device cpu or auto, or see `stella-mteb doctor`"
+        )
+    return resolved
+
+
+def resolve_dtype(dtype: str | None, device: torch.device, refused: Mapping[str, str]) -> torch.dtype:
+    """The dtype of the backbone: what was asked for, else bfloat16 on CUDA and float32 elsewhere.
+
+    Pooling, heads and results are float32 whatever this is.
+
+    Args:
+        dtype: `bfloat16`, `float32`, `float16`, or None for the default of the device.
+        device: Where the backbone will run.
+        refused: Dtypes with which this model gives wrong results, each with the reason.
+
+    Raises:
+        ConfigError: If the model refuses the dtype; the text gives the reason.
+    """
+    if dtype is None:
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = "bfloat16" if bf16 else "float32"
+    if dtype in refused:
+        raise ConfigError(f"dtype {dtype} is refused for this model: {refused[dtype]}")
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}[dtype]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The CPU allocator raises a plain RuntimeError; nothing but its text tells it from a bug.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,217 @@
+"""Files as the rest of the project reads and writes them: strict YAML in, atomic and strict JSON out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from stella_mteb.errors import ConfigError, EnvironmentProblem
+
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_DEPTH = 50
+
+Lines = dict[tuple[str | int, ...], int]
+"""The line, counted from 1, at which each key of a YAML file stands: `("encoder", "path") -> 3`."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader less what surprises: YAML 1.1 booleans (`no` is Norway), octal, sexagesimal, dates."""
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in [
+    ("bool", r"^(?:true|false|True|False)$", "tTfF"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    ("float", r"^[-+]?[0-9]+\.[0-9]+(?:[eE][-+]?[0-9]+)?$", "-+0123456789"),
+]:
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
+    """Read a YAML mapping and the line of every key.
+
+    Aliases, duplicate keys, tags, files of more than 1 MB and nesting of more than 50 levels are refused.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The mapping, and the line of each key by its path of keys.
+
+    Raises:
+        ConfigError: If the file is missing or is not such a mapping; the text gives file and line.
+    """
+    text = read_text(path)
+    if len(text) > MAX_YAML_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES} bytes, which no configuration is")
+    lines: Lines = {}
+    loader = _StrictLoader(text)
+    try:
+        _refuse_aliases_and_depth(path, text)
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{path}:1: must be a mapping of keys to values")
+        _collect_lines(path, node, (), lines)
+        data = loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{path}:{line}: not valid YAML: {problem}") from None
+    finally:
+        loader.dispose()
+    return data, lines
+
+
+def _refuse_aliases_and_depth(path: Path, text: str) -> None:
+    # On the event stream, which is flat: composing a deeply nested file would exhaust the stack.
+    depth = 0
+    for event in yaml.parse(text, Loader=_StrictLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(
+                f"{path}:{event.start_mark.line + 1}: aliases are not allowed; write the value out"
+            )
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH:
+            raise ConfigError(
+                f"{path}:{event.start_mark.line + 1}: nested deeper than {MAX_YAML_DEPTH} levels"
+            )
+
+
+def _collect_lines(path: Path, node: yaml.Node, at: tuple[str | int, ...], lines: Lines) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{path}:{line}: a key must be plain text")
+            where = (*at, key.value)
+            if where in lines:
+                raise ConfigError(
+                    f"{path}:{line}: key {key.value!r} stands twice (first on line {lines[where]})"
+                )
+            lines[where] = line
+            _collect_lines(path, value, where, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            lines[(*at, i)] = value.start_mark.line + 1
+            _collect_lines(path, value, (*at, i), lines)
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file, with or without a byte-order mark.
+
+    Raises:
+        ConfigError: If it is missing, unreadable or not UTF-8; the text names the file (and the byte).
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file in which no key stands twice and every number is finite.
+
+    Raises:
+        ConfigError: If the file is not that; the text gives file and line.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: set[Hashable] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise ValueError(f"key {key!r} stands twice")
+        seen.add(key)
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Write a file so that a reader sees the old content or the new, never a part, whatever kills us.
+
+    A temporary file in the same folder, flushed to disk, then renamed over the target; the folder is flushed
+    too. Missing parent folders are made.
+
+    Args:
+        path: The target.
+        mode: `w` for UTF-8 text, `wb` for bytes.
+
+    Raises:
+        EnvironmentProblem: If the disk is full or the folder cannot be written; the target is unchanged.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise EnvironmentProblem(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write strict JSON (no NaN, no Infinity), indented by two, atomically.
+
+    Raises:
+        ValueError: If a number is not finite.
+        EnvironmentProblem: If it cannot be written.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(text + "\n")
+
+
+def _umask() -> int:
+    # mkstemp makes files private; results are meant to be shared as the user's umask says.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a rename may be lost in a power cut. Not every file system allows it.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,152 @@
+"""The judge's inputs: one file of references, one file of predictions for each candidate model.
+
+References: a JSON list of `{"id", "summary"}` (other keys are left alone), or JSONL or CSV with these columns.
+Predictions: a JSON object `{id: text}`, or JSONL or CSV with `id` and `summary`; the file's name is the model's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stella_mteb.data import SUFFIXES, BadRow, read_rows
+from stella_mteb.errors import ConfigError
+from stella_mteb.files import read_json
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate model's predictions.
+
+    Attributes:
+        slug: Name of the model: its file's name without suffix.
+        texts: Prediction by clip id; only clips that have a reference, and only texts that hold something.
+        missing: Clips of the references that the file does not have.
+        empty: Clips whose prediction is empty.
+        unknown: Ids of the file that no reference has.
+    """
+
+    slug: str
+    texts: dict[str, str]
+    missing: tuple[str, ...]
+    empty: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def read_references(path: Path) -> dict[str, str]:
+    """Read the references.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Reference by clip id, in the order of the file.
+
+    Raises:
+        ConfigError: If a clip has no text, an id stands twice, or the file has another form; names the place.
+    """
+    references: dict[str, str] = {}
+    faults: list[str] = []
+    for place, clip, text in _entries(path):
+        if clip is None or not isinstance(text, str) or not text.strip():
+            faults.append(f"  {place}: needs an 'id' and a 'summary' that is not empty")
+        elif clip in references:
+            faults.append(f"  {place}: id {clip!r} stands twice")
+        else:
+            references[clip] = text
+    if faults:
+        shown = "\n".join(faults[:_SHOWN])
+        raise ConfigError(f"{path}: {len(faults)} references cannot be used:\n{shown}")
+    if not references:
+        raise ConfigError(f"{path}: holds no reference")
+    return references
+
+
+def read_candidates(paths: Iterable[Path], references: dict[str, str]) -> list[Candidate]:
+    """Read the predictions of all candidate models.
+
+    Args:
+        paths: Files, and folders whose `.json`, `.jsonl` and `.csv` files are read.
+        references: From `read_references`; clips that are not among them are listed and left out.
+
+    Returns:
+        One candidate for each file, by name.
+
+    Raises:
+        ConfigError: If a file has another form, two files give one name, or there is none.
+    """
+    files = sorted({file for path in paths for file in _files(path)}, key=lambda file: file.stem)
+    if not files:
+        raise ConfigError(
+            "no predictions: give files, or a folder with one .json file for each candidate model"
+        )
+    seen: dict[str, Path] = {}
+    candidates = []
+    for file in files:
+        slug = re.sub(r"[^\w.+-]", "_", file.stem).lstrip(".") or "model"
+        if slug.lower() in seen:
+            raise ConfigError(f"{file} and {seen[slug.lower()]} are both predictions of {slug!r}; rename one")
+        seen[slug.lower()] = file
+        candidates.append(_read_candidate(file, slug, references))
+    return candidates
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return [file for file in path.iterdir() if file.suffix in {".json", *SUFFIXES} and file.is_file()]
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file or folder of predictions")
+    return [path]
+
+
+def _read_candidate(path: Path, slug: str, references: dict[str, str]) -> Candidate:
+    given: dict[str, str] = {}
+    for place, clip, text in _entries(path):
+        if clip is None or not isinstance(text, str | None):
+            raise ConfigError(f"{place}: must be a clip id and a text (got {clip!r}: {text!r})")
+        if clip in given:
+            raise ConfigError(f"{place}: id {clip!r} stands twice")
+        given[clip] = text or ""
+    texts = {clip: given[clip] for clip in references if given.get(clip, "").strip()}
+    if not texts:
+        raise ConfigError(
+            f"{path}: no prediction is for a clip of the references (ids such as {next(iter(references))!r})"
+        )
+    return Candidate(
+        slug=slug,
+        texts=texts,
+        missing=tuple(clip for clip in references if clip not in given),
+        empty=tuple(clip for clip in references if clip in given and clip not in texts),
+        unknown=tuple(clip for clip in given if clip not in references),
+    )
+
+
+def _entries(path: Path) -> Iterator[tuple[str, str | None, Any]]:
+    if path.suffix == ".json":
+        content = read_json(path)
+        if isinstance(content, dict):
+            for clip, text in content.items():
+                yield f"{path}: {clip}", clip, text
+            return
+        if not isinstance(content, list):
+            raise ConfigError(f"{path}: must be a JSON list of {{id, summary}} or an object {{id: text}}")
+        for number, row in enumerate(content):
+            yield _entry(f"{path}: entry {number}", row)
+        return
+    for row in read_rows(path):
+        if isinstance(row, BadRow):
+            raise ConfigError(str(row))
+        yield _entry(*row)
+
+
+def _entry(place: str, row: Any) -> tuple[str, str | None, Any]:
+    if not isinstance(row, dict):
+        return place, None, row
+    clip = row.get("id")
+    # 7 and "7" would be two clips; the in-house ids are strings such as "007".
+    return place, clip if isinstance(clip, str) and clip else None, row.get("summary")

@@ -1,0 +1,59 @@
+"""Stella 400M: Alibaba's "new" architecture through the GTE classes that transformers has natively.
+
+The checkpoint's own code is refused (it needs xformers and an older transformers), and it is not needed: GTE is
+the same network, and transformers knows how the weights are renamed. Only the rotary embedding must be
+translated, because GTE has no "ntk". With scaling factor f, base b and head dimension d, the original computes
+
+    inverse frequency_i = (f * b) ** (-2i / d) / f ** (2 / d)
+
+which is linear scaling by f ** (2 / d) at base f * b.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stella_mteb.errors import ConfigError
+
+
+def gte_config(original: dict[str, Any]) -> Any:
+    """Translate a config.json of model_type "new" into a GteConfig.
+
+    Args:
+        original: Content of the config.json.
+
+    Raises:
+        ConfigError: If it uses what GTE does not have.
+    """
+    from transformers import GteConfig  # noqa: PLC0415
+
+    scaling = original.get("rope_scaling") or {}
+    factor, base = float(scaling.get("factor", 1.0)), float(original.get("rope_theta", 10_000.0))
+    head = original["hidden_size"] // original["num_attention_heads"]
+    if scaling.get("type", "ntk") != "ntk" or scaling.get("mixed_b") is not None:
+        raise ConfigError(f"config.json: rope_scaling {scaling} is not supported; only plain ntk is")
+    if (
+        original.get("position_embedding_type", "rope") != "rope"
+        or original.get("layer_norm_type") == "rms_norm"
+    ):
+        raise ConfigError(
+            "config.json: only rotary positions and layer_norm are supported for this model_type"
+        )
+    rope = {"rope_type": "linear", "factor": factor ** (2 / head), "rope_theta": base * factor}
+    same = {
+        key: original[key]
+        for key in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "hidden_act",
+            "max_position_embeddings",
+            "type_vocab_size",
+            "layer_norm_eps",
+            "pad_token_id",
+        )
+        if key in original
+    }
+    return GteConfig(**same, rope_parameters=rope)

@@ -1,0 +1,174 @@
+"""What a sentence-transformers folder holds, read without torch: pooling, heads, lengths, normalisation.
+
+Covered: Transformer, Pooling, Dense, Normalize, and Stella's extra `2_Dense_<dimension>` folders beside the
+one that `modules.json` names. Not covered, and refused by name: other modules (CNN, LSTM, WordWeights, ...).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.files import read_json
+
+_LEGACY_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_DEFAULT_MAX_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a model folder.
+
+    Attributes:
+        transformer: Folder of config.json, tokenizer and backbone weights.
+        config: Content of that config.json.
+        pooling_modes: As `stella_mteb.engine.Pooling` names them.
+        include_prompt: Whether prompt tokens are pooled.
+        heads: For each dimension the chain of Dense folders that gives it; empty for no Dense at all.
+        default_dimension: What `modules.json` chooses.
+        normalize: Whether the folder ends with Normalize.
+        max_length: `max_seq_length` of the folder.
+        lower_case: Whether texts are lower-cased first.
+        without_weights: Head folders that lack model.safetensors, by dimension.
+    """
+
+    transformer: Path
+    config: dict[str, Any]
+    pooling_modes: tuple[str, ...]
+    include_prompt: bool
+    heads: dict[int, tuple[Path, ...]]
+    default_dimension: int
+    normalize: bool
+    max_length: int
+    lower_case: bool
+    without_weights: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def dimensions(self) -> list[int]:
+        """The dimensions on disk, ascending."""
+        return sorted(self.heads)
+
+
+def read_layout(folder: Path) -> Layout:
+    """Read a folder.
+
+    Raises:
+        ConfigError: If it is no model folder, or uses a module that is not covered.
+    """
+    modules = _modules(folder)
+    transformer = _only(folder, modules, "Transformer")
+    config = read_json(transformer / "config.json")
+    if not isinstance(config.get("hidden_size"), int):
+        raise ConfigError(f"{transformer / 'config.json'}: has no hidden_size; not a text backbone")
+    modes, include_prompt, width = _pooling(folder, modules, config["hidden_size"])
+    heads, default, without_weights = _heads([path for kind, path in modules if kind == "Dense"], width)
+    sentence = _optional(transformer / "sentence_bert_config.json")
+    return Layout(
+        transformer=transformer,
+        config=config,
+        pooling_modes=modes,
+        include_prompt=include_prompt,
+        heads=heads,
+        default_dimension=default,
+        normalize=modules[-1][0] == "Normalize",
+        max_length=sentence.get("max_seq_length") or _tokenizer_limit(transformer, config),
+        lower_case=bool(sentence.get("do_lower_case", False)),
+        without_weights=without_weights,
+    )
+
+
+def _modules(folder: Path) -> list[tuple[str, Path]]:
+    if not (folder / "modules.json").is_file():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"{folder} is not a model folder: it has neither modules.json nor config.json")
+        # A plain transformers folder: mean pooling, as sentence-transformers does with one.
+        return [("Transformer", folder), ("Pooling", folder / "1_Pooling")]
+    modules = [
+        (str(module["type"]).rpartition(".")[2], _inside(folder, str(module["path"])))
+        for module in sorted(read_json(folder / "modules.json"), key=lambda module: int(module["idx"]))
+    ]
+    known = {"Transformer", "Pooling", "Dense", "Normalize"}
+    for kind, path in modules:
+        if kind not in known:
+            raise ConfigError(
+                f"{folder / 'modules.json'}: module {kind} ({path.name}) is not supported; "
+                f"supported are {', '.join(sorted(known))}"
+            )
+    return modules
+
+
+def _inside(folder: Path, relative: str) -> Path:
+    path = (folder / relative).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ConfigError(f"{folder / 'modules.json'}: path {relative!r} leaves the model folder")
+    return folder / relative if relative else folder
+
+
+def _only(folder: Path, modules: list[tuple[str, Path]], kind: str) -> Path:
+    found = [path for name, path in modules if name == kind]
+    if len(found) != 1:
+        raise ConfigError(f"{folder / 'modules.json'}: needs exactly one {kind} (has {len(found)})")
+    return found[0]
+
+
+def _pooling(folder: Path, modules: list[tuple[str, Path]], hidden: int) -> tuple[tuple[str, ...], bool, int]:
+    config = _optional(_only(folder, modules, "Pooling") / "config.json")
+    modes = config.get("pooling_mode") or [name for key, name in _LEGACY_MODES.items() if config.get(key)]
+    modes = (modes,) if isinstance(modes, str) else tuple(modes) or ("mean",)
+    if unknown := set(modes) - set(_LEGACY_MODES.values()):
+        raise ConfigError(f"{folder}: pooling mode {unknown.pop()!r} is not supported")
+    return modes, bool(config.get("include_prompt", True)), hidden * len(modes)
+
+
+def _heads(chain: list[Path], width: int) -> tuple[dict[int, tuple[Path, ...]], int, dict[int, str]]:
+    if not chain:
+        return {width: ()}, width, {}
+    *before, last = chain
+    found: dict[int, tuple[Path, ...]] = {}
+    without_weights: dict[int, str] = {}
+    default = _out_features(last)
+    stem = re.sub(r"_\d+$", "", last.name)
+    siblings = [last, *sorted(last.parent.glob(f"{stem}_*"))]
+    for path in siblings:
+        number = re.fullmatch(rf"{re.escape(stem)}_(\d+)", path.name)
+        if (path != last and number is None) or not (path / "config.json").is_file():
+            continue
+        dimension = _out_features(path)
+        if number and int(number[1]) != dimension:
+            raise ConfigError(
+                f"{path / 'config.json'}: out_features is {dimension}, but the folder is called {path.name}"
+            )
+        if (path / "model.safetensors").is_file():
+            found.setdefault(dimension, (*before, path))
+        else:
+            without_weights[dimension] = path.name
+    if not found:
+        raise ConfigError(
+            f"{last.parent}: no Dense folder holds a model.safetensors "
+            f"(found {', '.join(sorted(without_weights.values())) or 'none'}); download them"
+        )
+    return found, default, without_weights
+
+
+def _out_features(path: Path) -> int:
+    return int(read_json(path / "config.json")["out_features"])
+
+
+def _tokenizer_limit(transformer: Path, config: dict[str, Any]) -> int:
+    limit = _optional(transformer / "tokenizer_config.json").get("model_max_length") or _DEFAULT_MAX_LENGTH
+    return int(min(limit, config.get("max_position_embeddings") or limit))
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}

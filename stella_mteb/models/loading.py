@@ -1,0 +1,195 @@
+"""From a folder to a TextEncoder: native classes, safetensors, no code of the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from stella_mteb.engine import Head, Pooling, TextEncoder
+from stella_mteb.engine.devices import is_out_of_memory, resolve_device, resolve_dtype
+from stella_mteb.errors import ConfigError, EnvironmentProblem
+from stella_mteb.files import read_json
+from stella_mteb.models.gte import gte_config
+
+if TYPE_CHECKING:
+    from stella_mteb.models import ResolvedModel
+
+_ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": torch.nn.Identity,
+    "torch.nn.modules.activation.Tanh": torch.nn.Tanh,
+    "torch.nn.modules.activation.ReLU": torch.nn.ReLU,
+    "torch.nn.modules.activation.GELU": torch.nn.GELU,
+    "torch.nn.modules.activation.SiLU": torch.nn.SiLU,
+}
+
+
+def load_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
+    """Load a resolved model; see `ResolvedModel.load`."""
+    where = resolve_device(device)
+    dtype = resolve_dtype(model.spec.dtype or model.config.dtype, where, model.config.refused_dtypes)
+    layout, config = model.layout, model.config
+    backbone = _load_backbone(model, dtype).to(where)
+    return TextEncoder(
+        tokenizer=_load_tokenizer(layout.transformer, config.eos_token_id, lower_case=layout.lower_case),
+        backbone=backbone,
+        pooling=Pooling(layout.pooling_modes, layout.include_prompt),
+        heads=[Head(dimension, _head_loader(chain)) for dimension, chain in layout.heads.items()],
+        dimension=model.dimension,
+        max_length=_checked_length(model),
+        normalize=layout.normalize if config.normalize is None else config.normalize,
+        batch_size=config.batch_size,
+        fingerprint=f"{config.full_name}@{model.revision}, attention {_attention(model)}",
+    )
+
+
+def _checked_length(model: ResolvedModel) -> int:
+    limit = model.layout.config.get("max_position_embeddings")
+    if isinstance(limit, int) and model.max_length > limit:
+        raise ConfigError(
+            f"max_length {model.max_length} is more than the {limit} positions of {model.config.name}"
+        )
+    return model.max_length
+
+
+def _attention(model: ResolvedModel) -> str:
+    # gte-Qwen2 and its descendants name their own bidirectional Qwen2 in auto_map and nowhere else.
+    remote = str(model.layout.config.get("auto_map", {}).get("AutoModel", ""))
+    return (
+        "bidirectional"
+        if remote.startswith("modeling_qwen.")
+        else model.config.attention or "as the files say"
+    )
+
+
+def _load_backbone(model: ResolvedModel, dtype: torch.dtype) -> torch.nn.Module:
+    from transformers import AutoConfig, AutoModel  # noqa: PLC0415 -- seconds; not needed to show an error
+    from transformers.utils import logging  # noqa: PLC0415
+
+    logging.disable_progress_bar()
+    folder = model.layout.transformer
+    _require_safetensors(folder)
+    trusted = model.config.trust_remote_code
+    if model.layout.config.get("model_type") == "new" and not trusted:
+        config = gte_config(model.layout.config)
+    else:
+        _refuse_remote_code(model)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+    if _attention(model) == "bidirectional":
+        # Must be on the config: as an argument transformers drops it silently, and on the modules the mask
+        # of a padded batch stays causal.
+        config.is_causal = False
+    config.use_cache = False
+    try:
+        backbone, info = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trusted,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise EnvironmentProblem(
+            f"{folder}: the weights are damaged ({error}); delete model.safetensors and download it again"
+        ) from error
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise EnvironmentProblem(f"{folder}: not enough memory to load the weights in {dtype}") from error
+        raise
+    # transformers fills what is missing with random numbers and only warns. The pooler is not used here.
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    if missing or info["mismatched_keys"]:
+        wrong = missing or sorted(str(key) for key in info["mismatched_keys"])
+        raise EnvironmentProblem(
+            f"{folder}: {len(wrong)} weights are missing or of the wrong shape ({', '.join(wrong[:3])}, ...); "
+            "the file is not that of this model, or damaged: download it again"
+        )
+    return backbone  # type: ignore[no-any-return]
+
+
+def _require_safetensors(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    if pickled:
+        raise EnvironmentProblem(
+            f"{folder}: holds {', '.join(pickled)} but no *.safetensors; pickled weights can run code when they "
+            "are read and are refused. Convert them with safetensors, or download model.safetensors"
+        )
+    raise EnvironmentProblem(f"{folder}: holds no *.safetensors; download the weights")
+
+
+def _refuse_remote_code(model: ResolvedModel) -> None:
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415
+
+    config = model.layout.config
+    if model.config.trust_remote_code or config.get("model_type") in CONFIG_MAPPING:
+        return
+    files = sorted({str(value).partition(".")[0] + ".py" for value in config.get("auto_map", {}).values()})
+    raise ConfigError(
+        f"{model.layout.transformer}: model_type {config.get('model_type')!r} is not part of transformers and would "
+        f"run code of the repository ({', '.join(files) or 'none named'}). If you have read that code, say so in a "
+        "model YAML: trust_remote_code: true, with hub.revision set to the commit you read"
+    )
+
+
+def _load_tokenizer(folder: Path, eos: int | None, *, lower_case: bool) -> Any:
+    from tokenizers.normalizers import Lowercase, Sequence  # noqa: PLC0415
+    from tokenizers.processors import TemplateProcessing  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise ConfigError(f"{folder}: needs a fast tokenizer (tokenizer.json)")
+    # The file may carry fixed padding and truncation of its own (Stella 400M pads everything to 512).
+    tokenizer.backend_tokenizer.no_padding()
+    if lower_case:
+        own = tokenizer.backend_tokenizer.normalizer
+        tokenizer.backend_tokenizer.normalizer = Sequence([Lowercase(), *([own] if own else [])])
+    if eos is not None and tokenizer("x")["input_ids"][-1] != eos:
+        # A tokenizer.json without a template drops the closing token, and with it a pooled state, silently.
+        token = tokenizer.convert_ids_to_tokens(eos)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"$A {token}", special_tokens=[(token, eos)]
+        )
+        if tokenizer("x")["input_ids"][-1] != eos:
+            raise ConfigError(f"{folder}: the tokenizer does not close a text with token {eos}")
+    return tokenizer
+
+
+def _head_loader(chain: tuple[Path, ...]) -> Callable[[], torch.nn.Module]:
+    def load() -> torch.nn.Module:
+        return torch.nn.Sequential(*(_load_dense(path) for path in chain))
+
+    return load
+
+
+def _load_dense(path: Path) -> torch.nn.Module:
+    config = read_json(path / "config.json")
+    activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if activation not in _ACTIVATIONS or config.get("use_residual"):
+        raise ConfigError(
+            f"{path / 'config.json'}: activation {activation!r} or a residual is not supported; "
+            f"supported activations are {', '.join(_ACTIVATIONS)}"
+        )
+    shape = (config["out_features"], config["in_features"])
+    try:
+        weights = load_file(path / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise EnvironmentProblem(
+            f"{path / 'model.safetensors'}: damaged ({error}); download it again"
+        ) from error
+    linear = torch.nn.Linear(shape[1], shape[0], bias=config.get("bias", True))
+    expected = {f"linear.{name}": tuple(value.shape) for name, value in linear.state_dict().items()}
+    if {name: tuple(value.shape) for name, value in weights.items()} != expected:
+        raise EnvironmentProblem(
+            f"{path / 'model.safetensors'}: holds { ({k: tuple(v.shape) for k, v in weights.items()}) }, "
+            f"not {expected}; download it again"
+        )
+    linear.load_state_dict({name.removeprefix("linear."): value.float() for name, value in weights.items()})
+    return torch.nn.Sequential(linear, _ACTIVATIONS[activation]())

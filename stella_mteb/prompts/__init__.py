@@ -1,0 +1,179 @@
+"""Which prompt a text gets, by profile, task and side.
+
+    card         two prompts, chosen by task type: `card.yaml`
+    leaderboard  an instruction for each task in the frame of the card: `leaderboard.yaml`
+    builtin      bit for bit what MTEB's own wrapper gives Stella: the bare instruction glued to the text
+    own          the user's, from `prompts.own` of the config
+
+A task for which the profile has nothing gets the next best, and the choice says so (`Prompt.fallback`); the
+encoder warns and records it. Knows nothing of MTEB's classes: `TaskInfo` is all it needs of a task.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from stella_mteb.config import PromptConfig
+from stella_mteb.errors import ConfigError
+from stella_mteb.files import read_yaml
+
+PROFILES = ("card", "leaderboard", "builtin", "own")
+Side = Literal["query", "document"] | None
+"""`query` or `document` of an asymmetric task, None for a symmetric one (MTEB's prompt_type)."""
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What a task brings along for choosing its prompt.
+
+    Attributes:
+        name: Name of the task.
+        type: MTEB's task type.
+        instruction: The task's own instruction by side (`None` for both), as far as it has one.
+        type_instruction: MTEB's default instruction for the task type.
+        parents: Tasks that this one is a variant of, nearest first, each with its own instruction or None.
+    """
+
+    name: str
+    type: str
+    instruction: dict[Side, str] = field(default_factory=dict)
+    type_instruction: str = ""
+    parents: tuple[tuple[str, str | None], ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A chosen prompt.
+
+    Attributes:
+        text: What is put before the text; empty for none.
+        source: Where it is from, in words.
+        fallback: Whether the profile had nothing for this task.
+    """
+
+    text: str
+    source: str
+    fallback: bool = False
+
+
+def choose(profile: str, prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
+    """Choose the prompt for one side of a task.
+
+    Args:
+        profile: One of `PROFILES`.
+        prompts: The model's prompts.
+        task: The task.
+        side: Which texts.
+
+    Raises:
+        ConfigError: If the profile is unknown, or is `own` and the config has none.
+    """
+    require_profile(profile)
+    return _PROFILES[profile](prompts, task, side)
+
+
+def require_profile(profile: str) -> None:
+    """Raise a ConfigError unless a profile of that name exists."""
+    if profile not in PROFILES:
+        raise ConfigError(f"unknown prompt profile {profile!r}; known are {', '.join(PROFILES)}")
+
+
+def prompts_id(profile: str, prompts: PromptConfig, bundled: Iterable[PromptConfig]) -> str:
+    """The name that tells a set of prompts from every other, for result folders and resume.
+
+    The profile's name alone if the prompts are those of a bundled model, else with a digest of their text.
+    """
+    text = json.dumps(prompts.model_dump(exclude={"profile"}), sort_keys=True)
+    unchanged = any(prompts.model_copy(update={"profile": known.profile}) == known for known in bundled)
+    if profile != "own" and unchanged:
+        return profile
+    return f"{profile}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+@functools.cache
+def table(name: str) -> dict[str, Any]:
+    """`card` or `leaderboard`, as read from the YAML beside this file."""
+    path = Path(str(importlib.resources.files("stella_mteb.prompts"))) / f"{name}.yaml"
+    return read_yaml(path)[0]
+
+
+# ----------------------------------------------------------------------------------------------------- profiles
+
+
+def _card(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
+    row = table("card").get(task.type)
+    if row is None:
+        # A type that MTEB has added since: the side tells at least whether it is asymmetric.
+        name = {"query": "s2p", "document": "none", None: "s2s"}[side]
+        return Prompt(
+            _named(prompts, name), f"card: {name}, task type {task.type} is not in the table", fallback=True
+        )
+    name = row.get("both") or row.get(side or "query")
+    return Prompt(_named(prompts, name), f"card: {name}")
+
+
+def _named(prompts: PromptConfig, name: str) -> str:
+    return {"s2s": prompts.s2s, "s2p": prompts.s2p, "none": prompts.document}[name]
+
+
+def _leaderboard(_prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
+    if side == "document":
+        return Prompt("", "leaderboard: documents stay bare")
+    instruction, source, fallback = _instruction(task, side)
+    return Prompt(table("leaderboard")["template"].format(instruction=instruction), source, fallback=fallback)
+
+
+def _instruction(task: TaskInfo, side: Side) -> tuple[str, str, bool]:
+    rules = table("leaderboard")
+    tasks, inherit = rules["tasks"], rules["inherit"]
+    own = task.instruction.get(side) or task.instruction.get(None)
+    if task.name in tasks:
+        return tasks[task.name], "leaderboard: table", False
+    if task.name in inherit:
+        return tasks[inherit[task.name]], f"leaderboard: inherited from {inherit[task.name]}", False
+    if own:
+        return own, "leaderboard: the task's own instruction in MTEB", False
+    for parent, instruction in task.parents:
+        inherited = tasks.get(inherit.get(parent, parent)) or instruction
+        if inherited:
+            return inherited, f"leaderboard: inherited from {parent}", False
+    if task.type in rules["types"]:
+        return rules["types"][task.type], f"leaderboard: all tasks of type {task.type}", False
+    return task.type_instruction, f"leaderboard: no instruction, MTEB's default for {task.type}", True
+
+
+def _builtin(_prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
+    if side == "document":
+        return Prompt("", "builtin: no instruction on documents")
+    if task.instruction:
+        # MTEB gives a side that the task's instructions leave out an empty one, and only warns.
+        return Prompt(task.instruction.get(side) or task.instruction.get(None, ""), "builtin: task metadata")
+    return Prompt(task.type_instruction, f"builtin: MTEB's default for {task.type}")
+
+
+def _own(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
+    if not prompts.own:
+        raise ConfigError(
+            "prompt profile own needs prompts.own in the model's YAML: prompts by task or task type"
+        )
+    suffixes = [f"-{side}", ""] if side else [""]
+    for key in [name + suffix for name in (task.name, task.type) for suffix in suffixes]:
+        if key in prompts.own:
+            return Prompt(prompts.own[key], f"own: {key}")
+    card = _card(prompts, task, side)
+    return Prompt(card.text, f"own: nothing for {task.name} or {task.type}, so {card.source}", fallback=True)
+
+
+_PROFILES: dict[str, Callable[[PromptConfig, TaskInfo, Side], Prompt]] = {
+    "card": _card,
+    "leaderboard": _leaderboard,
+    "builtin": _builtin,
+    "own": _own,
+}

@@ -1,0 +1,191 @@
+"""All of MTEB's names that MTEB does not export live here, and nowhere else.
+
+MTEB has no plug-in mechanism: to be found by name is to stand in four private registries and to clear the
+caches that were made from them. Checked on the versions of `CHECKED_VERSIONS`; `tests/test_registry.py` fails
+on another one until somebody has looked.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mteb
+from mteb.abstasks.abstask import get_abstask_prompt
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models import ModelMeta
+from mteb.models.model_implementations import MODEL_REGISTRY
+from mteb.models.model_meta import ScoringFunction
+from mteb.types import PromptType
+
+from stella_mteb.config import ModelConfig
+from stella_mteb.prompts import Side, TaskInfo
+
+CHECKED_VERSIONS = ("2.26.24",)
+BENCHMARK = "StellaMTEB(video)"
+BENCHMARK_ALIAS = "stella-video"
+
+# `import mteb.get_tasks` gives the function of that name, not the module.
+_tasks = importlib.import_module("mteb.get_tasks")
+_benchmarks = importlib.import_module("mteb.benchmarks.benchmarks")
+_MADE_FROM_REGISTRIES = [
+    ("mteb.benchmarks.get_benchmark", "_build_registry"),
+    ("mteb.benchmarks.get_benchmark", "_build_aliases_registry"),
+    ("mteb.benchmarks._create_table", "_static_model_meta"),
+    ("mteb.benchmarks._create_table", "_meta_df_no_zs"),
+    ("mteb.benchmarks._create_table", "_meta_df_with_zs"),
+    ("mteb.benchmarks._create_table", "_training_datasets_cached"),
+    ("mteb.benchmarks._create_table", "_zero_shot_pct_cached"),
+    ("mteb.results.benchmark_results", "_get_cached_model_metas"),
+]
+_OURS: set[str] = set()
+
+
+def register() -> None:
+    """Make this project's models, tasks and benchmark findable through MTEB's own functions; idempotent.
+
+    After it `mteb.get_model("NovaSearch/stella_en_1.5B_v5", embed_dim=256)`, `mteb.get_task("VideoSummarySTS")`
+    and `mteb.get_benchmark("stella-video")` work, and so does MTEB's command line in this process
+    (`stella-mteb mteb run ...`). MTEB's own entries of the same names are replaced in this process: its Stella
+    cannot be loaded on transformers 5.
+    """
+    from stella_mteb.encoder import default_experiment, load_for_mteb  # noqa: PLC0415 -- it imports this module
+    from stella_mteb.models import bundled_configs, load_config  # noqa: PLC0415
+    from stella_mteb.task import bundled_tasks, task_class  # noqa: PLC0415
+
+    for path in bundled_configs().values():
+        config = load_config(path)
+        for name in (config.full_name, *(config.hub.aliases if config.hub else ())):
+            MODEL_REGISTRY[name] = model_meta(
+                config,
+                name=name,
+                revision=config.hub.revision if config.hub else None,
+                dimensions=None,
+                experiment=default_experiment(config),
+                loader=load_for_mteb,
+            )
+            _OURS.add(name)
+    for task_file in bundled_tasks().values():
+        add_task(task_class(task_file))
+    local = [
+        _tasks._TASKS_REGISTRY[name]
+        for name in ("VideoSummarySTS", "VideoSummaryRetrieval", "VideoSummaryFaithfulness")
+    ]
+    _benchmarks.stella_video = mteb.Benchmark(
+        name=BENCHMARK,
+        aliases=[BENCHMARK_ALIAS],
+        tasks=[task() for task in local],
+        description="Video-summary similarity on the data bundled with stella-mteb; no download.",
+    )
+    _clear_caches()
+
+
+def add_task(task: Any) -> None:
+    """Make one task class findable by name; a later one of the same name replaces it."""
+    name = task.metadata.name
+    known = _tasks._TASKS_REGISTRY.get(name)
+    if known is not None and not getattr(known, "stella_mteb_spec", None):
+        return  # never replace a task of MTEB itself
+    _tasks._TASKS_REGISTRY[name] = task
+    _tasks.TASK_LIST = (*(known_task for known_task in _tasks.TASK_LIST if known_task is not known), task)
+
+
+def is_mteb_task(name: str) -> bool:
+    """Whether MTEB itself has a task of that name."""
+    known = _tasks._TASKS_REGISTRY.get(name)
+    return known is not None and not getattr(known, "stella_mteb_spec", None)
+
+
+def task_names() -> list[str]:
+    """Every task name that MTEB knows, ours included."""
+    return sorted(_tasks._TASKS_REGISTRY)
+
+
+def _clear_caches() -> None:
+    # A stale one makes `get_benchmark_result()` return an empty frame without a word.
+    for module, name in _MADE_FROM_REGISTRIES:
+        getattr(importlib.import_module(module), name).cache_clear()
+
+
+def model_meta(
+    config: ModelConfig,
+    *,
+    name: str | None = None,
+    revision: str | None,
+    dimensions: list[int] | None,
+    experiment: Mapping[str, Any],
+    loader: Callable[..., Any] | None = None,
+) -> ModelMeta:
+    """MTEB's description of a model.
+
+    What MTEB knows of a model of that name (training data, licence, release date) is kept; what is wrong for
+    Stella there is set right: 8960 "dimensions" are Qwen2's intermediate size, 131072 tokens its positions.
+
+    Args:
+        config: The model's config.
+        name: `organisation/name`; None for the config's.
+        revision: Commit, or fingerprint of a local folder.
+        dimensions: Those on disk; None if the files are not at hand.
+        experiment: What tells this way of running it from others; becomes part of the result folder.
+        loader: How `mteb.get_model` loads it.
+    """
+    name = name or config.full_name
+    update = {
+        "name": name,
+        "revision": revision or "no_revision_available",
+        "embed_dim": dimensions or _published_dimensions(config),
+        "max_tokens": experiment["max_length"],
+        "experiment_kwargs": dict(experiment),
+        "loader": loader,
+        "loader_kwargs": {},
+        "framework": ["PyTorch", "Transformers", "safetensors"],
+        "similarity_fn_name": ScoringFunction.COSINE,
+        "use_instructions": bool(config.prompts.s2s or config.prompts.own),
+    }
+    known = MODEL_REGISTRY.get(config.full_name)
+    if known is not None:
+        return known.model_copy(update=update)
+    unknown = dict.fromkeys(
+        ("release_date", "languages", "n_parameters", "memory_usage_mb", "license", "open_weights",
+         "public_training_code", "public_training_data", "training_datasets"),
+    )  # fmt: skip
+    return ModelMeta(**{**unknown, **update})
+
+
+def _published_dimensions(config: ModelConfig) -> list[int] | int | None:
+    if config.name.startswith("stella_en_"):
+        return [256, 768, 1024, 2048, 4096, 6144, 8192]
+    return config.dimension
+
+
+def task_info(metadata: TaskMetadata) -> TaskInfo:
+    """What `stella_mteb.prompts` needs to know of an MTEB task."""
+    return TaskInfo(
+        name=metadata.name,
+        type=str(metadata.type),
+        instruction=_instructions(metadata.prompt),
+        type_instruction=get_abstask_prompt(metadata.name),
+        parents=tuple(
+            (
+                parent,
+                _instructions(task.metadata.prompt).get(None)
+                or _instructions(task.metadata.prompt).get("query"),
+            )
+            for parent in metadata.adapted_from or ()
+            if (task := _tasks._TASKS_REGISTRY.get(parent)) is not None
+        ),
+    )
+
+
+def _instructions(prompt: str | Mapping[str, str] | None) -> dict[Side, str]:
+    if not prompt:
+        return {}
+    if isinstance(prompt, str):
+        return {None: prompt}
+    return {side: text for side, text in prompt.items() if side in ("query", "document")}  # type: ignore[misc]
+
+
+def side_of(prompt_type: PromptType | None) -> Side:
+    """MTEB's prompt type as `stella_mteb.prompts` names it."""
+    return None if prompt_type is None else prompt_type.value

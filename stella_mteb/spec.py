@@ -1,0 +1,101 @@
+"""A spec: one string that is a model's identity, on the command line, in results and in reports.
+
+    stella_en_1.5B_v5                      the model with the defaults of its config
+    stella_en_1.5B_v5@1024                 another head
+    stella_en_1.5B_v5@8192[bf16,card]      and a dtype and a prompt profile
+    stella_en_1.5B_v5[max_length=256]      settings with a value
+    ./my_models/stella@256                 a local folder
+
+`Spec.parse(str(spec)) == spec` for every spec.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from stella_mteb.errors import ConfigError
+
+DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
+_SHORT_DTYPES = {long: short for short, long in DTYPES.items()}
+
+_FORM = re.compile(r"(?P<name>[^\[\]@]+)(?:@(?P<dimension>\d+))?(?:\[(?P<options>[^\[\]]*)\])?")
+_PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A model and what distinguishes one way of running it from another.
+
+    Attributes:
+        name: Name of a config, path of a config file, local folder, or hub name.
+        dimension: Dimension of the head, or None for the config's default.
+        dtype: `bfloat16`, `float32` or `float16`, or None for the device's default.
+        prompts: Name of the prompt profile, or None for the config's default.
+        max_length: Longest input in tokens, prompt and special tokens included, or None for the config's.
+    """
+
+    name: str
+    dimension: int | None = None
+    dtype: str | None = None
+    prompts: str | None = None
+    max_length: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """Read a spec.
+
+        Args:
+            text: For example `stella_en_1.5B_v5@1024[bf16,card]`.
+
+        Raises:
+            ConfigError: If the form, a number or an option is not understood.
+        """
+        match = _FORM.fullmatch(text.strip())
+        if match is None:
+            raise ConfigError(
+                f"model spec {text!r} is not understood. "
+                "The form is NAME[@DIMENSION][[OPTION,...]], for example stella_en_1.5B_v5@1024[bf16,card]"
+            )
+        dimension = _positive(text, "dimension", match["dimension"]) if match["dimension"] else None
+        options = [option.strip() for option in (match["options"] or "").split(",") if option.strip()]
+        spec = cls(name=match["name"].strip(), dimension=dimension)
+        for option in options:
+            spec = spec._with_option(text, option)
+        return spec
+
+    def _with_option(self, text: str, option: str) -> Spec:
+        key, equals, value = option.partition("=")
+        field: str
+        parsed: str | int
+        if equals:
+            if key != "max_length":
+                raise ConfigError(f"model spec {text!r}: unknown setting {key!r}; max_length=N is known")
+            field, parsed = key, _positive(text, key, value)
+        elif option in DTYPES:
+            field, parsed = "dtype", DTYPES[option]
+        elif _PROFILE.fullmatch(option):
+            field, parsed = "prompts", option
+        else:
+            raise ConfigError(
+                f"model spec {text!r}: option {option!r} is neither a dtype ({', '.join(DTYPES)}) "
+                "nor the name of a prompt profile"
+            )
+        if getattr(self, field) is not None:
+            raise ConfigError(f"model spec {text!r} sets {field} twice")
+        return replace(self, **{field: parsed})
+
+    def __str__(self) -> str:
+        options = [
+            _SHORT_DTYPES[self.dtype] if self.dtype else None,
+            self.prompts,
+            f"max_length={self.max_length}" if self.max_length else None,
+        ]
+        named = ",".join(option for option in options if option)
+        return self.name + (f"@{self.dimension}" if self.dimension else "") + (f"[{named}]" if named else "")
+
+
+def _positive(text: str, field: str, value: str) -> int:
+    if not value.isascii() or not value.isdigit() or int(value) == 0:
+        raise ConfigError(f"model spec {text!r}: {field} must be a positive whole number (got {value!r})")
+    return int(value)

@@ -1,0 +1,300 @@
+"""Tasks from YAML: `tasks/*/task.yaml`, and a user's own with `-t path.yaml`.
+
+name: MyVideoSTS
+type: STS                      # STS | Retrieval | PairClassification
+data: pairs.jsonl              # JSONL, CSV, TSV or Parquet, relative to the YAML; or hub: {path, revision, split}
+columns: {sentence1: reference, sentence2: candidate, score: rating, label: fault}
+score_range: [0, 5]
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from stella_mteb.config import COMMIT, StrictModel, validate
+from stella_mteb.data import BadRow, Row, RowChecker, digest, read_hub, read_rows
+from stella_mteb.errors import ConfigError
+from stella_mteb.files import read_yaml
+from stella_mteb.judge.inputs import read_candidates, read_references
+
+TaskType = Literal["STS", "Retrieval", "PairClassification"]
+MAIN_SCORE: dict[str, str] = {
+    "STS": "cosine_spearman",
+    "Retrieval": "ndcg_at_10",
+    "PairClassification": "max_ap",
+}
+_COLUMNS: dict[str, tuple[set[str], set[str]]] = {
+    "STS": ({"sentence1", "sentence2", "score"}, {"label"}),
+    "Retrieval": ({"query", "document"}, {"score"}),
+    "PairClassification": ({"sentence1", "sentence2", "score"}, {"label"}),
+}
+
+
+class HubData(StrictModel):
+    """A data set of the hub at one commit."""
+
+    path: str
+    revision: str = Field(pattern=f"^{COMMIT}$")
+    name: str | None = None
+    split: str = "test"
+
+
+class TaskSpec(StrictModel):
+    """A task's YAML.
+
+    Attributes:
+        name: Name of the task, unique in MTEB.
+        type: What is asked of the model.
+        data: A file, relative to the YAML.
+        hub: A data set of the hub, used if `data` is not given.
+        layout: `rows`, or `clip_cc` for a folder with ground_truth.json and predictions/.
+        columns: For each role of the type the column that has it.
+        where: Only rows whose columns have these values.
+        score_range: Lowest and highest score.
+        positive_from: Retrieval, PairClassification: the score from which a pair counts as positive.
+        max_bad_rows: How many rows may be left out.
+        split: Name of the split in results.
+        description: For people.
+        citation: For people.
+        licence: For people.
+        languages: ISO 639-3 and script.
+        instruction: For prompt profiles that use one.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100)
+    type: TaskType
+    data: str | None = None
+    hub: HubData | None = None
+    layout: Literal["rows", "clip_cc"] = "rows"
+    columns: dict[str, str]
+    where: dict[str, str] = {}
+    score_range: tuple[float, float] = Field(default=(0, 5), strict=False)
+    positive_from: float | None = Field(default=None, strict=False)
+    max_bad_rows: int = Field(default=0, ge=0)
+    split: str = Field(default="test", pattern=r"^[\w.-]+$")
+    description: str = ""
+    citation: str | None = None
+    licence: str = "not specified"
+    languages: list[str] = ["eng-Latn"]
+    instruction: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSpec:
+        required, optional = _COLUMNS[self.type]
+        if missing := required - set(self.columns):
+            raise ValueError(f"columns must name {', '.join(sorted(missing))} for a task of type {self.type}")
+        if unknown := set(self.columns) - required - optional:
+            raise ValueError(
+                f"columns has {', '.join(sorted(unknown))}, but a task of type {self.type} knows "
+                f"{', '.join(sorted(required | optional))}"
+            )
+        if self.score_range[0] >= self.score_range[1]:
+            raise ValueError("score_range must be [lowest, highest]")
+        scored_pairs = self.type != "STS" and "score" in self.columns
+        if scored_pairs and self.positive_from is None:
+            raise ValueError("positive_from must say from which score a pair counts as positive")
+        for language in self.languages:
+            if not (len(language) == 8 and language[3] == "-"):
+                raise ValueError(f"language {language!r} must be ISO 639-3 and script, such as eng-Latn")
+        return self
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """A task's YAML, where it stands, and the data to use instead of its own (`-t NAME=FILE`)."""
+
+    spec: TaskSpec
+    path: Path
+    data: Path | None = None
+    max_bad_rows: int | None = None
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The rows, read and checked once.
+
+        Raises:
+            ConfigError: If there are more bad rows than allowed, or too few good ones.
+        """
+        return _read_pairs(self)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The good rows of a task.
+
+    Attributes:
+        first: sentence1, or query.
+        second: sentence2, or document.
+        scores: Gold score of each pair; empty if the task has none.
+        labels: Label of each pair; empty if the task has none.
+        bad: Rows that were left out.
+        revision: Digest of the rows, or the hub's commit.
+    """
+
+    first: list[str]
+    second: list[str]
+    scores: list[float]
+    labels: list[str]
+    bad: list[BadRow]
+    revision: str
+
+
+def bundled_tasks() -> dict[str, TaskFile]:
+    """The tasks that ship with the package, by name."""
+    folder = Path(str(importlib.resources.files("stella_mteb.tasks")))
+    files = map(load_task_file, sorted(folder.glob("*/task.yaml")))
+    return {file.spec.name: file for file in files}
+
+
+def load_task_file(path: Path) -> TaskFile:
+    """Read a task's YAML.
+
+    Raises:
+        ConfigError: Lists every fault with file, line and key.
+    """
+    data, lines = read_yaml(path)
+    return TaskFile(validate(TaskSpec, data, path, lines), path)
+
+
+def _read_pairs(file: TaskFile) -> Pairs:
+    spec = file.spec
+    checker = RowChecker(spec.max_bad_rows if file.max_bad_rows is None else file.max_bad_rows)
+    roles = ("query", "document") if spec.type == "Retrieval" else ("sentence1", "sentence2")
+    first_column, second_column = (spec.columns[role] for role in roles)
+    rows: list[tuple[str, str, float | None, str | None]] = []
+    for row in _rows(file):
+        if isinstance(row, BadRow):
+            checker.note(row)
+            continue
+        place, values = row
+        if any(str(values.get(column)) != wanted for column, wanted in spec.where.items()):
+            continue
+        first, second = checker.text(place, values, first_column), checker.text(place, values, second_column)
+        score = (
+            checker.number(place, values, spec.columns["score"], *spec.score_range)
+            if "score" in spec.columns
+            else 0.0
+        )
+        label = checker.text(place, values, spec.columns["label"]) if "label" in spec.columns else ""
+        if first is not None and second is not None and score is not None and label is not None:
+            rows.append((first, second, score, label))
+    checker.require(f"task {spec.name}")
+    _require_enough(spec, [row[2] for row in rows if row[2] is not None])
+    return Pairs(
+        first=[row[0] for row in rows],
+        second=[row[1] for row in rows],
+        scores=[float(row[2] or 0) for row in rows] if "score" in spec.columns else [],
+        labels=[str(row[3]) for row in rows] if "label" in spec.columns else [],
+        bad=checker.bad,
+        revision=spec.hub.revision
+        if spec.hub and file.data is None and spec.data is None
+        else f"sha256-{digest(rows)}",
+    )
+
+
+def _rows(file: TaskFile) -> Iterator[Row | BadRow]:
+    spec = file.spec
+    local = file.data or (file.path.parent / Path(spec.data).expanduser() if spec.data else None)
+    if local is None:
+        if spec.hub is None:
+            raise ConfigError(f"task {spec.name} needs its data: -t {spec.name}=PATH")
+        return read_hub(spec.hub.path, spec.hub.revision, spec.hub.name, spec.hub.split)
+    if spec.layout == "clip_cc":
+        return _clip_cc_rows(local)
+    # A file of one's own holds only the rows one wants; `where` chooses among those of the hub.
+    return _without_where(spec, read_rows(local)) if file.data else read_rows(local)
+
+
+def _without_where(spec: TaskSpec, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
+    for row in rows:
+        yield row if isinstance(row, BadRow) else (row[0], {**spec.where, **row[1]})
+
+
+def _clip_cc_rows(folder: Path) -> Iterator[Row | BadRow]:
+    references = read_references(folder / "ground_truth.json")
+    for candidate in read_candidates([folder / "predictions"], references):
+        for clip, text in candidate.texts.items():
+            yield f"{candidate.slug}: {clip}", {"prediction": text, "summary": references[clip]}
+
+
+def _require_enough(spec: TaskSpec, scores: Sequence[float]) -> None:
+    if len(scores) < 2:
+        raise ConfigError(f"task {spec.name}: {len(scores)} usable rows; at least two are needed")
+    if spec.type == "STS" and len(set(scores)) == 1:
+        raise ConfigError(
+            f"task {spec.name}: every score is {scores[0]:g}; a correlation needs scores that differ"
+        )
+    positive = sum(score >= (spec.positive_from or 0) for score in scores)
+    if spec.type != "STS" and "score" in spec.columns and positive in {0, len(scores)}:
+        which = "no pair is" if positive == 0 else "every pair is"
+        raise ConfigError(f"task {spec.name}: {which} at least positive_from {spec.positive_from:g}")
+
+
+# -------------------------------------------------------------------------------------------------- MTEB classes
+
+
+def task_class(file: TaskFile) -> type[Any]:
+    """Make the MTEB task class of a YAML.
+
+    The data is read when MTEB asks for it; a local data set's revision is a digest of its rows, set then.
+    """
+    from stella_mteb.mteb_tasks import BASES, metadata  # noqa: PLC0415 -- imports mteb: seconds
+
+    spec = file.spec
+    body: Mapping[str, Any] = {
+        "metadata": metadata(spec),
+        "stella_mteb_file": file,
+        "stella_mteb_spec": spec,
+        "__doc__": spec.description,
+        "__module__": __name__,
+    }
+    return type(spec.name, (BASES[spec.type],), dict(body))
+
+
+def per_label(
+    labels: Sequence[str], first: Sequence[str], gold: Sequence[float], predicted: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Scores for each label: where a model is blind.
+
+    Args:
+        labels: Label of each pair.
+        first: sentence1 of each pair; pairs that share it are candidates for the same reference.
+        gold: Gold scores.
+        predicted: Cosines.
+
+    Returns:
+        For each label, by falling mean gold score: `label`, `pairs`, `gold_mean`, `cosine_mean`, and `order_kept`:
+        of all comparisons of a pair of this label with a pair of the same sentence1 and another gold score, the
+        share in which the cosines stand in the order of the gold scores (ties count half; 0.5 is chance, None
+        if there is nothing to compare).
+    """
+    groups: dict[str, list[int]] = {}
+    for i, text in enumerate(first):
+        groups.setdefault(text, []).append(i)
+    rows = []
+    for label in dict.fromkeys(labels):
+        members = [i for i, own in enumerate(labels) if own == label]
+        kept = [
+            (np.sign(predicted[i] - predicted[j]) * np.sign(gold[i] - gold[j]) + 1) / 2
+            for i in members
+            for j in groups[first[i]]
+            if gold[i] != gold[j]
+        ]
+        rows.append(
+            {
+                "label": label,
+                "pairs": len(members),
+                "gold_mean": float(np.mean([gold[i] for i in members])),
+                "cosine_mean": float(np.mean([predicted[i] for i in members])),
+                "order_kept": float(np.mean(kept)) if kept else None,
+            }
+        )
+    return sorted(rows, key=lambda row: -row["gold_mean"])

@@ -1,0 +1,52 @@
+"""Shared fixtures: tiny models in the real layout, built in code; no test needs the network.
+
+Heavy imports (mteb, sentence-transformers) happen inside fixtures, once for the session.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+"""Development data beside the checkout; tests that need it are skipped where it is absent."""
+
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the development data beside the checkout"
+)
+
+
+@pytest.fixture(scope="session")
+def stella_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stella 1.5B's layout with tiny random weights, all seven heads, and a small tokenizer with Stella's EOS id."""
+    from tests.tiny import write_stella
+
+    return write_stella(tmp_path_factory.mktemp("stella") / "stella_en_1.5B_v5")
+
+
+@pytest.fixture(scope="session")
+def stella(stella_folder: Path):
+    """The tiny Stella loaded through the engine, float32 on the CPU, at 1024 dimensions."""
+    from stella_mteb.models import resolve
+
+    return resolve(f"{stella_folder}@1024").load("cpu")
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The packaged all-MiniLM-L6-v2 through the engine; real weights."""
+    from stella_mteb.models import resolve
+
+    return resolve("all_minilm_l6_v2").load("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the caches of the person who runs it."""
+    monkeypatch.setenv("STELLA_MTEB_CACHE", str(tmp_path / "vector-cache"))
+    monkeypatch.setenv("MTEB_CACHE", str(tmp_path / "mteb-cache"))
