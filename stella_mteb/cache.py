@@ -1,5 +1,6 @@
-"""Pooled vectors on disk, so that no text goes through a backbone twice: not after an interruption, not in
-another task, not for another dimension.
+"""Pooled vectors on disk: no text goes through a backbone twice.
+
+Not after an interruption, not in another task, not for another dimension.
 
     <folder>/<fingerprint>/<uuid>.safetensors     keys uint8 [n, 16], vectors float32 [n, width], crc uint32 [n]
     <folder>/<fingerprint>/fingerprint.json       what the fingerprint stands for
@@ -104,9 +105,7 @@ class VectorStore:
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             aside = path.with_suffix(".damaged")
             path.rename(aside)
-            logger.warning(
-                "%s is damaged (%s); set aside as %s, its texts are encoded again", path, error, aside.name
-            )
+            logger.warning("%s is damaged (%s); set aside as %s, its texts are encoded again", path, error, aside.name)
             return
         self._index([row.tobytes() for row in keys], vectors)
 

@@ -125,9 +125,7 @@ class ModelConfig(StrictModel):
         if self.hub is None and self.path is None and self.package is None:
             raise ValueError("one of hub, path and package must say where the model is")
         if self.trust_remote_code and not (self.hub and self.hub.revision):
-            raise ValueError(
-                "trust_remote_code needs hub.revision, the full 40-digit commit whose code you have read"
-            )
+            raise ValueError("trust_remote_code needs hub.revision, the full 40-digit commit whose code you have read")
         if self.prompts.profile == "own" and not self.prompts.own:
             raise ValueError("prompts.profile is own, but prompts.own is empty")
         return self

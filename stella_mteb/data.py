@@ -27,11 +27,7 @@ class BadRow:
     reason: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.place}: column {self.column!r}: {self.reason}"
-            if self.column
-            else f"{self.place}: {self.reason}"
-        )
+        return f"{self.place}: column {self.column!r}: {self.reason}" if self.column else f"{self.place}: {self.reason}"
 
 
 Row = tuple[str, dict[str, Any]]
@@ -136,44 +132,25 @@ class RowChecker:
 
     def text(self, place: str, row: Mapping[str, Any], column: str) -> str | None:
         """A text column's value, or None after noting why it has none."""
-        value = row.get(column)
-        if column not in row:
-            return self._note(place, column, f"is missing; there are {', '.join(map(str, row))}")
-        if not isinstance(value, str):
-            return self._note(place, column, f"must be text (got {value!r}, {type(value).__name__})")
-        if not value.strip():
-            return self._note(place, column, "is empty")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            return self._note(place, column, f"holds half a character (lone surrogate at {error.start})")
-        return value
+        problem = _column_problem(row, column) or _text_problem(row[column])
+        if problem:
+            self.note(BadRow(place, column, problem))
+            return None
+        return str(row[column])
 
-    def number(
-        self, place: str, row: Mapping[str, Any], column: str, low: float, high: float
-    ) -> float | None:
+    def number(self, place: str, row: Mapping[str, Any], column: str, low: float, high: float) -> float | None:
         """A score column's value, or None after noting why it has none."""
-        value = row.get(column)
-        if column not in row:
-            return self._note(place, column, f"is missing; there are {', '.join(map(str, row))}")
-        if isinstance(value, str) and not place.rpartition(":")[0].endswith((".csv", ".tsv")):
-            return self._note(place, column, f"must be a number (got the text {value!r})")
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            return self._note(place, column, f"must be a number (got {value!r})")
-        if not math.isfinite(number):
-            return self._note(place, column, f"must be a finite number (got {value!r})")
-        if not low <= number <= high:
-            return self._note(place, column, f"must be from {low:g} to {high:g} (got {number:g})")
-        return number
+        # In CSV everything is text; elsewhere a number in quotes is a mistake.
+        from_text = place.rpartition(":")[0].endswith((".csv", ".tsv"))
+        problem = _column_problem(row, column) or _number_problem(row[column], low, high, from_text=from_text)
+        if problem:
+            self.note(BadRow(place, column, problem))
+            return None
+        return float(row[column])
 
     def note(self, bad: BadRow) -> None:
         """Note a bad row that the reader found."""
         self.bad.append(bad)
-
-    def _note(self, place: str, column: str, reason: str) -> None:
-        self.bad.append(BadRow(place, column, reason))
 
     def require(self, what: str) -> None:
         """Raise unless the bad rows are within the limit.
@@ -190,6 +167,34 @@ class RowChecker:
             f"{what}: {rows} bad {'row' if rows == 1 else 'rows'} ({self.max_bad_rows} allowed):\n{shown}{more}\n"
             "Mend them, or leave them out with --max-bad-rows N (max_bad_rows in the task's YAML)"
         )
+
+
+def _column_problem(row: Mapping[str, Any], column: str) -> str | None:
+    return None if column in row else f"is missing; there are {', '.join(map(str, row))}"
+
+
+def _text_problem(value: object) -> str | None:
+    if not isinstance(value, str):
+        return f"must be text (got {value!r}, {type(value).__name__})"
+    if not value.strip():
+        return "is empty"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"holds half a character (lone surrogate at {error.start})"
+    return None
+
+
+def _number_problem(value: Any, low: float, high: float, *, from_text: bool) -> str | None:
+    if isinstance(value, bool) or (isinstance(value, str) and not from_text):
+        return f"must be a number (got {value!r}, {type(value).__name__})"
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return f"must be a number (got {value!r})"
+    if not math.isfinite(number):
+        return f"must be a finite number (got {value!r})"
+    return None if low <= number <= high else f"must be from {low:g} to {high:g} (got {number:g})"
 
 
 def digest(rows: Iterable[tuple[Any, ...]]) -> str:

@@ -7,6 +7,7 @@ mteb.evaluate(encoder, mteb.get_tasks(["STSBenchmark"]))
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,26 +32,38 @@ logger = logging.getLogger(__name__)
 
 
 class Encoder(AbsEncoder):  # type: ignore[misc]
-    """An engine as MTEB sees it.
+    """An engine as MTEB sees it; the weights are loaded when the first text comes.
+
+    Args:
+        model: The model.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`; None is `auto`.
 
     Attributes:
-        text_encoder: The engine.
+        resolved: The model.
         prompts_used: The prompt of every (task, side) encoded so far.
         on_progress: Called with tokens done and tokens to do while a call encodes; None for no display.
+        calls: How often MTEB has asked for vectors.
     """
 
-    def __init__(self, model: ResolvedModel, text_encoder: TextEncoder) -> None:
+    def __init__(self, model: ResolvedModel, device: str | None = None) -> None:
         self.resolved = model
-        self.text_encoder = text_encoder
+        self.device = device
+        self.experiment = experiment(model, model.dtype(device))
         self.prompts_used: dict[tuple[str, str], Prompt] = {}
         self.on_progress: Progress | None = None
+        self.calls = 0
         self.mteb_model_meta = registry.model_meta(
             model.config,
             revision=model.revision,
-            dimensions=text_encoder.dimensions,
-            experiment=experiment(model, text_encoder.fingerprint["dtype"]),
+            dimensions=model.layout.dimensions,
+            experiment=self.experiment,
             loader=load_for_mteb,
         )
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The engine, loaded on first use: a run whose tasks are all done loads nothing."""
+        return self.resolved.load(self.device)
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
@@ -63,8 +76,8 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         self._meta = meta.model_copy(
             update={
                 "revision": self.resolved.revision,
-                "embed_dim": self.text_encoder.dimension,
-                "experiment_kwargs": experiment(self.resolved, self.text_encoder.fingerprint["dtype"]),
+                "embed_dim": self.resolved.dimension,
+                "experiment_kwargs": dict(self.experiment),
             }
         )
 
@@ -96,6 +109,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         """
         if kwargs.get("precision") not in (None, "float32"):
             raise ConfigError(f"precision {kwargs['precision']!r} is not supported; vectors are float32")
+        self.calls += 1
         texts = [text for batch in inputs for text in batch["text"]]
         prompt = self.prompt_for(task_metadata, prompt_type)
         return self.text_encoder.encode(
@@ -136,8 +150,9 @@ def load_encoder(spec: Spec | str, *, device: str | None = None, offline: bool |
         ConfigError: If the spec names nothing, or nothing that exists.
         EnvironmentProblem: If the files or the device are not to be had.
     """
-    model = resolve(spec, offline=offline)
-    return Encoder(model, model.load(device))
+    encoder = Encoder(resolve(spec, offline=offline), device)
+    _ = encoder.text_encoder  # what is wrong with the weights shows here, not in the middle of an evaluation
+    return encoder
 
 
 def load_for_mteb(
@@ -164,16 +179,12 @@ def experiment(model: ResolvedModel, dtype: str) -> dict[str, Any]:
         model: The model.
         dtype: Of the backbone.
     """
-    return _experiment(
-        model.config, model.dimension, model.max_length, dtype, model.prompts, model.layout.normalize
-    )
+    return _experiment(model.config, model.dimension, model.max_length, dtype, model.prompts, model.layout.normalize)
 
 
 def default_experiment(config: ModelConfig) -> dict[str, Any]:
     """The same for a bundled model run with its defaults on this machine, before its files are looked for."""
-    dtype = str(resolve_dtype(config.dtype, resolve_device(None), config.refused_dtypes)).removeprefix(
-        "torch."
-    )
+    dtype = str(resolve_dtype(config.dtype, resolve_device(None), config.refused_dtypes)).removeprefix("torch.")
     return _experiment(config, config.dimension, config.max_length, dtype, config.prompts.profile, True)
 
 

@@ -78,15 +78,12 @@ def _refuse_aliases_and_depth(path: Path, text: str) -> None:
     # On the event stream, which is flat: composing a deeply nested file would exhaust the stack.
     depth = 0
     for event in yaml.parse(text, Loader=_StrictLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(
-                f"{path}:{event.start_mark.line + 1}: aliases are not allowed; write the value out"
-            )
+            raise ConfigError(f"{path}:{line}: aliases are not allowed; write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_YAML_DEPTH:
-            raise ConfigError(
-                f"{path}:{event.start_mark.line + 1}: nested deeper than {MAX_YAML_DEPTH} levels"
-            )
+            raise ConfigError(f"{path}:{line}: nested deeper than {MAX_YAML_DEPTH} levels")
 
 
 def _collect_lines(path: Path, node: yaml.Node, at: tuple[str | int, ...], lines: Lines) -> None:
@@ -97,9 +94,7 @@ def _collect_lines(path: Path, node: yaml.Node, at: tuple[str | int, ...], lines
                 raise ConfigError(f"{path}:{line}: a key must be plain text")
             where = (*at, key.value)
             if where in lines:
-                raise ConfigError(
-                    f"{path}:{line}: key {key.value!r} stands twice (first on line {lines[where]})"
-                )
+                raise ConfigError(f"{path}:{line}: key {key.value!r} stands twice (first on line {lines[where]})")
             lines[where] = line
             _collect_lines(path, value, where, lines)
     elif isinstance(node, yaml.SequenceNode):

@@ -87,9 +87,7 @@ class _Retrieval(_FromYaml, AbsTaskRetrieval):  # type: ignore[misc]
         positive_from = self.stella_mteb_file.spec.positive_from or 0.0
         scores = pairs.scores or [1.0] * len(pairs.first)
         positive = [
-            (q, d)
-            for q, d, score in zip(pairs.first, pairs.second, scores, strict=True)
-            if score >= positive_from
+            (q, d) for q, d, score in zip(pairs.first, pairs.second, scores, strict=True) if score >= positive_from
         ]
         queries = {text: f"query-{i}" for i, text in enumerate(dict.fromkeys(q for q, _ in positive))}
         documents = {text: f"document-{i}" for i, text in enumerate(dict.fromkeys(pairs.second))}

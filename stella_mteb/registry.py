@@ -27,8 +27,8 @@ BENCHMARK = "StellaMTEB(video)"
 BENCHMARK_ALIAS = "stella-video"
 
 # `import mteb.get_tasks` gives the function of that name, not the module.
-_tasks = importlib.import_module("mteb.get_tasks")
-_benchmarks = importlib.import_module("mteb.benchmarks.benchmarks")
+_tasks: Any = importlib.import_module("mteb.get_tasks")
+_benchmarks: Any = importlib.import_module("mteb.benchmarks.benchmarks")
 _MADE_FROM_REGISTRIES = [
     ("mteb.benchmarks.get_benchmark", "_build_registry"),
     ("mteb.benchmarks.get_benchmark", "_build_aliases_registry"),
@@ -169,8 +169,7 @@ def task_info(metadata: TaskMetadata) -> TaskInfo:
         parents=tuple(
             (
                 parent,
-                _instructions(task.metadata.prompt).get(None)
-                or _instructions(task.metadata.prompt).get("query"),
+                _instructions(task.metadata.prompt).get(None) or _instructions(task.metadata.prompt).get("query"),
             )
             for parent in metadata.adapted_from or ()
             if (task := _tasks._TASKS_REGISTRY.get(parent)) is not None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stella_mteb.errors import ConfigError
 
@@ -67,7 +68,7 @@ class Spec:
     def _with_option(self, text: str, option: str) -> Spec:
         key, equals, value = option.partition("=")
         field: str
-        parsed: str | int
+        parsed: Any
         if equals:
             if key != "max_length":
                 raise ConfigError(f"model spec {text!r}: unknown setting {key!r}; max_length=N is known")

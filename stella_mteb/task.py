@@ -179,9 +179,7 @@ def _read_pairs(file: TaskFile) -> Pairs:
             continue
         first, second = checker.text(place, values, first_column), checker.text(place, values, second_column)
         score = (
-            checker.number(place, values, spec.columns["score"], *spec.score_range)
-            if "score" in spec.columns
-            else 0.0
+            checker.number(place, values, spec.columns["score"], *spec.score_range) if "score" in spec.columns else 0.0
         )
         label = checker.text(place, values, spec.columns["label"]) if "label" in spec.columns else ""
         if first is not None and second is not None and score is not None and label is not None:
@@ -229,9 +227,7 @@ def _require_enough(spec: TaskSpec, scores: Sequence[float]) -> None:
     if len(scores) < 2:
         raise ConfigError(f"task {spec.name}: {len(scores)} usable rows; at least two are needed")
     if spec.type == "STS" and len(set(scores)) == 1:
-        raise ConfigError(
-            f"task {spec.name}: every score is {scores[0]:g}; a correlation needs scores that differ"
-        )
+        raise ConfigError(f"task {spec.name}: every score is {scores[0]:g}; a correlation needs scores that differ")
     positive = sum(score >= (spec.positive_from or 0) for score in scores)
     if spec.type != "STS" and "score" in spec.columns and positive in {0, len(scores)}:
         which = "no pair is" if positive == 0 else "every pair is"

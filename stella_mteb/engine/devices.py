@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -42,7 +43,7 @@ def resolve_device(device: str | None) -> torch.device:
     return resolved
 
 
-def resolve_dtype(dtype: str | None, device: torch.device, refused: Mapping[str, str]) -> torch.dtype:
+def resolve_dtype(dtype: str | None, device: torch.device, refused: Mapping[Any, str]) -> torch.dtype:
     """The dtype of the backbone: what was asked for, else bfloat16 on CUDA and float32 elsewhere.
 
     Pooling, heads and results are float32 whatever this is.

@@ -82,9 +82,7 @@ def read_candidates(paths: Iterable[Path], references: dict[str, str]) -> list[C
     """
     files = sorted({file for path in paths for file in _files(path)}, key=lambda file: file.stem)
     if not files:
-        raise ConfigError(
-            "no predictions: give files, or a folder with one .json file for each candidate model"
-        )
+        raise ConfigError("no predictions: give files, or a folder with one .json file for each candidate model")
     seen: dict[str, Path] = {}
     candidates = []
     for file in files:

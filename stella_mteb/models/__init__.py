@@ -20,7 +20,7 @@ from stella_mteb.spec import Spec
 if TYPE_CHECKING:
     from stella_mteb.engine import TextEncoder
 
-__all__ = ["ResolvedModel", "bundled_configs", "load_config", "resolve"]
+__all__ = ["ResolvedModel", "bundled_configs", "load_config", "resolve", "resolve_config"]
 
 
 def is_offline() -> bool:
@@ -61,6 +61,13 @@ class ResolvedModel:
         """Name of the prompt profile."""
         return self.spec.prompts or self.config.prompts.profile
 
+    def dtype(self, device: str | None = None) -> str:
+        """The dtype that the backbone will have on a device; see `engine.devices.resolve_dtype`."""
+        from stella_mteb.engine.devices import resolve_device, resolve_dtype  # noqa: PLC0415 -- imports torch
+
+        asked = self.spec.dtype or self.config.dtype
+        return str(resolve_dtype(asked, resolve_device(device), self.config.refused_dtypes)).removeprefix("torch.")
+
     def load(self, device: str | None = None) -> TextEncoder:
         """Load the weights.
 
@@ -88,7 +95,12 @@ def resolve(spec: Spec | str, *, offline: bool | None = None) -> ResolvedModel:
         EnvironmentProblem: If its files are neither on this machine nor to be had.
     """
     spec = Spec.parse(spec) if isinstance(spec, str) else spec
-    config = find_config(spec.name)
+    return resolve_config(find_config(spec.name), spec, offline=offline)
+
+
+def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bool | None = None) -> ResolvedModel:
+    """The same for a config that is at hand already."""
+    spec = spec or Spec(config.name)
     folder, revision = find_folder(config, offline=is_offline() if offline is None else offline)
     model = ResolvedModel(spec, config, folder, revision, read_layout(folder))
     require_profile(model.prompts)

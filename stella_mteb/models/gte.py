@@ -32,13 +32,8 @@ def gte_config(original: dict[str, Any]) -> Any:
     head = original["hidden_size"] // original["num_attention_heads"]
     if scaling.get("type", "ntk") != "ntk" or scaling.get("mixed_b") is not None:
         raise ConfigError(f"config.json: rope_scaling {scaling} is not supported; only plain ntk is")
-    if (
-        original.get("position_embedding_type", "rope") != "rope"
-        or original.get("layer_norm_type") == "rms_norm"
-    ):
-        raise ConfigError(
-            "config.json: only rotary positions and layer_norm are supported for this model_type"
-        )
+    if original.get("position_embedding_type", "rope") != "rope" or original.get("layer_norm_type") == "rms_norm":
+        raise ConfigError("config.json: only rotary positions and layer_norm are supported for this model_type")
     rope = {"rope_type": "linear", "factor": factor ** (2 / head), "rope_theta": base * factor}
     same = {
         key: original[key]

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stella_mteb.engine import Head, Pooling, TextEncoder
-from stella_mteb.engine.devices import is_out_of_memory, resolve_device, resolve_dtype
+from stella_mteb.engine.devices import is_out_of_memory, resolve_device
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import read_json
 from stella_mteb.models.gte import gte_config
@@ -31,7 +31,7 @@ _ACTIVATIONS = {
 def load_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
     """Load a resolved model; see `ResolvedModel.load`."""
     where = resolve_device(device)
-    dtype = resolve_dtype(model.spec.dtype or model.config.dtype, where, model.config.refused_dtypes)
+    dtype = getattr(torch, model.dtype(device))
     layout, config = model.layout, model.config
     backbone = _load_backbone(model, dtype).to(where)
     return TextEncoder(
@@ -50,20 +50,14 @@ def load_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
 def _checked_length(model: ResolvedModel) -> int:
     limit = model.layout.config.get("max_position_embeddings")
     if isinstance(limit, int) and model.max_length > limit:
-        raise ConfigError(
-            f"max_length {model.max_length} is more than the {limit} positions of {model.config.name}"
-        )
+        raise ConfigError(f"max_length {model.max_length} is more than the {limit} positions of {model.config.name}")
     return model.max_length
 
 
 def _attention(model: ResolvedModel) -> str:
     # gte-Qwen2 and its descendants name their own bidirectional Qwen2 in auto_map and nowhere else.
     remote = str(model.layout.config.get("auto_map", {}).get("AutoModel", ""))
-    return (
-        "bidirectional"
-        if remote.startswith("modeling_qwen.")
-        else model.config.attention or "as the files say"
-    )
+    return "bidirectional" if remote.startswith("modeling_qwen.") else model.config.attention or "as the files say"
 
 
 def _load_backbone(model: ResolvedModel, dtype: torch.dtype) -> torch.nn.Module:
@@ -181,9 +175,7 @@ def _load_dense(path: Path) -> torch.nn.Module:
     try:
         weights = load_file(path / "model.safetensors")
     except (SafetensorError, OSError) as error:
-        raise EnvironmentProblem(
-            f"{path / 'model.safetensors'}: damaged ({error}); download it again"
-        ) from error
+        raise EnvironmentProblem(f"{path / 'model.safetensors'}: damaged ({error}); download it again") from error
     linear = torch.nn.Linear(shape[1], shape[0], bias=config.get("bias", True))
     expected = {f"linear.{name}": tuple(value.shape) for name, value in linear.state_dict().items()}
     if {name: tuple(value.shape) for name, value in weights.items()} != expected:

@@ -36,9 +36,15 @@ def find_config(name: str) -> ModelConfig:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
         return ModelConfig(name=name.partition("/")[2], hub=Hub(name=name))
     raise ConfigError(
-        f"no model is called {name!r}, and there is no such folder or YAML file"
-        f"{did_you_mean(name, list(configs))}"
+        f"no model is called {name!r}, and there is no such folder or YAML file{did_you_mean(name, list(configs))}"
     )
+
+
+def known_names() -> list[str]:
+    """Names of the bundled models: their configs' and the hub's."""
+    configs = [load_config(path) for path in bundled_configs().values()]
+    hub = [name for config in configs if config.hub for name in (config.hub.name, *config.hub.aliases)]
+    return [*(config.name for config in configs), *hub]
 
 
 def _recognise(folder: Path) -> ModelConfig:

@@ -112,9 +112,7 @@ def _card(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
     if row is None:
         # A type that MTEB has added since: the side tells at least whether it is asymmetric.
         name = {"query": "s2p", "document": "none", None: "s2s"}[side]
-        return Prompt(
-            _named(prompts, name), f"card: {name}, task type {task.type} is not in the table", fallback=True
-        )
+        return Prompt(_named(prompts, name), f"card: {name}, task type {task.type} is not in the table", fallback=True)
     name = row.get("both") or row.get(side or "query")
     return Prompt(_named(prompts, name), f"card: {name}")
 
@@ -160,9 +158,7 @@ def _builtin(_prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
 
 def _own(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
     if not prompts.own:
-        raise ConfigError(
-            "prompt profile own needs prompts.own in the model's YAML: prompts by task or task type"
-        )
+        raise ConfigError("prompt profile own needs prompts.own in the model's YAML: prompts by task or task type")
     suffixes = [f"-{side}", ""] if side else [""]
     for key in [name + suffix for name in (task.name, task.type) for suffix in suffixes]:
         if key in prompts.own:

@@ -1,0 +1,88 @@
+"""The command line. Results on stdout, everything else on stderr; heavy imports only in the command that needs them.
+
+Exit codes: 0 done, 1 something failed, 2 usage or config, 3 environment, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import warnings
+from typing import Annotated
+
+import click
+import typer
+
+import stella_mteb
+from stella_mteb.errors import StellaMtebError
+
+app = typer.Typer(
+    name="stella-mteb",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Stella on MTEB, and video-summary similarity on the same harness.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"stella-mteb {stella_mteb.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Stella on MTEB, and video-summary similarity on the same harness."""
+
+
+def set_offline(offline: bool) -> None:
+    """Switch every library to offline; before any of them is imported, because they read it on import."""
+    if offline:
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+
+
+def _quiet_libraries() -> None:
+    # Their bars and notices would bury ours; errors still come through.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger("stella_mteb").addHandler(handler)
+    logging.getLogger("stella_mteb").propagate = False
+    logging.getLogger("mteb").setLevel(logging.ERROR)
+
+
+def main() -> None:
+    """Entry point of `stella-mteb`."""
+    _quiet_libraries()
+    code = 0
+    try:
+        code = app(standalone_mode=False) or 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except StellaMtebError as error:
+        typer.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("interrupted; what was finished is on disk. To go on:", err=True)
+        typer.echo(f"  stella-mteb {shlex.join(sys.argv[1:])}", err=True)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our stdout is gone (`| head`); point it elsewhere, or Python complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+# The commands register themselves with `app`; importing them is cheap.
+from stella_mteb.cli import demo, judge, models, run  # noqa: E402, F401

@@ -1,0 +1,63 @@
+"""`stella-mteb demo`: the main jobs on bundled data with the embedded model, in a minute and without network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stella_mteb.cli import app, set_offline
+from stella_mteb.cli.display import say
+
+MODEL = "all_minilm_l6_v2"
+TASKS = ("VideoSummarySTS", "VideoSummaryRetrieval")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("demo-output"),
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
+) -> None:
+    """Run the bundled video-summary tasks and the judge with a small embedded model; needs no network."""
+    set_offline(True)
+    from stella_mteb.cli.judge import judge  # noqa: PLC0415
+    from stella_mteb.cli.run import run  # noqa: PLC0415
+
+    say(f"1. MTEB tasks on bundled data, with {MODEL}")
+    run(models=[MODEL], tasks=list(TASKS), output=output, device=device, offline=True)
+    references, predictions = write_judge_inputs(output / "judge-input")
+    say("\n2. The judge: each kind of fault plays a candidate model that always makes that fault")
+    judge(
+        references=references,
+        predictions=[predictions],
+        models=[MODEL],
+        output=output / "judge",
+        device=device,
+        offline=True,
+        cache=output / "vectors",
+    )
+    say(f"\nResults are in {output}. Next: stella-mteb doctor, and docs/own-data.md for data of your own.")
+
+
+def write_judge_inputs(folder: Path) -> tuple[Path, Path]:
+    """Write the bundled pairs in the judge's input form: the references, and one predictions file for each fault.
+
+    Returns:
+        The references' file and the predictions' folder.
+    """
+    from stella_mteb.files import write_json  # noqa: PLC0415
+    from stella_mteb.task import bundled_tasks  # noqa: PLC0415
+
+    file = bundled_tasks()["VideoSummarySTS"]
+    assert file.spec.data is not None  # noqa: S101 -- the bundled task names its file
+    rows = [json.loads(line) for line in (file.path.parent / file.spec.data).read_text(encoding="utf-8").splitlines()]
+    references = {row["clip_id"]: row["reference"] for row in rows}
+    write_json(folder / "references.json", [{"id": clip, "summary": text} for clip, text in references.items()])
+    by_fault: dict[str, dict[str, str]] = {}
+    for row in rows:
+        by_fault.setdefault(row["fault"], {})[row["clip_id"]] = row["candidate"]
+    for fault, texts in by_fault.items():
+        write_json(folder / "predictions" / f"{fault}.json", texts)
+    return folder / "references.json", folder / "predictions"

@@ -1,0 +1,134 @@
+"""`stella-mteb judge` and `stella-mteb rank`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stella_mteb.cli import app, set_offline
+from stella_mteb.cli.display import say, token_progress
+from stella_mteb.tables import TableFormat, render
+
+if TYPE_CHECKING:
+    from stella_mteb.engine import EncodeStats
+    from stella_mteb.judge.inputs import Candidate
+    from stella_mteb.models import ResolvedModel
+
+
+def cache_folder() -> Path:
+    """Where pooled vectors are kept: $STELLA_MTEB_CACHE, else ~/.cache/stella-mteb."""
+    return Path(os.environ.get("STELLA_MTEB_CACHE") or "~/.cache/stella-mteb").expanduser()
+
+
+@app.command()
+def judge(
+    references: Annotated[Path, typer.Option(help="JSON list of {id, summary}; or JSONL, CSV.")],
+    predictions: Annotated[list[Path], typer.Option(help="Folder, or files {id: text}, one for each model.")],
+    models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
+    output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results/judge"),
+    prompt_type: Annotated[str, typer.Option(help="s2s, s2p or none; s2s compares summaries.")] = "s2s",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the network.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Vectors of earlier runs [~/.cache/stella-mteb].")] = None,
+    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+) -> None:
+    """Score many models' summaries against references. Interrupted, it goes on where it was."""
+    set_offline(offline)
+    if prompt_type not in {"s2s", "s2p", "none"}:
+        raise typer.BadParameter("must be s2s, s2p or none", param_hint="--prompt-type")
+    from stella_mteb.judge.inputs import read_candidates, read_references  # noqa: PLC0415
+    from stella_mteb.models import resolve  # noqa: PLC0415
+
+    texts = read_references(references)
+    candidates = read_candidates(predictions, texts)
+    for candidate in candidates:
+        _say_gaps(candidate)
+    resolved = [resolve(spec) for spec in models]
+    for model in resolved:
+        judge_with(model, prompt_type, texts, candidates, output, device=device, cache=cache or cache_folder())
+    _print_ranking(output, form)
+
+
+def _say_gaps(candidate: Candidate) -> None:
+    for what, clips in (
+        ("without a prediction, not scored", candidate.missing),
+        ("with an empty prediction, not scored", candidate.empty),
+        ("predicted that no reference has, left out", candidate.unknown),
+    ):
+        if clips:
+            shown = ", ".join(clips[:5]) + (", ..." if len(clips) > 5 else "")
+            say(f"{candidate.slug}: {len(clips)} clips {what}: {shown}")
+
+
+def judge_with(
+    model: ResolvedModel,
+    prompt_type: str,
+    references: dict[str, str],
+    candidates: Sequence[Candidate],
+    output: Path,
+    *,
+    device: str | None,
+    cache: Path,
+) -> None:
+    """Judge all candidates with one model and write the results."""
+    from stella_mteb.cache import VectorStore  # noqa: PLC0415
+    from stella_mteb.judge.judge import judge as judge_all  # noqa: PLC0415
+    from stella_mteb.judge.reports import judge_slug, write_judgement  # noqa: PLC0415
+    from stella_mteb.results import require_writable  # noqa: PLC0415
+
+    require_writable(output)
+    say(f"loading {model.spec} ...")
+    encoder = model.load(device)
+    encoder.store = VectorStore(cache, encoder.fingerprint)
+    prompt = {"s2s": model.config.prompts.s2s, "s2p": model.config.prompts.s2p, "none": ""}[prompt_type]
+    identity = {
+        **encoder.fingerprint,
+        "spec": str(model.spec),
+        "revision": model.revision,
+        "dimension": model.dimension,
+        "prompt": prompt,
+    }
+    slug = judge_slug(str(model.spec))
+    with token_progress(f"judging with {model.spec}") as progress:
+        for judgement in judge_all(encoder, prompt, references, candidates, progress):
+            write_judgement(output, slug, judgement, identity)
+            say(f"judged {judgement.candidate.slug}: {len(judgement.scores)} clips")
+    _say_stats(encoder.stats, encoder.max_length)
+
+
+def _say_stats(stats: EncodeStats, max_length: int) -> None:
+    say(
+        f"{stats.texts:,} distinct texts and sentences: {stats.encoded:,} encoded ({stats.tokens:,} tokens in "
+        f"{stats.seconds:.1f} s), {stats.texts - stats.encoded:,} known from before"
+    )
+    if stats.at_limit:
+        say(f"{stats.at_limit:,} of them reached {max_length} tokens and were judged by their beginning")
+
+
+def _print_ranking(folder: Path, form: TableFormat) -> None:
+    from stella_mteb.judge.ranking import rank_models  # noqa: PLC0415
+    from stella_mteb.judge.reports import read_hm_cf  # noqa: PLC0415
+
+    hm_cf = read_hm_cf(folder)
+    ranking, incomplete = rank_models(hm_cf)
+    rows: list[dict[str, Any]] = [
+        {"rank": row.rank, **{key: value for key, value in asdict(row).items() if key != "rank"}} for row in ranking
+    ]
+    typer.echo(render(rows, form))
+    say(f"judges: {', '.join(hm_cf)}")
+    if incomplete:
+        say(f"not ranked, because not every judge has scored them: {', '.join(incomplete)}")
+
+
+@app.command()
+def rank(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output of judge, or <judge>/<model>.json files.")],
+    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+) -> None:
+    """Rank candidate models over all judges in a folder: Borda, then mean HM-CF."""
+    _print_ranking(folder, form)

@@ -1,0 +1,225 @@
+"""`StellaModel` and `StellaEvaluator`: the in-house module's API, thin over the same engine.
+
+    evaluator = StellaEvaluator("encoders_config.yaml")
+    evaluator.initialize()
+    result = evaluator.evaluate_single(gt_text, pred_text, video_id)
+    result.similarity_score.normalized_cosine
+
+An evaluation that fails says so: `success` is False, `error` has the reason, and there is no score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stella_mteb.engine import TextEncoder
+from stella_mteb.engine.encoder import FloatMatrix
+from stella_mteb.errors import ConfigError, StellaMtebError
+from stella_mteb.judge.inhouse import EncoderSettings, PromptType, model_config, read_inhouse
+from stella_mteb.judge.judge import unit
+from stella_mteb.models import resolve_config
+
+
+@dataclass(frozen=True)
+class SimilarityScore:
+    """How alike two texts are.
+
+    Attributes:
+        cosine_similarity: From -1 to 1.
+        normalized_cosine: (cosine + 1) / 2, from 0 to 1.
+        metadata: Model, revision, dimension, prompt, device and dtype of the figure.
+    """
+
+    cosine_similarity: float
+    normalized_cosine: float
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The outcome for one video.
+
+    Attributes:
+        video_id: As given.
+        success: Whether there is a score.
+        similarity_score: The score, or None.
+        error: Why there is none.
+    """
+
+    video_id: str
+    success: bool
+    similarity_score: SimilarityScore | None = None
+    error: str | None = None
+
+
+class StellaModel:
+    """An embedding model, by default Stella 1.5B.
+
+    Args:
+        model_path: A local folder, the name of a bundled config, or a hub name.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`.
+        batch_size: How many texts of `max_length` tokens a batch may be as large as; None for what is fast.
+        max_length: Longest input in tokens; None for the model's own (512 for Stella).
+        embedding_dimension: One of the published heads; None for the model's default (1024 for Stella).
+        normalize_embeddings: Whether vectors get unit length.
+        prompt_type: `s2s` for comparing texts, `s2p` for search queries, `none` for documents.
+    """
+
+    def __init__(
+        self,
+        model_path: str = "stella_en_1.5B_v5",
+        device: str | None = None,
+        batch_size: int | None = None,
+        max_length: int | None = None,
+        embedding_dimension: int | None = None,
+        normalize_embeddings: bool = True,
+        prompt_type: PromptType = "s2s",
+    ) -> None:
+        given = {
+            "path": model_path,
+            "batch_size": batch_size,
+            "max_length": max_length,
+            "embedding_dimension": embedding_dimension,
+            "normalize_embeddings": normalize_embeddings,
+            "prompt_type": prompt_type,
+        }
+        settings, base = read_inhouse({"encoder": given, "processing": {"device": device}})
+        self._use(settings.encoder, base, settings.device)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | Path | str) -> StellaModel:
+        """Make a model from the in-house configuration form.
+
+        Raises:
+            ConfigError: Lists every fault, with file and line where there is a file.
+        """
+        settings, base = read_inhouse(config)
+        model = cls.__new__(cls)
+        model._use(settings.encoder, base, settings.device)
+        return model
+
+    def _use(self, settings: EncoderSettings, base: Path, device: str | None) -> None:
+        self.settings, self.device = settings, device
+        self._config = model_config(settings, base)
+        self._encoder: TextEncoder | None = None
+        self._metadata: dict[str, Any] = {}
+
+    def load_model(self) -> None:
+        """Load the weights; a second call does nothing.
+
+        Raises:
+            ConfigError: If the dimension is not published, or the folder is no model.
+            EnvironmentProblem: If weights or device are not to be had.
+        """
+        if self._encoder is not None:
+            return
+        model = resolve_config(self._config)
+        self._encoder = model.load(self.device)
+        self._metadata = {
+            "model": self._config.full_name,
+            "revision": model.revision,
+            "embedding_dimension": model.dimension,
+            "max_length": model.max_length,
+            "prompt_type": self.settings.prompt_type,
+            "device": str(self._encoder.device),
+            "dtype": self._encoder.fingerprint["dtype"],
+        }
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The engine.
+
+        Raises:
+            ConfigError: If the model has not been loaded.
+        """
+        if self._encoder is None:
+            raise ConfigError("the model is not loaded; call load_model() (initialize() of an evaluator) first")
+        return self._encoder
+
+    @property
+    def prompt(self) -> str:
+        """The text of the prompt that `prompt_type` names."""
+        prompts = self._config.prompts
+        return {"s2s": prompts.s2s, "s2p": prompts.s2p, "none": ""}[self.settings.prompt_type]
+
+    def encode_texts(self, texts: Sequence[str]) -> FloatMatrix:
+        """Encode texts with the prompt of `prompt_type`.
+
+        Returns:
+            float32 [texts, dimension], at unit length if `normalize_embeddings`.
+        """
+        return self.encoder.encode(texts, self.prompt)
+
+    def compute_similarity(self, text1: str, text2: str) -> SimilarityScore:
+        """How alike two texts are, with the prompt of `prompt_type` before both."""
+        return self.similarities([(text1, text2)])[0]
+
+    def similarities(self, pairs: Sequence[tuple[str, str]]) -> list[SimilarityScore]:
+        """The same for many pairs, encoded together, each distinct text once."""
+        vectors = unit(self.encode_texts([text for pair in pairs for text in pair]))
+        cosines = np.sum(vectors[0::2] * vectors[1::2], axis=1, dtype=np.float64).clip(-1, 1)
+        return [SimilarityScore(float(c), (float(c) + 1) / 2, dict(self._metadata)) for c in cosines]
+
+
+class StellaEvaluator:
+    """Scores predicted summaries against ground truth.
+
+    Args:
+        config: A mapping, or the path of a YAML, in the in-house `encoders_config` form.
+    """
+
+    def __init__(self, config: Mapping[str, Any] | Path | str) -> None:
+        self.model = StellaModel.from_config(config)
+
+    def initialize(self) -> None:
+        """Load the model; see `StellaModel.load_model`."""
+        self.model.load_model()
+
+    def evaluate_single(self, gt_text: str, pred_text: str, video_id: str) -> EvaluationResult:
+        """Score one prediction.
+
+        Returns:
+            A result with a score, or, where a text is missing or encoding fails, one without and with the reason.
+        """
+        return self.evaluate_batch([(gt_text, pred_text, video_id)])[0]
+
+    def evaluate_batch(self, pairs: Iterable[tuple[str, str, str]]) -> list[EvaluationResult]:
+        """Score many predictions in one pass.
+
+        Args:
+            pairs: (ground truth, prediction, video id).
+
+        Returns:
+            One result for each, in order. A pair that cannot be scored does not stop the others.
+        """
+        pairs = list(pairs)
+        reasons = [_unusable(gt, "ground truth") or _unusable(pred, "prediction") for gt, pred, _ in pairs]
+        usable = [i for i, reason in enumerate(reasons) if reason is None]
+        scores: dict[int, SimilarityScore] = {}
+        try:
+            texts = [(pairs[i][0], pairs[i][1]) for i in usable]
+            scores = dict(zip(usable, self.model.similarities(texts), strict=True)) if texts else {}
+        except ConfigError:
+            raise  # not loaded: a mistake in the calling program, not a property of a text
+        except StellaMtebError as error:
+            if len(usable) > 1:
+                # One text spoils a batch; alone, each says for itself whether it is the one.
+                return [self.evaluate_batch([pair])[0] for pair in pairs]
+            reasons = [reason or str(error) for reason in reasons]
+        return [
+            EvaluationResult(video_id, True, scores[i])
+            if i in scores
+            else EvaluationResult(video_id, False, None, reasons[i])
+            for i, (_, _, video_id) in enumerate(pairs)
+        ]
+
+
+def _unusable(text: object, what: str) -> str | None:
+    if not isinstance(text, str):
+        return f"the {what} is not text (got {text!r})"
+    return None if text.strip() else f"the {what} is empty"

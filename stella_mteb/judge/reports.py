@@ -1,0 +1,102 @@
+"""Judgements as files, with the field names of the in-house leaderboard, and back.
+
+<output>/aggregated/<judge>/<model>.json     means over clips, what `rank` reads
+<output>/pairs/<judge>/<model>.json          the scores of every clip
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.files import read_json, write_json
+from stella_mteb.judge.judge import Judgement
+
+
+def judge_slug(spec: str) -> str:
+    """A judge's spec as a folder name."""
+    return re.sub(r"[^\w.@=+-]+", "_", spec).strip("_.") or "judge"
+
+
+def write_judgement(output: Path, judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> None:
+    """Write one candidate's pairs and means, each file atomically, the means last.
+
+    Args:
+        output: The output folder.
+        judge: The judge's folder name, from `judge_slug`.
+        judgement: The scores.
+        identity: What the judge was: revision, dimension, dtype, prompt and so on.
+    """
+    slug = judgement.candidate.slug
+    pairs = [{"video_id": clip, **dataclasses.asdict(score)} for clip, score in judgement.scores.items()]
+    write_json(output / "pairs" / judge / f"{slug}.json", pairs)
+    write_json(output / "aggregated" / judge / f"{slug}.json", aggregate(judge, judgement, identity))
+
+
+def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Means over clips, in the form of the in-house aggregated files.
+
+    `total_evaluations` counts the clips that have a reference, `successful_evaluations` those that were scored;
+    the others are named under `missing` and `empty`, and are in no mean.
+    """
+    candidate, scores = judgement.candidate, list(judgement.scores.values())
+    total = len(scores) + len(candidate.missing) + len(candidate.empty)
+    return {
+        "decoder_name": judge,
+        "model_name": candidate.slug,
+        "total_evaluations": total,
+        "successful_evaluations": len(scores),
+        "error_rate": (total - len(scores)) / total,
+        "coarse_grained_stats": _stats([score.coarse for score in scores]),
+        "timestamp": datetime.datetime.now(tz=datetime.UTC).isoformat(),
+        "fine_grained_stats": {
+            name: _stats([getattr(score, name) for score in scores]) for name in ("precision", "recall", "f1")
+        },
+        "hybrid_stats": {"hm_cf": _stats([score.hm_cf for score in scores])},
+        "missing": list(candidate.missing),
+        "empty": list(candidate.empty),
+        "unknown": list(candidate.unknown),
+        "judge": dict(identity),
+    }
+
+
+def _stats(values: Sequence[float]) -> dict[str, float]:
+    # Population standard deviation: with it, and not the sample's, the published files are reproduced.
+    return {
+        "mean": float(np.mean(values)),
+        "min": float(np.min(values)),
+        "max": float(np.max(values)),
+        "std": float(np.std(values)),
+    }
+
+
+def read_hm_cf(folder: Path) -> dict[str, dict[str, float]]:
+    """Mean HM-CF by judge and candidate model, from aggregated files, ours and in-house ones alike.
+
+    Args:
+        folder: An output folder of `judge`, or a folder with one folder for each judge.
+
+    Raises:
+        ConfigError: If there is no such file, or one has another form; names it.
+    """
+    root = folder / "aggregated" if (folder / "aggregated").is_dir() else folder
+    if not root.is_dir():
+        raise ConfigError(f"{root}: no such folder")
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted(root.glob("*/*.json")):
+        content = read_json(path)
+        try:
+            mean = float(content["hybrid_stats"]["hm_cf"]["mean"])
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(f"{path}: has no number at hybrid_stats.hm_cf.mean; not an aggregated file") from None
+        found.setdefault(path.parent.name, {})[path.stem] = mean
+    if not found:
+        raise ConfigError(f"{root}: no aggregated files (<judge>/<model>.json)")
+    return found
