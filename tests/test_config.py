@@ -90,9 +90,7 @@ def test_stella_1_5b_is_bidirectional_and_closes_with_its_eos() -> None:
         ),
     ],
 )
-def test_an_unknown_key_is_named_with_its_line_and_the_nearest_key(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_key(tmp_path: Path, text: str, message: str) -> None:
     assert faults(tmp_path, text) == [message]
 
 
@@ -158,9 +156,7 @@ def test_a_name_that_cannot_stand_in_a_spec_or_a_path_is_refused(tmp_path: Path,
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     assert faults(tmp_path, "path: weights\n") == ["mine.yaml: key 'name' is missing"]
-    assert faults(tmp_path, "name: mine\nhub:\n  revision: null\n") == [
-        "mine.yaml:2: key 'hub.name' is missing"
-    ]
+    assert faults(tmp_path, "name: mine\nhub:\n  revision: null\n") == ["mine.yaml:2: key 'hub.name' is missing"]
 
 
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
@@ -190,9 +186,7 @@ def test_remote_code_without_a_pinned_commit_is_refused(tmp_path: Path, where: s
 
 
 def test_remote_code_at_a_pinned_commit_is_allowed(tmp_path: Path) -> None:
-    config = load(
-        tmp_path, f"name: mine\nhub: {{name: a/b, revision: {COMMIT}}}\ntrust_remote_code: true\n"
-    )
+    config = load(tmp_path, f"name: mine\nhub: {{name: a/b, revision: {COMMIT}}}\ntrust_remote_code: true\n")
 
     assert (config.trust_remote_code, config.hub.revision) == (True, COMMIT)
 
@@ -218,9 +212,7 @@ def test_a_fault_between_two_keys_is_named_with_the_line_of_one(tmp_path: Path, 
 
 
 def test_own_prompts_are_kept_to_the_letter(tmp_path: Path) -> None:
-    config = load(
-        tmp_path, LEAST + 'prompts:\n  profile: own\n  own: {STS: "Same?\\nText: ", no: " x "}\n'
-    )
+    config = load(tmp_path, LEAST + 'prompts:\n  profile: own\n  own: {STS: "Same?\\nText: ", no: " x "}\n')
 
     assert config.prompts.own == {"STS": "Same?\nText: ", "no": " x "}
 
@@ -243,9 +235,7 @@ def test_a_relative_path_starts_at_the_yaml_whatever_the_working_folder(
     assert load_config(Path("../models/m.yaml")).path == str((tmp_path / expected).resolve())
 
 
-def test_absolute_and_home_paths_stay_where_they_point(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absolute_and_home_paths_stay_where_they_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
 
     assert load(tmp_path, "name: m\npath: /opt/stella\n").path == "/opt/stella"

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import polars
@@ -166,9 +167,7 @@ MORE = [GOOD, {**GOOD, "rating": 2}]
 
 
 def jsonl(path: Path, *lines: dict[str, Any] | str) -> Path:
-    path.write_text(
-        "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
-    )
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
     return path
 
 
@@ -257,9 +256,7 @@ def test_a_bad_csv_row_stops_the_task_with_line_column_and_reason(
         ({"rating": 9.0}, "column 'rating': must be from 0 to 5 (got 9)"),
     ],
 )
-def test_a_bad_parquet_row_is_named_by_its_number(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
+def test_a_bad_parquet_row_is_named_by_its_number(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "pairs.parquet"
     rows = [{**row, "rating": float(row["rating"])} for row in MORE]
     polars.DataFrame([rows[0], rows[1], rows[0] | change]).write_parquet(path)
@@ -387,24 +384,24 @@ def test_any_file_gives_rows_bad_rows_or_a_config_error(
         assert isinstance(row, BadRow) or isinstance(row[1], dict)
 
 
-@settings(max_examples=40, deadline=None)
-@given(data=st.data())
-def test_a_damaged_parquet_file_gives_rows_bad_rows_or_a_config_error(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    folder = tmp_path_factory.getbasetemp()
-    whole = bytearray(write(folder / "whole.parquet", ROWS).read_bytes())
-    for _ in range(3):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    path = folder / "damaged.parquet"
-    path.write_bytes(whole)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_parquet_file_gives_rows_bad_rows_or_a_config_error(tmp_path: Path, seed: int) -> None:
+    """Polars panics on some of these, which is no Exception."""
+    whole = write(tmp_path / "whole.parquet", ROWS).read_bytes()
+    random = Random(seed)
+    path = tmp_path / "damaged.parquet"
+    for _ in range(50):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[random.randrange(len(whole))] = random.randrange(256)
+        path.write_bytes(damaged)
 
-    try:
-        rows = list(read_rows(path))
-    except ConfigError as error:
-        assert str(error).startswith(f"{path}: not a Parquet file")
-        return
-    assert all(isinstance(row, BadRow) or isinstance(row[1], dict) for row in rows)
+        try:
+            rows = list(read_rows(path))
+        except ConfigError as error:
+            assert str(error).startswith(f"{path}: not a Parquet file")
+        else:
+            assert all(isinstance(row, BadRow) or isinstance(row[1], dict) for row in rows)
 
 
 _VALUES = st.one_of(
@@ -472,12 +469,8 @@ def test_hub_data_that_cannot_be_had_names_the_set_the_cause_and_the_cure(
 
 @settings(max_examples=50, deadline=None)
 @given(
-    rows=st.lists(
-        st.tuples(st.text(max_size=5), st.text(max_size=5), st.sampled_from([0.0, 1.0, 2.5])), max_size=4
-    ),
-    other=st.lists(
-        st.tuples(st.text(max_size=5), st.text(max_size=5), st.sampled_from([0.0, 1.0, 2.5])), max_size=4
-    ),
+    rows=st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5), st.sampled_from([0.0, 1.0, 2.5])), max_size=4),
+    other=st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5), st.sampled_from([0.0, 1.0, 2.5])), max_size=4),
 )
 def test_two_lists_of_rows_have_one_digest_only_if_they_are_the_same(
     rows: list[tuple[Any, ...]], other: list[tuple[Any, ...]]

@@ -62,9 +62,7 @@ def json_error(folder: Path, content: str) -> str:
         ("", ":1:", "must be a mapping of keys to values"),
     ],
 )
-def test_a_faulty_yaml_is_refused_with_its_line(
-    tmp_path: Path, content: str, place: str, reason: str
-) -> None:
+def test_a_faulty_yaml_is_refused_with_its_line(tmp_path: Path, content: str, place: str, reason: str) -> None:
     message = yaml_error(tmp_path, content)
 
     assert message.startswith(place)
@@ -100,7 +98,9 @@ def test_a_merge_by_tag_brings_in_no_unseen_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["\x00", "x\x01y", "\x7f", '"\\UFFFFFFFF"', "1" * 5000, "-" + "9" * 5000], ids=lambda v: v[:12]
+    "value",
+    ["\x00", "x\x01y", "\x7f", '"\\UFFFFFFFF"', "1" * 5000, "-" + "9" * 5000],
+    ids=lambda value: ascii(value[:12]),
 )
 def test_a_value_that_python_cannot_hold_is_refused_with_its_line(tmp_path: Path, value: str) -> None:
     """Control characters, a code point past the last, and an integer of more than 4300 digits."""
@@ -151,9 +151,7 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
         ('"true"', "true"),
     ],
 )
-def test_only_the_plain_forms_of_numbers_and_booleans_are_converted(
-    tmp_path: Path, text: str, value: object
-) -> None:
+def test_only_the_plain_forms_of_numbers_and_booleans_are_converted(tmp_path: Path, text: str, value: object) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(f"key: {text}\n")
 
@@ -212,9 +210,7 @@ _PIECES = [
         st.binary(max_size=60),
     )
 )
-def test_any_file_is_a_mapping_or_a_config_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_any_file_is_a_mapping_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     path.write_bytes(content)
 
@@ -310,9 +306,7 @@ def test_no_target_appears_when_the_body_raises(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "step", ["os.fsync", "os.fdopen", "pathlib.Path.replace", "pathlib.Path.chmod", "tempfile.mkstemp"]
 )
-def test_a_full_disk_leaves_the_old_file_and_says_so(
-    target: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_a_full_disk_leaves_the_old_file_and_says_so(target: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -459,9 +453,7 @@ _JSON = st.recursive(
 
 @settings(max_examples=50, deadline=None)
 @given(content=_JSON)
-def test_what_write_json_writes_read_json_reads_back(
-    tmp_path_factory: pytest.TempPathFactory, content: object
-) -> None:
+def test_what_write_json_writes_read_json_reads_back(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
     path = tmp_path_factory.getbasetemp() / "round.json"
     write_json(path, content)
 

@@ -312,15 +312,18 @@ def test_builtin_is_what_mteb_gives_its_own_stella(
 
 def test_builtin_is_what_mteb_gives_on_all_its_text_tasks(mteb_wrapper: Any) -> None:
     import mteb
+    from mteb.abstasks import AbsTaskRetrieval
     from mteb.types import PromptType
 
     from stella_mteb.registry import side_of, task_info
 
     wrong, compared = {}, 0
     for task in mteb.get_tasks(modalities=["text"], exclusive_modality_filter=True):
-        kind, info = task.metadata.type, task_info(task.metadata)
-        prompt_type = PromptType.query if kind in ASYMMETRIC else None
+        prompt_type = PromptType.query if isinstance(task, AbsTaskRetrieval) else None
         theirs = mteb_wrapper.get_task_instruction(task.metadata, prompt_type)
+        if isinstance(theirs, dict):
+            continue  # TERRa.V2 names a query's instruction although it is symmetric; MTEB cannot run it
+        info = task_info(task.metadata)
         ours = choose("builtin", PromptConfig(), info, side_of(prompt_type)).text
         compared += 1
         if ours != theirs:
@@ -385,45 +388,53 @@ def test_an_unknown_profile_lists_the_known_ones() -> None:
 # ------------------------------------------------------------------------------------------------ identity, notes
 
 _TEXTS = st.sampled_from(["", S2S, S2P, "query: "])
-_CONFIGS = st.builds(
+_EMPTY, _STELLA = PromptConfig(), PromptConfig(s2s=S2S, s2p=S2P)
+_CONFIGS = st.sampled_from([_EMPTY, _STELLA]) | st.builds(
     PromptConfig,
     s2s=_TEXTS,
     s2p=_TEXTS,
     document=_TEXTS,
-    own=st.dictionaries(st.sampled_from(["STS", "Retrieval"]), _TEXTS, max_size=2),
+    own=st.dictionaries(st.sampled_from(["STS", "Retrieval"]), _TEXTS, min_size=1, max_size=2),
 )
-_BUNDLED = [load_config(path).prompts for path in bundled_configs().values()]
-_EMPTY, _STELLA = PromptConfig(), PromptConfig(s2s=S2S, s2p=S2P)
+
+
+def chosen_prompts(profile: str, prompts: PromptConfig) -> list[str]:
+    """What a profile gives on a symmetric task and on both sides of an asymmetric one."""
+    sides: list[tuple[str, Any]] = [("STS", None), ("Retrieval", "query"), ("Retrieval", "document")]
+    return [choose(profile, prompts, TaskInfo("SomeTask", kind), side).text for kind, side in sides]
 
 
 @given(
-    first=st.tuples(st.sampled_from(PROFILES), _CONFIGS | st.sampled_from([_EMPTY, _STELLA])),
-    second=st.tuples(st.sampled_from(PROFILES), _CONFIGS | st.sampled_from([_EMPTY, _STELLA])),
-    same=st.booleans(),
+    profiles=st.tuples(st.sampled_from(PROFILES), st.sampled_from(PROFILES)),
+    configs=st.tuples(_CONFIGS, _CONFIGS),
+    bundled=st.sampled_from([_EMPTY, _STELLA]),
 )
 @settings(max_examples=50, deadline=None)
-def test_two_sets_of_prompts_share_an_id_only_if_they_are_the_same(
-    first: tuple[str, PromptConfig], second: tuple[str, PromptConfig], same: bool
+def test_prompts_that_differ_never_share_an_id(
+    profiles: tuple[str, str], configs: tuple[PromptConfig, PromptConfig], bundled: PromptConfig
 ) -> None:
-    if same:
-        # The config's own default profile is not part of it: the spec has chosen another one.
-        second = (first[0], first[1].model_copy(update={"profile": "builtin"}))
-    ids = [prompts_id(profile, prompts, _BUNDLED) for profile, prompts in (first, second)]
-    texts = [(profile, prompts.model_dump(exclude={"profile"})) for profile, prompts in (first, second)]
+    pairs = [pair for pair in zip(profiles, configs, strict=True) if pair[0] != "own" or pair[1].own]
+    ids = [prompts_id(profile, prompts, [bundled]) for profile, prompts in pairs]
+    texts = [chosen_prompts(profile, prompts) for profile, prompts in pairs]
 
-    assert (ids[0] == ids[1]) == (texts[0] == texts[1])
+    assert len(set(map(str, texts))) <= len(set(ids))
 
 
-def test_stella_without_prompts_has_another_id_than_stella_with_them() -> None:
-    assert prompts_id("card", _EMPTY, _BUNDLED) != prompts_id("card", _STELLA, _BUNDLED)
+@given(profile=st.sampled_from(PROFILES), prompts=_CONFIGS, default=st.sampled_from(PROFILES))
+@settings(max_examples=50, deadline=None)
+def test_the_same_prompts_have_the_same_id(profile: str, prompts: PromptConfig, default: Any) -> None:
+    """The config's own default profile is no part of it where the spec has chosen one."""
+    other = PromptConfig(**{**prompts.model_dump(), "profile": default, "own": dict(reversed(prompts.own.items()))})
+
+    assert prompts_id(profile, prompts, [_STELLA]) == prompts_id(profile, other, [_STELLA])
 
 
 @pytest.mark.parametrize("profile", ["card", "leaderboard", "builtin"])
 def test_the_id_of_bundled_prompts_is_the_name_of_the_profile(profile: str, stella_prompts: PromptConfig) -> None:
     changed = stella_prompts.model_copy(update={"s2s": S2S.lower()})
 
-    assert prompts_id(profile, stella_prompts, _BUNDLED) == profile
-    assert prompts_id(profile, changed, _BUNDLED).startswith(f"{profile}-")
+    assert prompts_id(profile, stella_prompts, [_STELLA]) == profile
+    assert prompts_id(profile, changed, [_STELLA]).startswith(f"{profile}-")
 
 
 def test_a_fallback_is_warned_about_once_and_noted_with_the_result(

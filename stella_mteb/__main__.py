@@ -1,0 +1,5 @@
+"""`python -m stella_mteb` is `stella-mteb`."""
+
+from stella_mteb.cli import main
+
+main()

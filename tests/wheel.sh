@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs it in a clean environment outside the tree, and uses it from there: what works only because
+# the checkout is near fails here. Run by `make wheel-test`, which sets BIN (an environment with `build`).
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$BIN/python" -m build --wheel --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+"$BIN/python" -m venv "$work/venv"
+# shellcheck disable=SC2086 -- PIP_ARGS is a list of options
+"$work/venv/bin/python" -m pip install --quiet ${PIP_ARGS:-} -c "$root/constraints.txt" "$(echo "$work"/dist/*.whl)[demo]"
+
+cd "$work"
+export HF_HUB_OFFLINE=1
+"$work/venv/bin/stella-mteb" demo --help >/dev/null
+"$work/venv/bin/stella-mteb" models
+"$work/venv/bin/stella-mteb" tasks >/dev/null
+printf '%s\n' \
+    '{"a": "A man rides a horse.", "b": "A person is riding a horse.", "score": 5}' \
+    '{"a": "A dog runs on the beach.", "b": "A cat sleeps on the sofa.", "score": 1}' \
+    '{"a": "Two girls sing.", "b": "A woman peels a potato.", "score": 0}' >pairs.jsonl
+printf '%s\n' 'name: WheelSTS' 'type: STS' 'data: pairs.jsonl' \
+    'columns: {sentence1: a, sentence2: b, score: score}' >task.yaml
+"$work/venv/bin/stella-mteb" run -m all_minilm_l6_v2 -t task.yaml --output out --offline
+test -n "$(find out -name WheelSTS.json)"
+# Nothing of ours may lie at the top of site-packages but the package itself.
+"$work/venv/bin/python" - <<'PYTHON'
+import importlib.metadata
+
+top = {path.parts[0] for path in importlib.metadata.files("stella-mteb")}
+extra = {name for name in top if name not in {"stella_mteb", ".."} and not name.endswith(".dist-info")}
+assert not extra, extra
+PYTHON
+echo "wheel: ok"
