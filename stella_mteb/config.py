@@ -29,6 +29,14 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class FaultAt(ValueError):
+    """A fault between keys, told at one of them."""
+
+    def __init__(self, message: str, *key: str | int) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class Hub(StrictModel):
     """A repository of the Hugging Face hub at one commit."""
 
@@ -125,9 +133,12 @@ class ModelConfig(StrictModel):
         if self.hub is None and self.path is None and self.package is None:
             raise ValueError("one of hub, path and package must say where the model is")
         if self.trust_remote_code and not (self.hub and self.hub.revision):
-            raise ValueError("trust_remote_code needs hub.revision, the full 40-digit commit whose code you have read")
+            raise FaultAt(
+                "trust_remote_code needs hub.revision, the full 40-digit commit whose code you have read",
+                "trust_remote_code",
+            )
         if self.prompts.profile == "own" and not self.prompts.own:
-            raise ValueError("prompts.profile is own, but prompts.own is empty")
+            raise FaultAt("prompts.profile is own, but prompts.own is empty", "prompts", "profile")
         return self
 
     @property
@@ -181,9 +192,10 @@ def validate(
 def _fault(
     model: type[BaseModel], fault: dict[str, Any], path: Path | str, lines: Lines, prefix: tuple[str, ...]
 ) -> str:
-    where = (*prefix, *fault["loc"])
+    loc = fault["loc"] or getattr(fault.get("ctx", {}).get("error"), "key", ())
+    where = (*prefix, *loc)
     line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), None)
-    key = ".".join(map(str, fault["loc"])) or "the file"
+    key = ".".join(map(str, loc)) or "the file"
     place = f"{path}:{line}" if line else str(path)
     if fault["type"] == "extra_forbidden":
         known = known_keys(model, fault["loc"][:-1])
@@ -197,6 +209,8 @@ def _fault(
 def known_keys(model: type[BaseModel], at: tuple[Any, ...]) -> list[str]:
     """The keys that a nested model knows at a path of keys."""
     for step in at:
+        if isinstance(step, int):  # an entry of a list of the model
+            continue
         field = model.model_fields.get(str(step))
         candidates = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
         nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]

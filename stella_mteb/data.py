@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -61,23 +62,30 @@ def _jsonl(path: Path) -> Iterator[Row | BadRow]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            yield BadRow(place, "", f"not valid JSON: {getattr(error, 'msg', 'nested too deeply')}")
+        except RecursionError:
+            yield BadRow(place, "", "not valid JSON: nested too deeply")
+            continue
+        except ValueError as error:  # JSONDecodeError, or an integer of more than 4300 digits
+            yield BadRow(place, "", f"not valid JSON: {getattr(error, 'msg', error)}")
             continue
         yield (place, row) if isinstance(row, dict) else BadRow(place, "", "must be a JSON object")
 
 
 def _csv(path: Path) -> Iterator[Row | BadRow]:
-    lines = read_text(path).splitlines(keepends=True)
-    reader = csv.reader(lines, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    # StringIO, not splitlines(): that one also ends a line at U+2028, U+0085 and form feeds.
+    reader = csv.reader(
+        io.StringIO(read_text(path), newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True
+    )
+    start = 1
     try:
         header = next(reader, None)
         if header is None:
             return
         if len(set(header)) != len(header):
             raise ConfigError(f"{path}:1: a column name stands twice")
+        start = reader.line_num + 1
         for cells in reader:
-            place = f"{path}:{reader.line_num}"
+            place, start = f"{path}:{start}", reader.line_num + 1
             if not cells:
                 continue
             if len(cells) != len(header):
@@ -85,16 +93,16 @@ def _csv(path: Path) -> Iterator[Row | BadRow]:
                 continue
             yield place, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise ConfigError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+        raise ConfigError(f"{path}:{start}: not valid CSV: {error}") from None
 
 
 def _parquet(path: Path) -> Iterator[Row | BadRow]:
     import polars  # noqa: PLC0415 -- only for those who use it
-    from polars.exceptions import PolarsError  # noqa: PLC0415
+    from polars.exceptions import PanicException, PolarsError  # noqa: PLC0415
 
     try:
         frame = polars.read_parquet(path)
-    except (PolarsError, OSError) as error:
+    except (PolarsError, PanicException, OSError) as error:  # it panics on some damaged files
         raise ConfigError(f"{path}: not a Parquet file: {error}") from None
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         yield f"{path}: row {number}", row
@@ -186,8 +194,10 @@ def _text_problem(value: object) -> str | None:
 
 
 def _number_problem(value: Any, low: float, high: float, *, from_text: bool) -> str | None:
-    if isinstance(value, bool) or (isinstance(value, str) and not from_text):
+    if isinstance(value, bool | bytes) or (isinstance(value, str) and not from_text):
         return f"must be a number (got {value!r}, {type(value).__name__})"
+    if isinstance(value, str) and ("_" in value or not value.isascii()):  # float() takes 1_0 for ten
+        return f"must be a number (got {value!r})"
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -25,8 +25,8 @@ from stella_mteb.engine.devices import resolve_device, resolve_dtype
 from stella_mteb.engine.encoder import Progress
 from stella_mteb.errors import ConfigError
 from stella_mteb.models import ResolvedModel, bundled_configs, load_config, resolve
-from stella_mteb.prompts import Prompt, choose, prompts_id
-from stella_mteb.spec import Spec
+from stella_mteb.prompts import Prompt, choose, profile_of, prompts_id
+from stella_mteb.spec import DTYPES, Spec
 
 logger = logging.getLogger(__name__)
 
@@ -156,20 +156,34 @@ def load_encoder(spec: Spec | str, *, device: str | None = None, offline: bool |
 
 
 def load_for_mteb(
-    model_name: str,
-    revision: str | None = None,
-    *,
-    device: str | None = None,
-    embed_dim: int | None = None,
-    dtype: str | None = None,
-    max_length: int | None = None,
-    prompts: str | None = None,
-    normalize: bool | None = None,
-    plugin: str | None = None,
+    model_name: str, revision: str | None = None, *, device: str | None = None, **identity: Any
 ) -> Encoder:
-    """The loader behind `mteb.get_model`; its arguments are those of `experiment`."""
-    profile = prompts.partition("-")[0] if prompts else None
-    return load_encoder(Spec(model_name, embed_dim, dtype, profile, max_length), device=device)
+    """The loader behind `mteb.get_model`.
+
+    Args:
+        model_name: `organisation/name`.
+        revision: Not used: the config pins it, and the result folder has that of the files that were loaded.
+        device: See `load_encoder`.
+        **identity: What `experiment` names; MTEB hands over the values that the model was registered with, with
+            the caller's (`embed_dim=256`, say) in their place.
+
+    Raises:
+        ConfigError: If the model cannot be run as the identity says.
+    """
+    prompts, dtype = identity.get("prompts"), identity.get("dtype")
+    spec = Spec(
+        model_name,
+        identity.get("embed_dim"),
+        DTYPES.get(dtype, dtype) if isinstance(dtype, str) else None,
+        profile_of(prompts) if prompts else None,
+        identity.get("max_length"),
+    )
+    encoder = load_encoder(spec, device=device)
+    for key, value in identity.items():
+        got = encoder.experiment.get(key, True if key == "normalize" else None)
+        if value is not None and value not in {got, spec.prompts if key == "prompts" else got}:
+            raise ConfigError(f"{model_name} cannot be loaded with {key}={value!r}; it is {got!r} (set by its config)")
+    return encoder
 
 
 def experiment(model: ResolvedModel, dtype: str) -> dict[str, Any]:
@@ -196,13 +210,15 @@ def _experiment(
     profile: str,
     folder_normalizes: bool,
 ) -> dict[str, Any]:
-    bundled = [load_config(path).prompts for path in bundled_configs().values()]
+    bundled = [load_config(path) for path in bundled_configs().values()]
+    # A local folder has no hub name; a Stella checkout is known by its prompts.
+    same = [known.prompts for known in bundled if config.hub is None or known.full_name == config.full_name]
     identity = {
         "dtype": dtype,
         "embed_dim": dimension,
         "max_length": max_length,
         "plugin": stella_mteb.__version__,
-        "prompts": prompts_id(profile, config.prompts, bundled),
+        "prompts": prompts_id(profile, config.prompts, same),
     }
     normalizes = folder_normalizes if config.normalize is None else config.normalize
     return identity if normalizes else {**identity, "normalize": False}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -17,6 +18,7 @@ from stella_mteb.errors import ConfigError, EnvironmentProblem
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 50
+_HUGE = re.compile(r"[-+]?[0-9]{1000,}")
 
 Lines = dict[tuple[str | int, ...], int]
 """The line, counted from 1, at which each key of a YAML file stands: `("encoder", "path") -> 3`."""
@@ -53,32 +55,37 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         ConfigError: If the file is missing or is not such a mapping; the text gives file and line.
     """
     text = read_text(path)
-    if len(text) > MAX_YAML_BYTES:
+    if len(text.encode()) > MAX_YAML_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES} bytes, which no configuration is")
     lines: Lines = {}
-    loader = _StrictLoader(text)
     try:
-        _refuse_aliases_and_depth(path, text)
+        _refuse_what_surprises(path, text)
+        loader = _StrictLoader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}:1: must be a mapping of keys to values")
         _collect_lines(path, node, (), lines)
         data = loader.construct_document(node)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{path}:{line}: character #x{error.character:04x} is not allowed in YAML") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = mark.line + 1 if mark else 1
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{path}:{line}: not valid YAML: {problem}") from None
-    finally:
-        loader.dispose()
     return data, lines
 
 
-def _refuse_aliases_and_depth(path: Path, text: str) -> None:
+def _refuse_what_surprises(path: Path, text: str) -> None:
     # On the event stream, which is flat: composing a deeply nested file would exhaust the stack.
     depth = 0
-    for event in yaml.parse(text, Loader=_StrictLoader):
+    for event in _events(path, text):
         line = event.start_mark.line + 1 if event.start_mark else 1
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise ConfigError(f"{path}:{line}: tags are not allowed (got {tag!r})")
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _HUGE.fullmatch(event.value):
+            raise ConfigError(f"{path}:{line}: a number of {len(event.value)} digits")
         if isinstance(event, yaml.AliasEvent):
             raise ConfigError(f"{path}:{line}: aliases are not allowed; write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -86,12 +93,22 @@ def _refuse_aliases_and_depth(path: Path, text: str) -> None:
             raise ConfigError(f"{path}:{line}: nested deeper than {MAX_YAML_DEPTH} levels")
 
 
+def _events(path: Path, text: str) -> Iterator[yaml.Event]:
+    loader = _StrictLoader(text)
+    try:
+        while loader.check_event():
+            yield loader.get_event()  # type: ignore[no-untyped-call]
+    except OverflowError:  # "\\UFFFFFFFF"
+        raise ConfigError(f"{path}:{loader.line + 1}: not valid YAML: there is no such character") from None
+
+
 def _collect_lines(path: Path, node: yaml.Node, at: tuple[str | int, ...], lines: Lines) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError(f"{path}:{line}: a key must be plain text")
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                got = f" (got {key.value}; put it in quotes)" if isinstance(key, yaml.ScalarNode) else ""
+                raise ConfigError(f"{path}:{line}: a key must be plain text{got}")
             where = (*at, key.value)
             if where in lines:
                 raise ConfigError(f"{path}:{line}: key {key.value!r} stands twice (first on line {lines[where]})")
@@ -127,13 +144,25 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The same for a file that must hold a JSON object.
+
+    Raises:
+        ConfigError: If it holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a JSON object (is {type(content).__name__})")
+    return content
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -143,6 +172,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {key!r} stands twice")
         seen.add(key)
     return dict(pairs)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number
 
 
 def _refuse_constant(name: str) -> None:
@@ -166,7 +202,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:60]}.", suffix=".tmp")
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()

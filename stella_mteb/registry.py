@@ -39,7 +39,6 @@ _MADE_FROM_REGISTRIES = [
     ("mteb.benchmarks._create_table", "_zero_shot_pct_cached"),
     ("mteb.results.benchmark_results", "_get_cached_model_metas"),
 ]
-_OURS: set[str] = set()
 
 
 def register() -> None:
@@ -59,13 +58,11 @@ def register() -> None:
         for name in (config.full_name, *(config.hub.aliases if config.hub else ())):
             MODEL_REGISTRY[name] = model_meta(
                 config,
-                name=name,
                 revision=config.hub.revision if config.hub else None,
                 dimensions=None,
                 experiment=default_experiment(config),
                 loader=load_for_mteb,
             )
-            _OURS.add(name)
     for task_file in bundled_tasks().values():
         add_task(task_class(task_file))
     local = [
@@ -111,7 +108,6 @@ def _clear_caches() -> None:
 def model_meta(
     config: ModelConfig,
     *,
-    name: str | None = None,
     revision: str | None,
     dimensions: list[int] | None,
     experiment: Mapping[str, Any],
@@ -124,15 +120,13 @@ def model_meta(
 
     Args:
         config: The model's config.
-        name: `organisation/name`; None for the config's.
         revision: Commit, or fingerprint of a local folder.
         dimensions: Those on disk; None if the files are not at hand.
         experiment: What tells this way of running it from others; becomes part of the result folder.
         loader: How `mteb.get_model` loads it.
     """
-    name = name or config.full_name
     update = {
-        "name": name,
+        "name": config.full_name,
         "revision": revision or "no_revision_available",
         "embed_dim": dimensions or _published_dimensions(config),
         "max_tokens": experiment["max_length"],

@@ -97,6 +97,6 @@ class Spec:
 
 
 def _positive(text: str, field: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) == 0:
+    if not value.isascii() or not value.isdigit() or len(value) > 18 or int(value) == 0:
         raise ConfigError(f"model spec {text!r}: {field} must be a positive whole number (got {value!r})")
     return int(value)

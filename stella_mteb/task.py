@@ -10,6 +10,7 @@ score_range: [0, 5]
 from __future__ import annotations
 
 import importlib.resources
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from stella_mteb.config import COMMIT, StrictModel, validate
+from stella_mteb.config import COMMIT, FaultAt, StrictModel, validate
 from stella_mteb.data import BadRow, Row, RowChecker, digest, read_hub, read_rows
 from stella_mteb.errors import ConfigError
 from stella_mteb.files import read_yaml
@@ -83,27 +84,29 @@ class TaskSpec(StrictModel):
     description: str = ""
     citation: str | None = None
     licence: str = "not specified"
-    languages: list[str] = ["eng-Latn"]
+    languages: list[str] = Field(default=["eng-Latn"], min_length=1)
     instruction: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
         required, optional = _COLUMNS[self.type]
         if missing := required - set(self.columns):
-            raise ValueError(f"columns must name {', '.join(sorted(missing))} for a task of type {self.type}")
+            names = ", ".join(sorted(missing))
+            raise FaultAt(f"columns must name {names} for a task of type {self.type}", "columns")
         if unknown := set(self.columns) - required - optional:
-            raise ValueError(
+            raise FaultAt(
                 f"columns has {', '.join(sorted(unknown))}, but a task of type {self.type} knows "
-                f"{', '.join(sorted(required | optional))}"
+                f"{', '.join(sorted(required | optional))}",
+                "columns",
             )
         if self.score_range[0] >= self.score_range[1]:
-            raise ValueError("score_range must be [lowest, highest]")
+            raise FaultAt("score_range must be [lowest, highest]", "score_range")
         scored_pairs = self.type != "STS" and "score" in self.columns
         if scored_pairs and self.positive_from is None:
-            raise ValueError("positive_from must say from which score a pair counts as positive")
-        for language in self.languages:
-            if not (len(language) == 8 and language[3] == "-"):
-                raise ValueError(f"language {language!r} must be ISO 639-3 and script, such as eng-Latn")
+            raise FaultAt("positive_from must say from which score a pair counts as positive", "columns")
+        for i, language in enumerate(self.languages):
+            if not re.fullmatch("[a-z]{3}-[A-Z][a-z]{3}", language):
+                raise FaultAt(f"language {language!r} must be ISO 639-3 and script, such as eng-Latn", "languages", i)
         return self
 
 
@@ -175,6 +178,9 @@ def _read_pairs(file: TaskFile) -> Pairs:
             checker.note(row)
             continue
         place, values = row
+        if absent := [column for column in spec.where if column not in values]:
+            checker.note(BadRow(place, absent[0], f"is missing (for where); there are {', '.join(values)}"))
+            continue
         if any(str(values.get(column)) != wanted for column, wanted in spec.where.items()):
             continue
         first, second = checker.text(place, values, first_column), checker.text(place, values, second_column)
@@ -194,7 +200,7 @@ def _read_pairs(file: TaskFile) -> Pairs:
         bad=checker.bad,
         revision=spec.hub.revision
         if spec.hub and file.data is None and spec.data is None
-        else f"sha256-{digest(rows)}",
+        else f"sha256-{digest([(spec.type, spec.positive_from), *rows])}",
     )
 
 

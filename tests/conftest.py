@@ -16,9 +16,7 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Development data beside the checkout; tests that need it are skipped where it is absent."""
 
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="needs the development data beside the checkout"
-)
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data beside the checkout")
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pytest
+from scipy.stats import spearmanr
 
 from stella_mteb.task import TaskFile, bundled_tasks
 
@@ -36,6 +38,10 @@ def clips(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     for row in rows:
         by_clip[row["clip_id"]].append(row)
     return by_clip
+
+
+def card() -> str:
+    return " ".join((data_file(bundled_tasks()["VideoSummarySTS"]).parent / "README.md").read_text().split())
 
 
 def words(text: str) -> Counter[str]:
@@ -126,7 +132,7 @@ def test_the_mean_score_of_each_fault_stands_in_the_order_of_the_rubric(rows: li
         {"unrelated"},
     ]
 
-    for better, worse in zip(tiers, tiers[1:], strict=False):
+    for better, worse in pairwise(tiers):
         assert min(means[fault] for fault in better) > max(means[fault] for fault in worse)
 
 
@@ -165,7 +171,7 @@ def test_candidates_are_written_not_shuffled(rows: list[dict[str, Any]]) -> None
 
 def test_candidates_are_whole_sentences(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        sentences = re.split(r"(?<=[^.][.!?])[\"')]?\s+", row["candidate"])
+        sentences = re.split(r"(?<=[a-z][.!?])[\"')]?\s+", row["candidate"])
 
         assert len(sentences) >= 2, row["clip_id"]
         assert all(re.match(r"[\"'(]?[A-Z0-9]", sentence) for sentence in sentences), row["clip_id"]
@@ -202,6 +208,25 @@ def test_every_row_says_what_is_wrong_with_it(rows: list[dict[str, Any]]) -> Non
     assert {tuple(row) for row in rows} == {
         ("clip_id", "genre", "reference", "candidate", "score", "grades", "fault", "note")
     }
+
+
+def test_the_data_cards_table_of_faults_is_true(rows: list[dict[str, Any]]) -> None:
+    listed = re.findall(r"\| `(\w+)` \| (\d+) \| [^|]+ \| ([\d.]+) to ([\d.]+) \|", card())
+
+    assert {fault for fault, *_ in listed} == FAULTS
+    for fault, count, low, high in listed:
+        members = [row for row in rows if row["fault"] == fault]
+        assert len(members) == int(count)
+        assert all(float(low) <= grade <= float(high) for row in members for grade in row["grades"]), fault
+
+
+def test_the_data_cards_agreement_of_the_gradings_is_true(rows: list[dict[str, Any]]) -> None:
+    one, two = zip(*(row["grades"] for row in rows), strict=True)
+    gaps = [abs(a - b) for a, b in zip(one, two, strict=True)]
+
+    assert f"a Spearman correlation of {spearmanr(one, two).statistic:.3f};" in card()
+    assert f"{mean(gap <= 0.5 for gap in gaps):.0%}".replace("%", " % of the pairs") in card()
+    assert max(gaps) < 1.5
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import polars
@@ -186,12 +185,12 @@ def jsonl(path: Path, *lines: dict[str, Any] | str) -> Path:
         (GOOD | {"fault": 3}, "column 'fault': must be text (got 3, int)"),
         (GOOD | {"reference": ""}, "column 'reference': is empty"),
         (GOOD | {"candidate": " \n\t"}, "column 'candidate': is empty"),
-        (GOOD | {"rating": "4"}, "column 'rating': must be a number (got the text '4')"),
+        (GOOD | {"rating": "4"}, "column 'rating': must be a number (got '4', str)"),
         (GOOD | {"rating": None}, "column 'rating': must be a number (got None)"),
         (GOOD | {"rating": [4]}, "column 'rating': must be a number (got [4])"),
         (GOOD | {"rating": math.nan}, "column 'rating': must be a finite number (got nan)"),
         (GOOD | {"rating": math.inf}, "column 'rating': must be a finite number (got inf)"),
-        (GOOD | {"rating": True}, "column 'rating': must be a finite number (got True)"),
+        (GOOD | {"rating": True}, "column 'rating': must be a number (got True, bool)"),
         (GOOD | {"rating": 5.01}, "column 'rating': must be from 0 to 5 (got 5.01)"),
         (GOOD | {"rating": -1}, "column 'rating': must be from 0 to 5 (got -1)"),
         (GOOD | {"rating": 10**400}, "column 'rating': must be"),
@@ -268,7 +267,7 @@ def test_ratings_that_are_text_in_a_parquet_file_are_not_guessed_at(tmp_path: Pa
     path = tmp_path / "pairs.parquet"
     polars.DataFrame([{**row, "rating": str(row["rating"])} for row in MORE]).write_parquet(path)
 
-    assert "row 1: column 'rating': must be a number (got the text '1')" in error_of(path)
+    assert "row 1: column 'rating': must be a number (got '1', str)" in error_of(path)
 
 
 @pytest.mark.parametrize("number", ["1_0", "٣", "0x3", "1,5"])
@@ -384,17 +383,14 @@ def test_any_file_gives_rows_bad_rows_or_a_config_error(
         assert isinstance(row, BadRow) or isinstance(row[1], dict)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_damaged_parquet_file_gives_rows_bad_rows_or_a_config_error(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_parquet_file_with_one_damaged_byte_gives_rows_or_a_config_error(tmp_path: Path, value: int) -> None:
     """Polars panics on some of these, which is no Exception."""
-    whole = write(tmp_path / "whole.parquet", ROWS).read_bytes()
-    random = Random(seed)
     path = tmp_path / "damaged.parquet"
-    for _ in range(50):
-        damaged = bytearray(whole)
-        for _ in range(3):
-            damaged[random.randrange(len(whole))] = random.randrange(256)
-        path.write_bytes(damaged)
+    polars.DataFrame({"a": ["x", "y"]}).write_parquet(path)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([value]) + whole[position + 1 :])
 
         try:
             rows = list(read_rows(path))

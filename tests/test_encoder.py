@@ -16,7 +16,7 @@ from tests.conftest import SHARED, needs_shared
 S2S = "Instruct: Retrieve semantically similar text.\nQuery: "
 S2P = "Instruct: Given a web search query, retrieve relevant passages that answer the query.\nQuery: "
 QUERIES = ["This is a test sentence", "This is another test sentence"]
-PAIRS = Path(__file__).parents[1] / "tasks/video_summary_sts/pairs.jsonl"
+PAIRS = Path(__file__).parents[1] / "tasks/video-summary-sts/pairs.jsonl"
 
 Calls = list[tuple[list[str], str]]
 

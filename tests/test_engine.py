@@ -30,7 +30,7 @@ S2S = PROMPTS["s2s_query"]
 TEXTS = [
     "A man drives a car.",
     "A man drives a car while a woman in the back seat reads a map aloud.",
-    "Zwei Kinder bauen einen Turm – 二人の子供が塔を建てる 🧱",
+    "Zwei Kinder bauen einen Turm \u2013 二人の子供が塔を建てる 🧱",
     "  leading blanks,\ttabs\nand lines  ",
     "",
     "x",
@@ -172,9 +172,7 @@ def test_neither_order_nor_batch_nor_neighbours_change_a_vector(
 
 
 def test_the_real_weights_give_the_similarities_of_the_documentation(minilm: TextEncoder) -> None:
-    vectors = minilm.encode(
-        ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
-    )
+    vectors = minilm.encode(["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."])
 
     published = [[1.0, 0.6660, 0.1046], [0.6660, 1.0, 0.1411], [0.1046, 0.1411, 1.0]]
     np.testing.assert_allclose(vectors @ vectors.T, published, atol=1e-4)
@@ -219,9 +217,7 @@ def test_one_pool_serves_every_dimension(stella: TextEncoder) -> None:
     pooled = stella.pool(TEXTS, S2S)
 
     for dimension in DIMENSIONS:
-        np.testing.assert_array_equal(
-            stella.project(pooled, dimension), stella.encode(TEXTS, S2S, dimension=dimension)
-        )
+        np.testing.assert_array_equal(stella.project(pooled, dimension), stella.encode(TEXTS, S2S, dimension=dimension))
 
 
 def test_without_normalisation_the_vectors_keep_their_length(stella: TextEncoder) -> None:
@@ -239,9 +235,7 @@ def test_no_text_gives_no_vector(stella: TextEncoder) -> None:
     assert vectors.dtype == np.float32
 
 
-def test_bfloat16_backbone_gives_float32_vectors_near_the_exact_ones(
-    stella_folder: Path, stella: TextEncoder
-) -> None:
+def test_bfloat16_backbone_gives_float32_vectors_near_the_exact_ones(stella_folder: Path, stella: TextEncoder) -> None:
     from stella_mteb.models import resolve
 
     encoder = resolve(f"{stella_folder}@1024[bf16]").load("cpu")
@@ -323,9 +317,7 @@ def test_a_prompt_that_is_not_pooled_is_still_read(stella: TextEncoder) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(lengths=st.lists(st.integers(0, 600), max_size=80), budget=st.integers(1, 4_000))
-def test_the_plan_holds_every_text_once_within_the_budget_longest_first(
-    lengths: list[int], budget: int
-) -> None:
+def test_the_plan_holds_every_text_once_within_the_budget_longest_first(lengths: list[int], budget: int) -> None:
     batches = list(plan_batches(lengths, lambda: budget))
 
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
@@ -394,9 +386,7 @@ def test_a_batch_size_beyond_the_device_does_not_make_larger_batches(
     assert max(rows * columns for rows, columns in shapes) <= TOKEN_BUDGET["cpu"]
 
 
-def test_a_text_longer_than_the_budget_goes_alone(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_longer_than_the_budget_goes_alone(stella: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = twin(stella)
     encoder.token_budget = 10
     shapes = watch(monkeypatch, encoder)
@@ -491,9 +481,7 @@ def test_the_real_tokenizer_gives_the_golden_tokens(tmp_path: Path) -> None:
         ("\ufeffx\udfff", "\ufeffx\ufffd"),
     ],
 )
-def test_a_lone_surrogate_is_read_as_the_replacement_character(
-    stella: TextEncoder, text: str, as_if: str
-) -> None:
+def test_a_lone_surrogate_is_read_as_the_replacement_character(stella: TextEncoder, text: str, as_if: str) -> None:
     assert stella.tokenise([text])[0].tolist() == stella.tokenise([as_if])[0].tolist()
     np.testing.assert_allclose(stella.encode([text]), stella.encode([as_if]), atol=1e-6)
 
@@ -541,9 +529,7 @@ def test_the_lowered_budget_stays_lowered(stella: TextEncoder, monkeypatch: pyte
     assert encoder.token_budget == lowered
 
 
-def test_the_cpu_allocator_also_counts_as_out_of_memory(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cpu_allocator_also_counts_as_out_of_memory(stella: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     def fault(input_ids: torch.Tensor, _: torch.Tensor) -> None:
         if len(input_ids) > 2:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to ...")
@@ -566,9 +552,7 @@ def test_a_single_text_that_does_not_fit_is_named_by_its_tokens(
         encoder.encode(["x", TEXTS[1], "y"])
 
 
-def test_another_runtime_error_passes_through_at_once(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_runtime_error_passes_through_at_once(stella: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     bug = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     def fault(*_: torch.Tensor) -> None:

@@ -443,12 +443,13 @@ def test_write_json_is_readable_by_people_and_ends_with_a_newline(tmp_path: Path
     assert text == '{\n  "b": "café",\n  "a": [\n    1,\n    0.1\n  ]\n}\n'
 
 
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+_NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+    st.none() | st.booleans() | _NUMBER | _TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=50, deadline=None)

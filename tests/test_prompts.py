@@ -429,12 +429,21 @@ def test_the_same_prompts_have_the_same_id(profile: str, prompts: PromptConfig, 
     assert prompts_id(profile, prompts, [_STELLA]) == prompts_id(profile, other, [_STELLA])
 
 
-@pytest.mark.parametrize("profile", ["card", "leaderboard", "builtin"])
-def test_the_id_of_bundled_prompts_is_the_name_of_the_profile(profile: str, stella_prompts: PromptConfig) -> None:
+def test_the_id_of_bundled_prompts_is_the_name_of_the_profile(stella_prompts: PromptConfig) -> None:
     changed = stella_prompts.model_copy(update={"s2s": S2S.lower()})
 
-    assert prompts_id(profile, stella_prompts, [_STELLA]) == profile
-    assert prompts_id(profile, changed, [_STELLA]).startswith(f"{profile}-")
+    assert prompts_id("card", stella_prompts, [_STELLA]) == "card"
+    assert prompts_id("card", changed, [_STELLA]).startswith("card-")
+    assert prompts_id("card", PromptConfig(), [_STELLA, PromptConfig()]) == "none"
+
+
+@pytest.mark.parametrize("profile", ["leaderboard", "builtin"])
+def test_profiles_that_do_not_use_the_configs_prompts_do_not_tell_them_apart(
+    profile: str, stella_prompts: PromptConfig
+) -> None:
+    changed = stella_prompts.model_copy(update={"s2s": S2S.lower()})
+
+    assert prompts_id(profile, stella_prompts, [_STELLA]) == prompts_id(profile, changed, [_STELLA]) == profile
 
 
 def test_a_fallback_is_warned_about_once_and_noted_with_the_result(

@@ -57,9 +57,7 @@ def write_stella(folder: Path, *, hidden: int = 32, layers: int = 2, tokenizer: 
     with torch.no_grad():
         for parameter in backbone.parameters():
             # The default 0.02 gives states so alike that a causal mask would hardly be told from a full one.
-            parameter.copy_(
-                torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.dim() > 1 else 1.0)
-            )
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.dim() > 1 else 1.0))
     weights = {f"model.{name}": value.contiguous() for name, value in backbone.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     published = config.to_dict() | {

@@ -61,23 +61,17 @@ def write_stella_400m(folder: Path, *, prefix: str = "", **changes: object) -> P
         folder / "modules.json",
         [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (path, kind) in enumerate(
-                [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense_1024", "Dense")]
-            )
+            for i, (path, kind) in enumerate([("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense_1024", "Dense")])
         ],
     )
-    write_json(
-        folder / "1_Pooling/config.json", {"word_embedding_dimension": HIDDEN, "pooling_mode_mean_tokens": True}
-    )
+    write_json(folder / "1_Pooling/config.json", {"word_embedding_dimension": HIDDEN, "pooling_mode_mean_tokens": True})
     generator = torch.Generator().manual_seed(1)
     for dimension in DIMENSIONS:
         write_dense(folder / f"2_Dense_{dimension}", HIDDEN, dimension, generator)
     return folder
 
 
-def reference_states(
-    weights: dict[str, torch.Tensor], ids: list[int], *, factor: float = ROPE_FACTOR
-) -> torch.Tensor:
+def reference_states(weights: dict[str, torch.Tensor], ids: list[int], *, factor: float = ROPE_FACTOR) -> torch.Tensor:
     """Hidden states of one text in float64, written down from the architecture and not from transformers.
 
     Post-norm blocks, GeGLU, rotary embedding over the whole head with NTK scaling.
@@ -110,9 +104,7 @@ def reference_states(
     for n in range(LAYERS):
         layer = f"encoder.layer.{n}"
         packed = x @ w[f"{layer}.attention.qkv_proj.weight"].T + w[f"{layer}.attention.qkv_proj.bias"]
-        query, key, value = (
-            part.reshape(tokens, HEADS, head).transpose(0, 1) for part in packed.split(HIDDEN, dim=-1)
-        )
+        query, key, value = (part.reshape(tokens, HEADS, head).transpose(0, 1) for part in packed.split(HIDDEN, dim=-1))
         scores = rotated(query) @ rotated(key).transpose(1, 2) / head**0.5
         mixed = (scores.softmax(-1) @ value).transpose(0, 1).reshape(tokens, HIDDEN)
         out = mixed @ w[f"{layer}.attention.o_proj.weight"].T + w[f"{layer}.attention.o_proj.bias"]

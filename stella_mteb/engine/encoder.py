@@ -163,17 +163,17 @@ class TextEncoder:
         unique = list(rows)
         pooled = np.empty((len(unique), self._width), dtype=np.float32)
         keys = [text_key(prompt, text) for text in unique]
-        known = self.store.read(keys, pooled) if self.store else np.zeros(len(unique), dtype=bool)
+        known = self.store.read(keys, pooled) if self.store is not None else np.zeros(len(unique), dtype=bool)
         missing = np.flatnonzero(~known)
         try:
             for at, vectors in self._forward_all([unique[i] for i in missing], prompt, batch_size, progress):
                 where = missing[at]
                 self._require_finite(vectors, where, inverse)
                 pooled[where] = vectors
-                if self.store:
+                if self.store is not None:
                     self.store.add([keys[i] for i in where], vectors)
         finally:
-            if self.store:
+            if self.store is not None:
                 self.store.flush()
         return pooled[inverse]
 
@@ -303,15 +303,16 @@ class TextEncoder:
             position = list(inverse).index(int(where[int(bad.argmax())]))
             raise NonFiniteVectorError(
                 f"the vector of text {position} (counted from 0) holds NaN or infinity "
-                f"(backbone in {self.dtype} on {self.device}); nothing was returned or stored. "
+                f"(backbone in {self.dtype} on {self.device}); it is neither returned nor stored. "
                 "Use fp32 or bf16; if it stays, the weights are damaged"
             )
 
 
 def text_key(prompt: str, text: str) -> bytes:
     """16 bytes that stand for one prompted text in a store."""
-    prompted = prompt.encode("utf-8", "surrogatepass") + b"\0" + text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(prompted, digest_size=16).digest()
+    head, tail = (part.encode("utf-8", "surrogatepass") for part in (prompt, text))
+    # The length keeps ("a", "bc") from ("ab", "c"): where the prompt ends can matter to the pooling.
+    return hashlib.blake2b(len(head).to_bytes(8, "big") + head + tail, digest_size=16).digest()
 
 
 def _refuse_non_strings(texts: Sequence[str]) -> None:

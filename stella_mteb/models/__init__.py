@@ -103,7 +103,7 @@ def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bo
     spec = spec or Spec(config.name)
     folder, revision = find_folder(config, offline=is_offline() if offline is None else offline)
     model = ResolvedModel(spec, config, folder, revision, read_layout(folder))
-    require_profile(model.prompts)
+    require_profile(model.prompts, config.prompts)
     known = model.layout.dimensions
     if model.dimension not in known:
         lacking = model.layout.without_weights.get(model.dimension)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files import read_json
+from stella_mteb.files import read_json, read_json_object
 
 _LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",
@@ -67,7 +67,7 @@ def read_layout(folder: Path) -> Layout:
     """
     modules = _modules(folder)
     transformer = _only(folder, modules, "Transformer")
-    config = read_json(transformer / "config.json")
+    config = read_json_object(transformer / "config.json")
     if not isinstance(config.get("hidden_size"), int):
         raise ConfigError(f"{transformer / 'config.json'}: has no hidden_size; not a text backbone")
     modes, include_prompt, width = _pooling(folder, modules, config["hidden_size"])
@@ -93,10 +93,16 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
             raise ConfigError(f"{folder} is not a model folder: it has neither modules.json nor config.json")
         # A plain transformers folder: mean pooling, as sentence-transformers does with one.
         return [("Transformer", folder), ("Pooling", folder / "1_Pooling")]
-    modules = [
-        (str(module["type"]).rpartition(".")[2], _inside(folder, str(module["path"])))
-        for module in sorted(read_json(folder / "modules.json"), key=lambda module: int(module["idx"]))
-    ]
+    content = read_json(folder / "modules.json")
+    try:
+        modules = [
+            (str(module["type"]).rpartition(".")[2], _inside(folder, str(module["path"])))
+            for module in sorted(content, key=lambda module: int(module["idx"]))
+        ]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ConfigError(
+            f"{folder / 'modules.json'}: must be a list of objects with idx, type and path ({error!r})"
+        ) from None
     known = {"Transformer", "Pooling", "Dense", "Normalize"}
     for kind, path in modules:
         if kind not in known:
@@ -161,7 +167,10 @@ def _heads(chain: list[Path], width: int) -> tuple[dict[int, tuple[Path, ...]], 
 
 
 def _out_features(path: Path) -> int:
-    return int(read_json(path / "config.json")["out_features"])
+    dimension = read_json_object(path / "config.json").get("out_features")
+    if not isinstance(dimension, int):
+        raise ConfigError(f"{path / 'config.json'}: out_features must be a whole number (got {dimension!r})")
+    return dimension
 
 
 def _tokenizer_limit(transformer: Path, config: dict[str, Any]) -> int:
@@ -170,5 +179,4 @@ def _tokenizer_limit(transformer: Path, config: dict[str, Any]) -> int:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    content = read_json(path) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
+    return read_json_object(path) if path.is_file() else {}

@@ -86,6 +86,7 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype) -> torch.nn.Module:
             use_safetensors=True,
             trust_remote_code=trusted,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that the check below names them, instead of a RuntimeError
         )
     except SafetensorError as error:
         raise EnvironmentProblem(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from stella_mteb.config import COMMIT, Hub, ModelConfig, bundled_configs, did_you_mean, load_config
 from stella_mteb.errors import ConfigError, EnvironmentProblem
-from stella_mteb.files import read_json
+from stella_mteb.files import read_json_object
 
 # Weights as safetensors only: a pickle can run code when it is read.
 DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -51,10 +52,10 @@ def _recognise(folder: Path) -> ModelConfig:
     # A Stella checkout is known by its two prompts; without its config it would run causally.
     name = re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip("_.-") or "model"
     prompts = folder / "config_sentence_transformers.json"
-    known = read_json(prompts).get("prompts", {}) if prompts.is_file() else {}
+    known = read_json_object(prompts).get("prompts") if prompts.is_file() else None
     update: dict[str, object] = {"path": str(folder.resolve()), "hub": None, "package": None}
-    if "s2s_query" in known and (folder / "config.json").is_file():
-        native_qwen = read_json(folder / "config.json").get("model_type") == "qwen2"
+    if isinstance(known, dict) and "s2s_query" in known and (folder / "config.json").is_file():
+        native_qwen = read_json_object(folder / "config.json").get("model_type") == "qwen2"
         stella = bundled_configs()["stella_en_1.5B_v5" if native_qwen else "stella_en_400M_v5"]
         return load_config(stella).model_copy(update={**update, "name": name, "dimension": None})
     return ModelConfig(name=name, path=str(folder.resolve()))
@@ -146,25 +147,23 @@ def _revision_of(folder: Path) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """12 hex digits that change when a file of the model changes.
+    """12 hex digits that change when a byte of the model changes.
 
-    Small files are read whole, weights at their size and 64 evenly spaced blocks of 64 KiB: training moves
-    every weight, and reading 6 GB before each run would cost more than some runs.
+    Every file that is loaded is read whole: 6 GB take some seconds, about what loading them takes anyway, and a
+    sample of blocks would not notice that one layer was tuned.
     """
     digest = hashlib.blake2b(digest_size=6)
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.suffix not in {".json", ".txt", ".model", ".safetensors", ".py"} or not path.is_file():
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if hidden or path.suffix not in {".json", ".txt", ".model", ".safetensors", ".py"} or not path.is_file():
             continue
-        if any(part.startswith(".") for part in relative.parts):
-            continue
-        size = path.stat().st_size
-        digest.update(f"{relative.as_posix()}\0{size}\0".encode())
-        with path.open("rb") as file:
-            if size <= 64 * 65_536:
-                digest.update(file.read())
-            else:
-                for block in range(64):
-                    file.seek(block * (size - 65_536) // 63)
-                    digest.update(file.read(65_536))
+        state = path.stat()
+        digest.update(relative.as_posix().encode() + b"\0" + _file_digest(path, state.st_size, state.st_mtime_ns))
     return digest.hexdigest()
+
+
+@functools.cache
+def _file_digest(path: Path, _size: int, _modified: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

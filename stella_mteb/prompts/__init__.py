@@ -75,26 +75,43 @@ def choose(profile: str, prompts: PromptConfig, task: TaskInfo, side: Side) -> P
     Raises:
         ConfigError: If the profile is unknown, or is `own` and the config has none.
     """
-    require_profile(profile)
+    require_profile(profile, prompts)
     return _PROFILES[profile](prompts, task, side)
 
 
-def require_profile(profile: str) -> None:
-    """Raise a ConfigError unless a profile of that name exists."""
+def require_profile(profile: str, prompts: PromptConfig) -> None:
+    """Raise a ConfigError unless a profile of that name exists and the model has what it needs."""
     if profile not in PROFILES:
         raise ConfigError(f"unknown prompt profile {profile!r}; known are {', '.join(PROFILES)}")
+    if profile == "own" and not prompts.own:
+        raise ConfigError("prompt profile own needs prompts.own in the model's YAML: prompts by task or task type")
 
 
 def prompts_id(profile: str, prompts: PromptConfig, bundled: Iterable[PromptConfig]) -> str:
     """The name that tells a set of prompts from every other, for result folders and resume.
 
-    The profile's name alone if the prompts are those of a bundled model, else with a digest of their text.
+    `leaderboard` and `builtin` do not use the config's prompts. `card` is the bundled ones of the model, `none` if
+    they are all empty, and else, like `own`, has a digest of the texts.
+
+    Args:
+        profile: One of `PROFILES`.
+        prompts: The model's prompts.
+        bundled: The prompts that ship for this model.
     """
-    text = json.dumps(prompts.model_dump(exclude={"profile"}), sort_keys=True)
-    unchanged = any(prompts.model_copy(update={"profile": known.profile}) == known for known in bundled)
-    if profile != "own" and unchanged:
+    if profile in {"leaderboard", "builtin"}:
         return profile
-    return f"{profile}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+    texts = prompts.model_dump(exclude={"profile"} if profile == "own" else {"profile", "own"})
+    if profile == "card" and not any(texts.values()):
+        return "none"
+    if profile == "card" and any(texts == known.model_dump(exclude={"profile", "own"}) for known in bundled):
+        return "card"
+    digest = hashlib.blake2b(json.dumps(texts, sort_keys=True).encode(), digest_size=4).hexdigest()
+    return f"{profile}-{digest}"
+
+
+def profile_of(prompts_id: str) -> str:
+    """The profile that a name from `prompts_id` was made of."""
+    return "card" if prompts_id == "none" else prompts_id.partition("-")[0]
 
 
 @functools.cache
@@ -157,8 +174,6 @@ def _builtin(_prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
 
 
 def _own(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
-    if not prompts.own:
-        raise ConfigError("prompt profile own needs prompts.own in the model's YAML: prompts by task or task type")
     suffixes = [f"-{side}", ""] if side else [""]
     for key in [name + suffix for name in (task.name, task.type) for suffix in suffixes]:
         if key in prompts.own:

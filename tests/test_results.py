@@ -1,0 +1,462 @@
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import multiprocessing
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from stella_mteb.errors import EnvironmentProblem, StellaMtebError
+from stella_mteb.task import load_task_file, task_class
+
+ROWS = [
+    ("a red boat leaves", "a red boat leaves at dawn", 5.0),
+    ("a red boat leaves", "the blue boat stays", 2.5),
+    ("two cooks argue", "two cooks argue about salt", 4.0),
+    ("two cooks argue", "rain on an empty street", 0.5),
+    ("a dog runs", "the child sleeps", 1.0),
+]
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def letters(text: str) -> list[float]:
+    counts = [text.count(chr(ord("a") + i)) for i in range(26)]
+    return [count / math.hypot(*counts) for count in counts]
+
+
+def task(folder: Path, name: str = "TinySTS", rows: list[tuple[str, str, float]] = ROWS) -> Any:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pairs.csv").write_text("left,right,rating\n" + "".join(f"{a},{b},{s}\n" for a, b, s in rows))
+    path = folder / f"{name}.yaml"
+    path.write_text(
+        f"name: {name}\ntype: STS\ndata: pairs.csv\ncolumns: {{sentence1: left, sentence2: right, score: rating}}\n"
+    )
+    return task_class(load_task_file(path))()
+
+
+def encoder_of(vector: Any) -> Any:
+    """An MTEB encoder made by hand: `vector` maps a text to its vector, `calls` counts."""
+    from mteb.models import ModelMeta
+    from mteb.models.abs_encoder import AbsEncoder
+
+    class ByHand(AbsEncoder):
+        mteb_model_meta = ModelMeta.create_empty(overwrites={"name": "hand/letters", "revision": "r1"})
+        calls = 0
+
+        def encode(self, inputs: Any, **_: Any) -> Any:
+            self.calls += 1
+            return np.array([vector(text) for batch in inputs for text in batch["text"]], dtype=np.float32)
+
+    return ByHand()
+
+
+@pytest.fixture(scope="module")
+def meta() -> Any:
+    return encoder_of(letters).mteb_model_meta
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """MTEB's results of two tasks with the encoder made by hand."""
+    folder = tmp_path_factory.mktemp("tasks")
+    return {name: run(encoder_of(letters), task(folder, name)) for name in ("TinySTS", "OtherSTS")}
+
+
+def run(encoder: Any, one: Any, cache: Any = None, **kwargs: Any) -> Any:
+    import mteb
+
+    outcome = mteb.evaluate(encoder, one, cache=cache, show_progress_bar=False, co2_tracker=False, **kwargs)
+    return outcome.task_results[0]
+
+
+def own_cache(folder: Path, notes: Any = None) -> Any:
+    from stella_mteb.results import AtomicResultCache
+
+    return AtomicResultCache(folder, notes=notes)
+
+
+def with_score(result: Any, score: float) -> Any:
+    changed = result.model_copy(deep=True)
+    changed.scores["test"][0]["main_score"] = score
+    return changed
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def parsed(folder: Path) -> dict[str, Any]:
+    """Every file under a folder by its relative path, JSON parsed and JSONL as a list."""
+    return {
+        name: [json.loads(line) for line in content.splitlines()] if name.endswith(".jsonl") else json.loads(content)
+        for name, content in files(folder).items()
+    }
+
+
+def score_on_disk(path: Path) -> float:
+    return json.loads(path.read_text())["scores"]["test"][0]["main_score"]
+
+
+# --------------------------------------------------------------------------------------------- as MTEB has it
+
+
+def test_what_is_written_is_what_mteb_writes(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
+    import mteb
+
+    ours, theirs = own_cache(tmp_path / "ours"), mteb.ResultCache(tmp_path / "theirs")
+    for result in (results["TinySTS"], results["OtherSTS"], results["TinySTS"]):
+        ours.save_to_cache(result, meta, encode_kwargs={"batch_size": 8})
+        theirs.save_to_cache(result, meta, encode_kwargs={"batch_size": 8})
+
+    written = parsed(tmp_path / "ours" / "results")
+
+    assert written == parsed(tmp_path / "theirs" / "results")
+    assert sorted(written) == [
+        f"hand__letters/r1/{name}"
+        for name in ("OtherSTS.json", "TinySTS.json", "model_meta.json", "run_settings.jsonl")
+    ]
+    assert written["hand__letters/r1/TinySTS.json"]["task_name"] == "TinySTS"
+    assert [line["task"] for line in written["hand__letters/r1/run_settings.jsonl"]] == [
+        "TinySTS",
+        "OtherSTS",
+    ]
+
+
+def test_nothing_but_the_results_is_left_in_the_folder(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
+    own_cache(tmp_path / "out").save_to_cache(results["TinySTS"], meta)
+
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results"]
+
+
+def test_a_model_given_by_name_and_revision_goes_where_mteb_puts_it(results: dict[str, Any], tmp_path: Path) -> None:
+    import mteb
+
+    own_cache(tmp_path / "ours").save_to_cache(results["TinySTS"], "org/model", "abc")
+    mteb.ResultCache(tmp_path / "theirs").save_to_cache(results["TinySTS"], "org/model", "abc")
+
+    assert parsed(tmp_path / "ours") == parsed(tmp_path / "theirs")
+    assert "results/org__model/abc/TinySTS.json" in files(tmp_path / "ours")
+
+
+def test_a_result_comes_back_from_disk_with_the_score_of_its_vectors(meta: Any, tmp_path: Path) -> None:
+    cache = own_cache(tmp_path / "out")
+    run(encoder_of(letters), task(tmp_path), cache)
+
+    loaded = cache.load_task_result("TinySTS", meta)
+
+    cosines = [float(np.dot(letters(a), letters(b))) for a, b, _ in ROWS]
+    expected = spearmanr(cosines, [score for *_, score in ROWS]).statistic
+    assert loaded.get_score() == pytest.approx(expected, abs=1e-6)
+    assert own_cache(tmp_path / "elsewhere").load_task_result("TinySTS", meta) is None
+
+
+def test_mteb_runs_nothing_again_that_is_on_disk(tmp_path: Path) -> None:
+    cache, encoder, one = own_cache(tmp_path / "out"), encoder_of(letters), task(tmp_path)
+    first = run(encoder, one, cache)
+    calls = encoder.calls
+
+    again = run(encoder, one, cache)
+
+    assert encoder.calls == calls > 0
+    assert again.get_score() == pytest.approx(first.get_score(), abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------- notes
+
+
+def test_notes_stand_at_the_lines_of_their_task_only(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
+    import mteb
+
+    notes = {"TinySTS": {"prompts": {"both": {"text": "Query: ", "source": "own"}}}}
+    ours = own_cache(tmp_path / "ours", notes=lambda name: notes.get(name, {}))
+    theirs = mteb.ResultCache(tmp_path / "theirs")
+    for name in ("OtherSTS", "TinySTS", "OtherSTS"):
+        ours.save_to_cache(results[name], meta)
+        theirs.save_to_cache(results[name], meta)
+
+    lines = parsed(tmp_path / "ours")["results/hand__letters/r1/run_settings.jsonl"]
+
+    plain = parsed(tmp_path / "theirs")["results/hand__letters/r1/run_settings.jsonl"]
+    assert lines == [line | notes.get(line["task"], {}) for line in plain]
+    assert {line["task"]: "prompts" in line for line in lines} == {"OtherSTS": False, "TinySTS": True}
+
+
+def test_mteb_loads_results_that_have_notes(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
+    import mteb
+
+    cache = own_cache(tmp_path, notes=lambda name: {"prompts": {"both": {"text": name}}})
+    for result in results.values():
+        cache.save_to_cache(result, meta)
+
+    loaded = mteb.ResultCache(tmp_path).load_results(models=["hand/letters"]).model_results[0].task_results
+
+    assert {one.task_name: one.get_score() for one in loaded} == {
+        name: pytest.approx(result.get_score(), abs=1e-6) for name, result in results.items()
+    }
+
+
+# ----------------------------------------------------------------------------------------------- damaged files
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"task_name": "TinySTS", "sco',
+        b"[]",
+        b"null",
+        b'"text"',
+        b"7",
+        b"{}",
+        b"\xff\xfe\x00",
+        b"[" * 9_999,
+    ],
+    ids=["empty", "cut", "list", "null", "string", "number", "no keys", "not UTF-8", "nested"],
+)
+def test_a_damaged_result_is_set_aside_and_the_task_runs_again(
+    tmp_path: Path,
+    meta: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("stella_mteb"), "propagate", True)
+    cache, one = own_cache(tmp_path / "out"), task(tmp_path)
+    expected = run(encoder_of(letters), one, cache).get_score()
+    path = cache.get_task_result_path("TinySTS", meta)
+    path.write_bytes(content)
+    encoder = encoder_of(letters)
+
+    again = run(encoder, one, cache)
+
+    assert encoder.calls > 0
+    assert again.get_score() == pytest.approx(expected)
+    assert score_on_disk(path) == pytest.approx(expected, abs=1e-6)
+    assert path.with_name("TinySTS.json.damaged").read_bytes() == content
+    assert f"{path} does not parse" in caplog.text
+    assert "set aside as TinySTS.json.damaged, the task runs again" in caplog.text
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_result_cut_anywhere_counts_as_absent(
+    results: dict[str, Any], meta: Any, tmp_path: Path, share: float
+) -> None:
+    cache = own_cache(tmp_path)
+    cache.save_to_cache(results["TinySTS"], meta)
+    path = cache.get_task_result_path("TinySTS", meta)
+    whole = path.read_bytes()
+    cut = whole[: int(share * len(whole))]
+    path.write_bytes(cut)
+
+    assert cache.load_task_result("TinySTS", meta) is None
+    assert path.with_name("TinySTS.json.damaged").read_bytes() == cut
+    assert not path.exists()
+
+
+def test_the_file_that_is_damaged_is_set_aside_and_not_that_of_another_revision(
+    results: dict[str, Any], tmp_path: Path
+) -> None:
+    cache = own_cache(tmp_path)
+    for revision in ("abc", "def"):
+        cache.save_to_cache(results["TinySTS"], "org/model", revision)
+    path = tmp_path / "results/org__model/abc/TinySTS.json"
+    path.write_text("{")
+    os.utime(path.parent, (0, 0))  # the other revision is the later one
+
+    assert cache.load_task_result("TinySTS", "org/model", model_revision="abc") is None
+    assert path.with_name("TinySTS.json.damaged").read_text() == "{"
+    assert cache.load_task_result("TinySTS", "org/model", model_revision="def") is not None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"task": "OtherS', b"\xff\n", b"7\n"])
+def test_damaged_settings_do_not_lose_a_computed_result(
+    results: dict[str, Any], meta: Any, tmp_path: Path, content: bytes
+) -> None:
+    """`run_settings.jsonl` is MTEB's file too, and MTEB writes it in a way that a kill can cut."""
+    cache = own_cache(tmp_path, notes=lambda _: {"prompts": {}})
+    cache.save_to_cache(results["OtherSTS"], meta)
+    path = cache.get_task_result_path("TinySTS", meta)
+    path.with_name("run_settings.jsonl").write_bytes(content)
+
+    cache.save_to_cache(results["TinySTS"], meta)
+
+    assert cache.load_task_result("TinySTS", meta).get_score() == pytest.approx(
+        results["TinySTS"].get_score(), abs=1e-6
+    )
+
+
+# --------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, np.float64("nan")])
+def test_a_score_that_is_no_number_is_refused_and_the_old_files_stay(
+    results: dict[str, Any], meta: Any, tmp_path: Path, score: float
+) -> None:
+    cache = own_cache(tmp_path)
+    cache.save_to_cache(results["TinySTS"], meta)
+    before = files(tmp_path)
+
+    with pytest.raises(StellaMtebError, match=r"task TinySTS \(test\): the main score is .*Nothing was written"):
+        cache.save_to_cache(with_score(results["TinySTS"], score), meta)
+
+    assert files(tmp_path) == before
+
+
+def test_vectors_that_are_all_alike_leave_no_result(tmp_path: Path) -> None:
+    with pytest.raises(StellaMtebError, match="the main score is nan; the vectors are constant"):
+        run(encoder_of(lambda _: [1.0, 0.0]), task(tmp_path), own_cache(tmp_path / "out"))
+
+    assert files(tmp_path / "out") == {}
+
+
+# --------------------------------------------------------------------------------------------------- full disk
+
+
+@pytest.mark.parametrize("broken", ["os.fsync", "pathlib.Path.replace", "mteb.results.TaskResult.to_disk"])
+@pytest.mark.parametrize("good_calls", range(5))
+def test_a_full_disk_leaves_the_old_result_and_says_so(
+    results: dict[str, Any],
+    meta: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+    good_calls: int,
+) -> None:
+    """Wherever in the writing the disk gets full."""
+    cache = own_cache(tmp_path)
+    cache.save_to_cache(with_score(results["TinySTS"], 0.25), meta)
+    before = files(tmp_path)
+    module, _, name = broken.rpartition(".")
+    target = {"os": "os", "pathlib.Path": Path, "mteb.results.TaskResult": type(results["TinySTS"])}[module]
+    original = getattr(__import__("os") if target == "os" else target, name)
+    calls = 0
+
+    def full(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > good_calls:
+            raise FULL
+        return original(*args)
+
+    monkeypatch.setattr(broken if target == "os" else target, *([] if target == "os" else [name]), full)
+    try:
+        cache.save_to_cache(with_score(results["TinySTS"], 0.75), meta)
+        refused = False
+    except EnvironmentProblem as error:
+        refused = True
+        assert "No space left on device" in str(error)
+        assert str(tmp_path) in str(error)
+    monkeypatch.undo()
+
+    path = cache.get_task_result_path("TinySTS", meta)
+    assert score_on_disk(path) == (0.25 if refused else 0.75)
+    assert cache.load_task_result("TinySTS", meta).get_score() == (0.25 if refused else 0.75)
+    assert files(tmp_path).keys() == before.keys()
+    assert refused or good_calls > 0
+
+
+def test_a_full_disk_leaves_no_new_result_where_there_was_none(
+    results: dict[str, Any], meta: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise FULL
+
+    monkeypatch.setattr("os.fsync", full)
+
+    with pytest.raises(EnvironmentProblem, match="cannot be written: No space left on device"):
+        own_cache(tmp_path / "out").save_to_cache(results["TinySTS"], meta)
+    assert files(tmp_path / "out") == {}
+
+
+# ------------------------------------------------------------------------------------------------------- kills
+
+
+def _save_for_ever(cache: Any, results: list[Any], meta: Any) -> None:
+    while True:
+        for result in results:
+            cache.save_to_cache(result, meta)
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_result(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
+    cache = own_cache(tmp_path, notes=lambda _: {"prompts": {}})
+    path = cache.get_task_result_path("TinySTS", meta)
+    variants = [with_score(results["TinySTS"], score) for score in (0.25, 0.75)]
+    for one in variants:  # long enough to be caught in the middle of a write
+        one.scores["test"][0]["filler"] = ["x" * 100] * 2_000
+    cache.save_to_cache(variants[0], meta)
+    moments = random.Random(0)
+    for _ in range(8):
+        stamp = path.stat().st_mtime_ns
+        child = multiprocessing.get_context("fork").Process(target=_save_for_ever, args=(cache, variants, meta))
+        child.start()
+        deadline = time.monotonic() + 30
+        while path.stat().st_mtime_ns == stamp and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.05))
+        child.kill()
+        child.join()
+
+        assert path.stat().st_mtime_ns != stamp, "the child wrote nothing"
+        assert score_on_disk(path) in (0.25, 0.75)
+        assert cache.load_task_result("TinySTS", meta).get_score() in (0.25, 0.75)
+        assert json.loads(path.with_name("model_meta.json").read_text())["name"] == "hand/letters"
+        settings_lines = path.with_name("run_settings.jsonl").read_text().splitlines()
+        assert [json.loads(line)["task"] for line in settings_lines] == ["TinySTS"]
+
+    # What a killed writer leaves behind is in nobody's way.
+    import mteb
+
+    (model,) = mteb.ResultCache(tmp_path).load_results(models=["hand/letters"]).model_results
+    assert [one.task_name for one in model.task_results] == ["TinySTS"]
+
+
+# ---------------------------------------------------------------------------------------------------- writable
+
+
+@pytest.mark.parametrize("below", ["", "out", "out/deeper"])
+def test_a_folder_that_cannot_be_is_an_environment_problem(tmp_path: Path, below: str) -> None:
+    from stella_mteb.results import require_writable
+
+    (tmp_path / "file").write_text("not a folder")
+    folder = tmp_path / "file" / below
+
+    with pytest.raises(
+        EnvironmentProblem, match=r"results cannot be written here: (Not a directory|File exists)"
+    ) as error:
+        require_writable(folder)
+
+    assert str(folder) in str(error.value)
+    assert error.value.exit_code == 3
+
+
+def test_a_disk_without_room_is_found_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stella_mteb.results import require_writable
+
+    def full(**_: Any) -> None:
+        raise FULL
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+
+    with pytest.raises(EnvironmentProblem, match="No space left on device"):
+        require_writable(tmp_path)
+
+
+def test_trying_a_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+    from stella_mteb.results import require_writable
+
+    require_writable(tmp_path / "a" / "b")
+
+    assert (tmp_path / "a" / "b").is_dir()
+    assert list((tmp_path / "a" / "b").iterdir()) == []
