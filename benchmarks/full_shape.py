@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import Qwen2Config, Qwen2Model
 
+from stella_mteb.files import write_json as write_report
 from stella_mteb.models import resolve
 from tests.tiny import DIMENSIONS, EOS, write_dense, write_json, write_stella
 
@@ -105,7 +106,7 @@ def main() -> None:
     finally:
         shutil.rmtree(options.folder)
     machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
-    write_json(options.out, {"date": datetime.now(tz=UTC).date().isoformat(), "machine": machine, **figures})
+    write_report(options.out, {"date": datetime.now(tz=UTC).date().isoformat(), "machine": machine, **figures})
     print(options.out.read_text())
 
 

@@ -45,8 +45,9 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
         """Load a result, or None; a file that does not parse is set aside and counts as absent."""
         try:
             return super().load_task_result(task_name, model_name, **kwargs)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-            path = self.get_task_result_path(task_name, model_name)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            where = {key: kwargs[key] for key in ("model_revision", "experiment_name") if key in kwargs}
+            path = self.get_task_result_path(task_name, model_name, **where)
             aside = path.with_suffix(".json.damaged")
             path.replace(aside)
             logger.warning("%s does not parse (%s); set aside as %s, the task runs again", path, error, aside.name)
@@ -76,8 +77,7 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
                 copy = cache.get_task_result_path(task_result.task_name, model_name, model_revision)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 settings = final.parent / "run_settings.jsonl"
-                if settings.exists():
-                    (copy.parent / settings.name).write_bytes(settings.read_bytes())
+                (copy.parent / settings.name).write_text(_whole_lines(settings), encoding="utf-8")
                 cache.save_to_cache(task_result, model_name, model_revision, encode_kwargs=encode_kwargs)
                 self._add_notes(copy.parent / settings.name, task_result.task_name)
                 # The result itself last: where it stands, everything it needs stands too.
@@ -94,6 +94,21 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
         lines = [json.loads(line) for line in settings.read_text(encoding="utf-8").splitlines() if line.strip()]
         lines = [{**line, **notes} if line.get("task") == task else line for line in lines]
         settings.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _whole_lines(settings: Path) -> str:
+    # The settings of earlier tasks, less any line that a crash of another program has left half written.
+    if not settings.exists():
+        return ""
+    lines = settings.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "".join(f"{line}\n" for line in lines if _is_object(line))
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _require_finite(result: TaskResult) -> None:

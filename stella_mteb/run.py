@@ -62,9 +62,6 @@ def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_row
     """
     registry.register()
     tasks: dict[str, Any] = {}
-    for name in names:
-        task = _find_task(name, max_bad_rows)
-        tasks[task.metadata.name] = task
     for name in benchmarks:
         try:
             benchmark = mteb.get_benchmark(name)
@@ -72,12 +69,15 @@ def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_row
             known = [known.name for known in mteb.get_benchmarks()]
             raise ConfigError(f"no benchmark is called {name!r}{did_you_mean(name, known)}") from error
         tasks.update({task.metadata.name: task for task in benchmark.tasks})
+    for name in names:  # after the benchmarks: NAME=PATH there stands for the task of a benchmark too
+        task = _find_task(name, max_bad_rows)
+        tasks[task.metadata.name] = task
     if not tasks:
         raise ConfigError("no task: give -t TASK or -b BENCHMARK; `stella-mteb tasks` lists what is bundled")
     for task in tasks.values():
         file: TaskFile | None = getattr(task, "stella_mteb_file", None)
-        if file is not None and (file.data or file.spec.data):
-            _ = file.pairs  # bad rows show now, before any model is loaded
+        if file is not None and not (file.spec.hub and not file.data and not file.spec.data):
+            _ = file.pairs  # bad rows, and data that is not given, show now, before any model is loaded
     return list(tasks.values())
 
 
@@ -129,7 +129,10 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
             task,
             cache=cache,
             overwrite_strategy="always" if stale else "only-missing",
-            encode_kwargs={"batch_size": encoder.resolved.config.batch_size or _LOADER_ROWS},
+            encode_kwargs={
+                "batch_size": encoder.resolved.config.batch_size or _LOADER_ROWS,
+                "show_progress_bar": False,
+            },
             show_progress_bar=False,
             co2_tracker=False,
         ).task_results[0]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 TableFormat = Literal["table", "md", "json", "csv"]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def plain(value: object) -> str:
@@ -30,15 +30,20 @@ def render(rows: Sequence[Mapping[str, Any]], form: TableFormat, *, width: int |
         width: Columns of the terminal; None for what it is.
     """
     if form == "json":
-        return json.dumps(list(rows), indent=2, ensure_ascii=False)
+        text = json.dumps(list(rows), indent=2, ensure_ascii=False)
+        return "\n".join(_CONTROL.sub(_as_escape, line) for line in text.split("\n"))
     columns = list(rows[0]) if rows else []
     if form == "csv":
         return _csv(columns, rows)
     if form == "md":
-        cells = [[re.sub(r"([|\\`<>\[\]*_])", r"\\\1", cell) for cell in row] for row in _cells(columns, rows)]
+        cells = [[re.sub(r"([|\\`<>\[\]*_&~])", r"\\\1", cell) for cell in row] for row in _cells(columns, rows)]
         lines = [columns, ["---"] * len(columns), *cells]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return _terminal(columns, rows, width)
+
+
+def _as_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _cells(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -11,6 +11,7 @@ import torch
 
 from stella_mteb.config import Goldens
 from stella_mteb.engine import TextEncoder
+from stella_mteb.errors import StellaMtebError
 from stella_mteb.models import ResolvedModel
 
 _TEXTS = [
@@ -90,10 +91,15 @@ def _bidirectional(encoder: TextEncoder, attention: str | None) -> Check:
 
 
 def _heads(encoder: TextEncoder) -> Check:
-    pooled = encoder.pool(_TEXTS)
+    pooled, good, bad = encoder.pool(_TEXTS), [], []
     for dimension in encoder.dimensions:
-        encoder.project(pooled, dimension)  # raises where a head is damaged or gives NaN
-    return Check("heads", "pass", f"{', '.join(map(str, encoder.dimensions))} load and give finite vectors")
+        try:
+            encoder.project(pooled, dimension)
+            good.append(str(dimension))
+        except StellaMtebError as error:
+            bad.append(f"{dimension}: {error}")
+    detail = f"{', '.join(good)} load and give finite vectors" if good else "none is usable"
+    return Check("heads", "fail" if bad else "pass", "; ".join([detail, *bad]))
 
 
 def _batching(encoder: TextEncoder) -> Check:

@@ -549,7 +549,7 @@ def test_escape_codes_in_an_error_do_nothing(call: Call, tmp_path: Path) -> None
     code, _, err = call("judge", *inputs, "-m", "all_minilm_l6_v2", "--output", tmp_path / "out")
 
     assert code == 2
-    assert "no prediction is for a clip of the references" in err
+    assert "no id is that of a reference" in err
     assert not CONTROL.search(err)
 
 

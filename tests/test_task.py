@@ -660,7 +660,7 @@ def test_a_bad_clip_cc_prediction_is_named_by_model_and_clip_and_can_be_left_out
         ('["not", "an", "object"]', "must be a clip id and a text"),
         ('{"000": 7}', "'000': 7"),
         ('{"000": "A", "000": "B"}', "stands twice"),
-        ('{"555": "A"}', "no prediction is for a clip of the references"),
+        ('{"555": "A"}', "no id is that of a reference"),
         ('{"000": "A"', "not valid JSON"),
     ],
 )

@@ -8,15 +8,19 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import sys
 import warnings
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import Abort, TyperException
 
 import stella_mteb
+from stella_mteb.cli.display import say
 from stella_mteb.errors import StellaMtebError
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="stella-mteb",
@@ -60,27 +64,32 @@ def _quiet_libraries() -> None:
     logging.getLogger("mteb").setLevel(logging.ERROR)
 
 
+def _interrupt(_signal: int, _frame: object) -> None:
+    # A scheduler's SIGTERM ends a run as Ctrl-C does: what is finished is flushed, the last line says how to go on.
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of `stella-mteb`."""
     _quiet_libraries()
+    signal.signal(signal.SIGTERM, _interrupt)
     code = 0
     try:
         code = app(standalone_mode=False) or 0
-    except click.exceptions.Exit as stop:
-        code = stop.exit_code
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        error.show()  # type: ignore[attr-defined] -- its usage errors, the only ones it raises here, have it
         code = 2
     except StellaMtebError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}")
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("interrupted; what was finished is on disk. To go on:", err=True)
-        typer.echo(f"  stella-mteb {shlex.join(sys.argv[1:])}", err=True)
-        code = 130
+    except (KeyboardInterrupt, Abort):
+        code = _INTERRUPTED
     except BrokenPipeError:
         # The reader of our stdout is gone (`| head`); point it elsewhere, or Python complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code == _INTERRUPTED:  # typer turns a Ctrl-C in a command into this code
+        say("interrupted; what was finished is on disk. To go on:")
+        say(f"  stella-mteb {shlex.join(sys.argv[1:])}")
     sys.exit(code)
 
 

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 
 import typer
 
+from stella_mteb.tables import plain
+
 _LINE_EVERY = 30.0
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
-    typer.echo(text, err=True)
+    """Lines on stderr; names in them come from files and may hold escape codes, which stay text."""
+    for line in text.split("\n"):
+        typer.echo(plain(line), err=True)
 
 
 @contextlib.contextmanager
@@ -25,40 +28,50 @@ def token_progress(label: str) -> Iterator[Callable[[int, int], None]]:
         label: What is being encoded.
 
     Yields:
-        A function to call with the tokens done and the tokens to do.
+        A function to call with the tokens done and the tokens to do; when they fall, another call has begun.
     """
     if not sys.stderr.isatty():
         yield _Lines(label)
         return
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f}% {task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.percentage:>3.0f}% {task.fields[pace]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task, started = bar.add_task(label, total=None, rate=""), time.monotonic()
+        task, pace = bar.add_task(label, total=None, pace=""), _Pace()
 
         def update(done: int, total: int) -> None:
-            rate = done / max(time.monotonic() - started, 1e-6)
-            bar.update(task, completed=done, total=total, rate=f"{rate:,.0f} tokens/s")
+            bar.update(task, completed=done, total=total, pace=pace(done, total))
 
         yield update
+
+
+class _Pace:
+    """Speed and time left of the encoding that is under way."""
+
+    def __init__(self) -> None:
+        self.started, self.done = time.monotonic(), 0
+
+    def __call__(self, done: int, total: int) -> str:
+        if done < self.done:
+            self.started = time.monotonic()
+        self.done = done
+        rate = done / max(time.monotonic() - self.started, 1e-3)
+        return f"{rate:,.0f} tokens/s, {(total - done) / max(rate, 1e-6):,.0f} s left"
 
 
 class _Lines:
     """A line every half minute, for logs."""
 
     def __init__(self, label: str) -> None:
-        self.label, self.started, self.last = label, time.monotonic(), time.monotonic()
+        self.label, self.pace, self.last = label, _Pace(), time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self.last >= _LINE_EVERY:
-            self.last = now
-            rate = done / (now - self.started)
-            left = (total - done) / max(rate, 1e-6)
-            say(f"{self.label}: {done / max(total, 1):.0%}, {rate:,.0f} tokens/s, {left:,.0f} s left")
+        pace = self.pace(done, total)
+        if time.monotonic() - self.last >= _LINE_EVERY:
+            self.last = time.monotonic()
+            say(f"{self.label}: {done / max(total, 1):.0%}, {pace}")

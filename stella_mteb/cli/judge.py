@@ -107,7 +107,7 @@ def _say_stats(stats: EncodeStats, max_length: int) -> None:
         f"{stats.seconds:.1f} s), {stats.texts - stats.encoded:,} known from before"
     )
     if stats.at_limit:
-        say(f"{stats.at_limit:,} of them reached {max_length} tokens and were judged by their beginning")
+        say(f"{stats.at_limit:,} of those encoded now reached {max_length} tokens: what follows was not seen")
 
 
 def _print_ranking(folder: Path, form: TableFormat) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -77,15 +78,18 @@ def _resolve(specs: list[str], prompts: str | None) -> list[ResolvedModel]:
 def _print_plan(encoders: list[Encoder], tasks: list[object], output: Path, form: TableFormat) -> None:
     from stella_mteb.results import AtomicResultCache  # noqa: PLC0415
 
-    cache = AtomicResultCache(output)
     rows = []
-    for encoder in encoders:
-        for task in tasks:
-            name = task.metadata.name  # type: ignore[attr-defined]
-            path = cache.get_task_result_path(name, encoder.mteb_model_meta)
-            status = "on disk" if path.exists() else "to run"
-            rows.append({"model": str(encoder.resolved.spec), "task": name, "status": status})
-        say(f"{encoder.resolved.spec}: {path.parent}")
+    with tempfile.TemporaryDirectory() as scratch:  # making a cache makes its folder, and a dry run makes nothing
+        cache = AtomicResultCache(scratch)
+        for encoder in encoders:
+            folder = output
+            for task in tasks:
+                name = task.metadata.name  # type: ignore[attr-defined]
+                path = output / cache.get_task_result_path(name, encoder.mteb_model_meta).relative_to(scratch)
+                folder = path.parent
+                status = "on disk" if path.exists() else "to run"
+                rows.append({"model": str(encoder.resolved.spec), "task": name, "status": status})
+            say(f"{encoder.resolved.spec}: {folder}")
     typer.echo(render(rows, form))
 
 

@@ -222,14 +222,15 @@ class TextEncoder:
         lengths = [len(row) for row in ids]
         prompt_tokens = self._prompt_tokens(prompt)
         total, done = sum(lengths), 0
-        self.stats.encoded += len(texts)
         self.stats.at_limit += sum(length >= self.max_length for length in lengths)
         for batch in plan_batches(lengths, lambda: self._budget(batch_size)):
             yield batch, self._forward_or_halve([ids[i] for i in batch], prompt_tokens)
-            done += sum(lengths[i] for i in batch)
+            tokens = sum(lengths[i] for i in batch)
+            done += tokens
+            self.stats.encoded += len(batch)
+            self.stats.tokens += tokens
             if progress:
                 progress(done, total)
-        self.stats.tokens += total
         self.stats.seconds += time.perf_counter() - started
 
     def _budget(self, batch_size: int | None) -> int:
@@ -257,7 +258,7 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _forward(self, ids: list[NDArray[np.int32]], prompt_tokens: int) -> FloatMatrix:
-        longest = max(1, *(len(row) for row in ids)) if len(ids) > 1 else max(1, len(ids[0]))
+        longest = max(1, *map(len, ids))
         input_ids = np.full((len(ids), longest), self.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros((len(ids), longest), dtype=np.int64)
         for row, tokens in enumerate(ids):

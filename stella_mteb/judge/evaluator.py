@@ -61,7 +61,7 @@ class StellaModel:
     """An embedding model, by default Stella 1.5B.
 
     Args:
-        model_path: A local folder, the name of a bundled config, or a hub name.
+        model_path: A local folder, the name of a bundled config or its hub name, or a model's YAML.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`.
         batch_size: How many texts of `max_length` tokens a batch may be as large as; None for what is fast.
         max_length: Longest input in tokens; None for the model's own (512 for Stella).

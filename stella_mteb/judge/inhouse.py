@@ -96,13 +96,16 @@ def _flattened(data: dict[str, Any], path: Path, lines: Lines) -> dict[str, Any]
         return data
     extra = encoder.get("additional_params") or {}
     if not isinstance(extra, Mapping):
-        raise ConfigError(f"{path}: encoder.additional_params must be a mapping")
+        line = lines.get(("encoder", "additional_params"))
+        raise ConfigError(f"{path}{f':{line}' if line else ''}: encoder.additional_params must be a mapping")
     for key in extra:
         # The place of a fault is that of the key in the file, wherever it stood.
         if ("encoder", "additional_params", key) in lines:
             lines["encoder", key] = lines["encoder", "additional_params", key]
         if key in encoder:
-            raise ConfigError(f"{path}: {key} stands both in encoder and in encoder.additional_params")
+            line = lines.get(("encoder", "additional_params", key))
+            place = f"{path}:{line}" if line else path
+            raise ConfigError(f"{place}: {key} stands both in encoder and in encoder.additional_params")
     flat = {**{key: value for key, value in encoder.items() if key != "additional_params"}, **extra}
     alias = _PROMPT_ALIASES.get(str(flat.get("prompt_type")))
     if alias:

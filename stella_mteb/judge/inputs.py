@@ -80,9 +80,11 @@ def read_candidates(paths: Iterable[Path], references: dict[str, str]) -> list[C
     Raises:
         ConfigError: If a file has another form, two files give one name, or there is none.
     """
+    paths = list(paths)
     files = sorted({file for path in paths for file in _files(path)}, key=lambda file: file.stem)
     if not files:
-        raise ConfigError("no predictions: give files, or a folder with one .json file for each candidate model")
+        where = ", ".join(map(str, paths))
+        raise ConfigError(f"no predictions in {where}: give files, or a folder with one .json file for each model")
     seen: dict[str, Path] = {}
     candidates = []
     for file in files:
@@ -96,7 +98,8 @@ def read_candidates(paths: Iterable[Path], references: dict[str, str]) -> list[C
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return [file for file in path.iterdir() if file.suffix in {".json", *SUFFIXES} and file.is_file()]
+        wanted = {".json", *SUFFIXES}
+        return [f for f in path.iterdir() if f.suffix in wanted and f.is_file() and not f.name.startswith(".")]
     if not path.is_file():
         raise ConfigError(f"{path}: no such file or folder of predictions")
     return [path]
@@ -112,9 +115,8 @@ def _read_candidate(path: Path, slug: str, references: dict[str, str]) -> Candid
         given[clip] = text or ""
     texts = {clip: given[clip] for clip in references if given.get(clip, "").strip()}
     if not texts:
-        raise ConfigError(
-            f"{path}: no prediction is for a clip of the references (ids such as {next(iter(references))!r})"
-        )
+        why = "every prediction is empty" if set(given) & set(references) else "no id is that of a reference"
+        raise ConfigError(f"{path}: nothing to score: {why} (ids of the references: {next(iter(references))!r}, ...)")
     return Candidate(
         slug=slug,
         texts=texts,
@@ -146,5 +148,9 @@ def _entry(place: str, row: Any) -> tuple[str, str | None, Any]:
     if not isinstance(row, dict):
         return place, None, row
     clip = row.get("id")
+    if "summary" not in row:
+        raise ConfigError(f"{place}: column 'summary' is missing; there are {', '.join(map(str, row))}")
+    if not isinstance(clip, str):
+        raise ConfigError(f"{place}: 'id' must be text, such as \"007\" (got {clip!r})")
     # 7 and "7" would be two clips; the in-house ids are strings such as "007".
     return place, clip if isinstance(clip, str) and clip else None, row.get("summary")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ def rank_models(hm_cf: Mapping[str, Mapping[str, float]]) -> tuple[list[RankedMo
     for judge in judges:
         for model, place in zip(models, rankdata([-judge[model] for model in models]), strict=True):
             borda[model] += len(models) - float(place)
-    mean = {model: sum(judge[model] for judge in judges) / len(judges) for model in models}
+    mean = {model: math.fsum(judge[model] for judge in judges) / len(judges) for model in models}
     ordered = sorted(models, key=lambda model: (-borda[model], -mean[model]))
     rows: list[RankedModel] = []
     for place, model in enumerate(ordered, start=1):

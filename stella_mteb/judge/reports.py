@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,7 +94,9 @@ def read_hm_cf(folder: Path) -> dict[str, dict[str, float]]:
     for path in sorted(root.glob("*/*.json")):
         content = read_json(path)
         try:
-            mean = float(content["hybrid_stats"]["hm_cf"]["mean"])
+            mean = content["hybrid_stats"]["hm_cf"]["mean"]
+            if not isinstance(mean, float | int) or not math.isfinite(mean):
+                raise ValueError
         except (KeyError, TypeError, ValueError):
             raise ConfigError(f"{path}: has no number at hybrid_stats.hm_cf.mean; not an aggregated file") from None
         found.setdefault(path.parent.name, {})[path.stem] = mean

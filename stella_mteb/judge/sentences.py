@@ -24,5 +24,5 @@ def _splitter() -> punkt.PunktSentenceTokenizer:
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of an English text, in order; none for a text without words."""
+    """The sentences of an English text, in order; none for a blank text."""
     return list(_splitter().tokenize(text))

@@ -43,7 +43,7 @@ def load_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
         max_length=_checked_length(model),
         normalize=layout.normalize if config.normalize is None else config.normalize,
         batch_size=config.batch_size,
-        fingerprint=f"{config.full_name}@{model.revision}, attention {_attention(model)}",
+        fingerprint=f"{config.full_name}@{model.revision}, attention {_attention(model)}, eos {config.eos_token_id}",
     )
 
 
