@@ -77,7 +77,8 @@ def main() -> None:
     try:
         code = app(standalone_mode=False) or 0
     except TyperException as error:
-        error.show()  # type: ignore[attr-defined] -- its usage errors, the only ones it raises here, have it
+        # A usage error, the only kind that comes here: shows itself with the command's usage line.
+        error.show()  # type: ignore[attr-defined]
         code = 2
     except StellaMtebError as error:
         say(f"error: {error}")
