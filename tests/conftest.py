@@ -6,6 +6,7 @@ Heavy imports (mteb, sentence-transformers) happen inside fixtures, once for the
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,6 +16,15 @@ import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Development data beside the checkout; tests that need it are skipped where it is absent."""
+
+RATED_PAIRS = [
+    ("a red boat leaves", "a red boat leaves at dawn", 5.0),
+    ("a red boat leaves", "the blue boat stays", 2.5),
+    ("two cooks argue", "two cooks argue about salt", 4.0),
+    ("two cooks argue", "rain on an empty street", 0.5),
+    ("a dog runs", "the child sleeps", 1.0),
+]
+"""Rows of a small task: sentence, sentence, score from 0 to 5."""
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data beside the checkout")
 
@@ -41,6 +51,17 @@ def minilm():
     from stella_mteb.models import resolve
 
     return resolve("all_minilm_l6_v2").load("cpu")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For modules of tiny matrices: on two threads they take twice as long as on one."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from stella_mteb.cache import VectorStore
 from stella_mteb.engine import Pooling, TextEncoder
 from stella_mteb.engine.encoder import text_key
 from stella_mteb.errors import EnvironmentProblem
-from tests.test_engine import S2S, twin, watch
+from tests.spies import S2S, twin, watch
 
 TEXTS = [f"text {number}, " + "and so on " * number for number in range(12)]
 

@@ -21,18 +21,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from tests.conftest import RATED_PAIRS
+
 SCRIPT = Path(sys.executable).with_name("stella-mteb")
 COMMANDS = ["demo", "judge", "rank", "models", "tasks", "verify", "doctor", "run"]
 HEAVY = ["torch", "mteb", "transformers", "pydantic", "numpy"]
 TITLE = "\x1b]0;owned\x07"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-ROWS = [
-    ("a red boat leaves", "a red boat leaves at dawn", 5.0),
-    ("a red boat leaves", "the blue boat stays", 2.5),
-    ("two cooks argue", "two cooks argue about salt", 4.0),
-    ("two cooks argue", "rain on an empty street", 0.5),
-    ("a dog runs", "the child sleeps", 1.0),
-]
 REFERENCES = {"001": "A man opens a red door.", "002": "Two boats leave the harbour at dawn."}
 PREDICTIONS = {
     "copy": REFERENCES,
@@ -78,7 +73,7 @@ def write_judge_inputs(folder: Path, predictions: dict[str, dict[str, str]] = PR
     return ["--references", folder / "references.json", "--predictions", folder / "predictions"]
 
 
-def write_task(folder: Path, rows: list[Any] = ROWS, more: str = "") -> Path:
+def write_task(folder: Path, rows: list[Any] = RATED_PAIRS, more: str = "") -> Path:
     keys = ("left", "right", "rating")
     lines = [row if isinstance(row, str) else json.dumps(dict(zip(keys, row, strict=True))) for row in rows]
     (folder / "own.jsonl").write_text("\n".join(lines))
@@ -318,7 +313,7 @@ def test_bad_rows_stop_a_run_before_the_model_is_loaded(
     from stella_mteb.models import ResolvedModel
 
     monkeypatch.setattr(ResolvedModel, "load", lambda *_: pytest.fail("the model was loaded"))
-    path = write_task(tmp_path, [*ROWS, "{"])
+    path = write_task(tmp_path, [*RATED_PAIRS, "{"])
 
     code, out, err = call("run", "-m", "all_minilm_l6_v2", "-t", path, "--output", tmp_path / "out")
 
@@ -395,7 +390,7 @@ def test_run_scores_an_own_task_and_the_second_time_keeps_it(call: Call, tmp_pat
     second = call(*arguments, "--format", "json")
     plan_after = call(*arguments, "--dry-run", "--format", "json")
 
-    left, right, gold = (list(column) for column in zip(*ROWS, strict=True))
+    left, right, gold = (list(column) for column in zip(*RATED_PAIRS, strict=True))
     expected = spearmanr(sentence_cosines(left, right), gold).statistic
     (row,), (again,) = json.loads(first[1]), json.loads(second[1])
     assert list(row) == ["model", "task", "main score", "status", "seconds"]
@@ -456,7 +451,7 @@ def test_a_task_that_fails_is_exit_code_1_and_the_others_are_printed(call: Call,
 
 def test_scores_by_label_are_printed_under_the_table(call: Call, tmp_path: Path) -> None:
     keys = ("reference", "candidate", "score", "fault")
-    rows = [dict(zip(keys, (*row, fault), strict=True)) for row, fault in zip(ROWS, "ababa", strict=True)]
+    rows = [dict(zip(keys, (*row, fault), strict=True)) for row, fault in zip(RATED_PAIRS, "ababa", strict=True)]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
     code, out, _ = call(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ from safetensors.numpy import load_file
 from stella_mteb import StellaEvaluator, StellaModel
 from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError
 from tests.conftest import SHARED
-from tests.test_engine import Shapes, spoils, watch
+from tests.spies import Shapes, spoils, watch
 from tests.tiny import DIMENSIONS, PROMPTS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 S2S, S2P = PROMPTS["s2s_query"], PROMPTS["s2p_query"]
 SEED_YAML = SHARED.parent / "seed" / "encoders_config.yaml"
@@ -34,15 +35,6 @@ DATA = [
     (TEXT2, "A dog ruins the tower that two kids have built.", "003"),
     (TEXT2, TEXT2, "004"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny matrices take twice as long on two threads as on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def loaded(folder: Path, **settings: Any) -> StellaModel:

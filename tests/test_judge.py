@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from stella_mteb.judge.reports import aggregate, judge_slug, read_hm_cf, write_j
 from stella_mteb.judge.scores import PairScore, harmonic_mean, score_pair
 from stella_mteb.judge.sentences import split_sentences
 from tests.conftest import SHARED, needs_shared
-from tests.test_engine import twin, watch
+from tests.spies import twin, watch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 JUDGES = ("gte-qwen2-7b", "kalm", "nemo", "nv-embed", "qwen3-8b")
 FIGURES = ("coarse", "precision", "recall", "f1", "hm_cf")
@@ -87,15 +89,6 @@ def assert_same_scores(
 def distinct_texts() -> set[str]:
     whole = [*REFERENCES.values(), *(text for texts in PREDICTIONS.values() for text in texts.values())]
     return {part for text in whole for part in [text, *split_sentences(text)]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Short texts in small batches are faster on one thread than on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # ------------------------------------------------------------------------------------------------------- four numbers

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,14 @@ from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.models import resolve
 from stella_mteb.models.layout import read_layout
 from stella_mteb.models.locate import find_config, find_folder, folder_fingerprint
-from tests.test_engine import S2S, twin, watch
+from tests.spies import S2S, twin, watch
 from tests.tiny import DIMENSIONS, EOS, PROMPTS, write_dense, write_json, write_tokenizer
 from tests.tiny_gte import HIDDEN, reference_states, write_stella_400m
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STELLA_COMMIT = "d03be74b361d4eb24f42a2fe5bd2e29917df4604"
 TEXTS = ["A man drives a car.", "", "The man queried the text, carefully and at some length, again and again."]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -19,14 +19,8 @@ from scipy.stats import spearmanr
 
 from stella_mteb.errors import EnvironmentProblem, StellaMtebError
 from stella_mteb.task import load_task_file, task_class
+from tests.conftest import RATED_PAIRS
 
-ROWS = [
-    ("a red boat leaves", "a red boat leaves at dawn", 5.0),
-    ("a red boat leaves", "the blue boat stays", 2.5),
-    ("two cooks argue", "two cooks argue about salt", 4.0),
-    ("two cooks argue", "rain on an empty street", 0.5),
-    ("a dog runs", "the child sleeps", 1.0),
-]
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -35,7 +29,7 @@ def letters(text: str) -> list[float]:
     return [count / math.hypot(*counts) for count in counts]
 
 
-def task(folder: Path, name: str = "TinySTS", rows: list[tuple[str, str, float]] = ROWS) -> Any:
+def task(folder: Path, name: str = "TinySTS", rows: list[tuple[str, str, float]] = RATED_PAIRS) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pairs.csv").write_text("left,right,rating\n" + "".join(f"{a},{b},{s}\n" for a, b, s in rows))
     path = folder / f"{name}.yaml"
@@ -155,8 +149,8 @@ def test_a_result_comes_back_from_disk_with_the_score_of_its_vectors(meta: Any, 
 
     loaded = cache.load_task_result("TinySTS", meta)
 
-    cosines = [float(np.dot(letters(a), letters(b))) for a, b, _ in ROWS]
-    expected = spearmanr(cosines, [score for *_, score in ROWS]).statistic
+    cosines = [float(np.dot(letters(a), letters(b))) for a, b, _ in RATED_PAIRS]
+    expected = spearmanr(cosines, [score for *_, score in RATED_PAIRS]).statistic
     assert loaded.get_score() == pytest.approx(expected, abs=1e-6)
     assert own_cache(tmp_path / "elsewhere").load_task_result("TinySTS", meta) is None
 

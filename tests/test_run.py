@@ -13,21 +13,14 @@ from scipy.stats import spearmanr
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.task import per_label
-from tests.conftest import SHARED, needs_shared
+from tests.conftest import RATED_PAIRS, SHARED, needs_shared
 
 PAIRS = Path(__file__).parents[1] / "tasks/video-summary-sts/pairs.jsonl"
 S2S = "Instruct: Retrieve semantically similar text.\nQuery: "
-ROWS = [
-    ("a red boat leaves", "a red boat leaves at dawn", 5.0),
-    ("a red boat leaves", "the blue boat stays", 2.5),
-    ("two cooks argue", "two cooks argue about salt", 4.0),
-    ("two cooks argue", "rain on an empty street", 0.5),
-    ("a dog runs", "the child sleeps", 1.0),
-]
 OURS = {"VideoSummarySTS", "VideoSummaryRetrieval", "VideoSummaryFaithfulness"}
 
 
-def write_task(folder: Path, rows: Sequence[Any] = ROWS, name: str = "OwnSTS", more: str = "") -> str:
+def write_task(folder: Path, rows: Sequence[Any] = RATED_PAIRS, name: str = "OwnSTS", more: str = "") -> str:
     folder.mkdir(parents=True, exist_ok=True)
     keys = ("left", "right", "rating")
     lines = [row if isinstance(row, str) else json.dumps(dict(zip(keys, row, strict=True))) for row in rows]
@@ -130,7 +123,7 @@ def test_a_yaml_is_a_task_and_mteb_knows_it_from_then_on(tmp_path: Path) -> None
 
     task = find(write_task(tmp_path, name="OwnKnownSTS"))
 
-    assert task.stella_mteb_file.pairs.scores == [score for *_, score in ROWS]
+    assert task.stella_mteb_file.pairs.scores == [score for *_, score in RATED_PAIRS]
     assert mteb.get_task("OwnKnownSTS").metadata.description == task.metadata.description
 
 
@@ -193,7 +186,7 @@ def test_a_yaml_may_not_take_the_name_of_a_task_of_mteb(tmp_path: Path) -> None:
 
 
 def test_bad_rows_stop_before_anything_runs(tmp_path: Path) -> None:
-    path = write_task(tmp_path, [*ROWS[:2], ("", "b", 1.0), "{", ("a", "b", 9.0)])
+    path = write_task(tmp_path, [*RATED_PAIRS[:2], ("", "b", 1.0), "{", ("a", "b", 9.0)])
 
     with pytest.raises(ConfigError) as error:
         find(path)
@@ -221,7 +214,7 @@ def test_the_score_is_the_rank_correlation_of_the_cosines(tiny: Any, tmp_path: P
     outcome = run_task(tiny, find(write_task(tmp_path)), tmp_path / "out")
 
     assert (outcome.status, outcome.model, outcome.task) == ("done", str(tiny.resolved.spec), "OwnSTS")
-    assert outcome.score == pytest.approx(spearman_of(tiny, ROWS), abs=1e-9)
+    assert outcome.score == pytest.approx(spearman_of(tiny, RATED_PAIRS), abs=1e-9)
     (path,) = result_files(tmp_path / "out")
     assert json.loads(path.read_text())["scores"]["test"][0]["main_score"] == pytest.approx(outcome.score, abs=1e-6)
 
@@ -253,11 +246,11 @@ def test_a_result_of_plain_mteb_is_kept(tiny: Any, tmp_path: Path) -> None:
     outcome = run_task(tiny, task, tmp_path / "out")
 
     assert outcome.status == "kept"
-    assert outcome.score == pytest.approx(spearman_of(tiny, ROWS), abs=1e-6)
+    assert outcome.score == pytest.approx(spearman_of(tiny, RATED_PAIRS), abs=1e-6)
 
 
 def test_changed_data_is_computed_anew(tiny: Any, tmp_path: Path) -> None:
-    changed = [*ROWS[:2], ("two cooks argue", "two cooks argue about salt", 0.0), *ROWS[3:]]
+    changed = [*RATED_PAIRS[:2], ("two cooks argue", "two cooks argue about salt", 0.0), *RATED_PAIRS[3:]]
     first = run_task(tiny, find(write_task(tmp_path)), tmp_path / "out")
     (path,) = result_files(tmp_path / "out")
     revision = json.loads(path.read_text())["dataset_revision"]
@@ -291,7 +284,7 @@ def test_another_dimension_has_a_result_of_its_own_beside_the_first(
     paths = result_files(tmp_path / "out")
     on_disk = [json.loads(path.read_text())["scores"]["test"][0]["main_score"] for path in paths]
     assert (small.status, large.status) == ("done", "done")
-    assert large.score == pytest.approx(spearman_of(other, ROWS), abs=1e-9)
+    assert large.score == pytest.approx(spearman_of(other, RATED_PAIRS), abs=1e-9)
     assert sorted(on_disk) == pytest.approx(sorted([small.score, large.score]), abs=1e-6)
     assert sorted(["embed_dim_256" in str(path) for path in paths]) == [False, True]
 
@@ -323,18 +316,18 @@ def test_labels_are_scored_on_the_cosines_of_the_run(tiny: Any, tmp_path: Path) 
 
 @pytest.mark.parametrize("many", ["yaml", "option"])
 def test_bad_rows_that_are_allowed_are_left_out_and_counted(tiny: Any, tmp_path: Path, many: str) -> None:
-    rows = [*ROWS, ("", "", 99.0), "{"]  # the first has three faults and is one row
+    rows = [*RATED_PAIRS, ("", "", 99.0), "{"]  # the first has three faults and is one row
     path = write_task(tmp_path, rows, more="max_bad_rows: 2\n" if many == "yaml" else "")
     task = find(path, max_bad_rows=None if many == "yaml" else 2)
 
     outcome = run_task(tiny, task, tmp_path / "out")
 
     assert outcome.bad_rows == 2
-    assert outcome.score == pytest.approx(spearman_of(tiny, ROWS), abs=1e-9)
+    assert outcome.score == pytest.approx(spearman_of(tiny, RATED_PAIRS), abs=1e-9)
 
 
 def test_the_option_for_bad_rows_stands_above_the_yaml(tmp_path: Path) -> None:
-    path = write_task(tmp_path, [*ROWS, "{"], more="max_bad_rows: 5\n")
+    path = write_task(tmp_path, [*RATED_PAIRS, "{"], more="max_bad_rows: 5\n")
 
     with pytest.raises(ConfigError, match=r"1 bad row \(0 allowed\)"):
         find(path, max_bad_rows=0)
@@ -385,7 +378,7 @@ def test_data_that_changes_into_bad_rows_fails_and_keeps_the_old_result(tiny: An
     before = result.read_bytes()
     from stella_mteb.task import load_task_file, task_class
 
-    write_task(tmp_path, [*ROWS, "{"])
+    write_task(tmp_path, [*RATED_PAIRS, "{"])
     outcome = run_task(tiny, task_class(load_task_file(Path(path)))(), tmp_path / "out")
 
     assert outcome.status == "failed"
