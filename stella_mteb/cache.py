@@ -11,6 +11,7 @@ lock. What is kept is the vector *before* the head, so that every dimension come
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -104,7 +105,8 @@ class VectorStore:
                 raise ValueError("a row does not have the checksum it was written with")
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             aside = path.with_suffix(".damaged")
-            path.rename(aside)
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                path.rename(aside)
             logger.warning("%s is damaged (%s); set aside as %s, its texts are encoded again", path, error, aside.name)
             return
         self._index([row.tobytes() for row in keys], vectors)

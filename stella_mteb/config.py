@@ -99,8 +99,9 @@ class ModelConfig(StrictModel):
         hub: Repository and commit.
         path: A local folder, which then stands before package and hub; relative to the YAML.
         package: Weights in an installed Python package, which stand before the hub.
-        attention: `bidirectional` where the files do not say that it is; None leaves it to the files.
+        attention: `bidirectional` or `causal` where the files do not say; None leaves it to the files.
         eos_token_id: The token that must close every text.
+        dimensions: The published dimensions, for listings before the files are there; those on disk decide.
         dimension: The head that is used when none is asked for; None for the only one, or the folder's own.
         max_length: Longest input in tokens; None for the folder's own.
         batch_size: See `stella_mteb.engine.TextEncoder`.
@@ -116,8 +117,9 @@ class ModelConfig(StrictModel):
     hub: Hub | None = None
     path: str | None = None
     package: Package | None = None
-    attention: Literal["bidirectional"] | None = None
+    attention: Literal["bidirectional", "causal"] | None = None
     eos_token_id: int | None = Field(default=None, ge=0)
+    dimensions: list[int] = []
     dimension: int | None = Field(default=None, ge=1)
     max_length: int | None = Field(default=None, ge=8, le=MAX_LENGTH)
     batch_size: int | None = Field(default=None, ge=1)
@@ -145,6 +147,16 @@ class ModelConfig(StrictModel):
     def full_name(self) -> str:
         """`organisation/name`, as MTEB wants it."""
         return self.hub.name if self.hub else f"local/{self.name}"
+
+    @property
+    def loading(self) -> str:
+        """What the config changes in the way the files are loaded, and so in every vector; empty for nothing."""
+        parts = [
+            self.attention,
+            f"eos{self.eos_token_id}" if self.eos_token_id is not None else None,
+            "remote-code" if self.trust_remote_code else None,
+        ]
+        return "+".join(part for part in parts if part)
 
 
 def bundled_configs() -> dict[str, Path]:

@@ -207,7 +207,7 @@ def _number_problem(value: Any, low: float, high: float, *, from_text: bool) -> 
     return None if low <= number <= high else f"must be from {low:g} to {high:g} (got {number:g})"
 
 
-def digest(rows: Iterable[tuple[Any, ...]]) -> str:
+def digest(rows: Iterable[Any]) -> str:
     """12 hex digits that change when the rows of a task change; the revision of local data."""
     state = hashlib.sha256()
     for row in rows:

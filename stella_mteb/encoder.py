@@ -7,6 +7,7 @@ mteb.evaluate(encoder, mteb.get_tasks(["STSBenchmark"]))
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +25,7 @@ from stella_mteb.engine import TextEncoder
 from stella_mteb.engine.devices import resolve_device, resolve_dtype
 from stella_mteb.engine.encoder import Progress
 from stella_mteb.errors import ConfigError
-from stella_mteb.models import ResolvedModel, bundled_configs, load_config, resolve
+from stella_mteb.models import ResolvedModel, bundled_configs, load_config, resolve, resolve_config
 from stella_mteb.prompts import Prompt, choose, profile_of, prompts_id
 from stella_mteb.spec import DTYPES, Spec
 
@@ -110,7 +111,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         if kwargs.get("precision") not in (None, "float32"):
             raise ConfigError(f"precision {kwargs['precision']!r} is not supported; vectors are float32")
         self.calls += 1
-        texts = [text for batch in inputs for text in batch["text"]]
+        texts = [text for batch in inputs for text in _texts(batch, task_metadata.name)]
         prompt = self.prompt_for(task_metadata, prompt_type)
         return self.text_encoder.encode(
             texts, prompt.text, batch_size=kwargs.get("batch_size"), progress=self.on_progress
@@ -138,6 +139,14 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         }
 
 
+def _texts(batch: Mapping[str, Any], task: str) -> list[str]:
+    # MTEB only warns when a model lacks one of a task's media, and would score the captions alone.
+    if other := batch.keys() & {"image", "audio", "video"}:
+        raise ConfigError(f"task {task} has {', '.join(sorted(other))}; this model reads text only")
+    texts: list[str] = batch["text"]
+    return texts
+
+
 def load_encoder(spec: Spec | str, *, device: str | None = None, offline: bool | None = None) -> Encoder:
     """Load a model for MTEB.
 
@@ -162,7 +171,7 @@ def load_for_mteb(
 
     Args:
         model_name: `organisation/name`.
-        revision: Not used: the config pins it, and the result folder has that of the files that were loaded.
+        revision: Must be that of the files that are found.
         device: See `load_encoder`.
         **identity: What `experiment` names; MTEB hands over the values that the model was registered with, with
             the caller's (`embed_dim=256`, say) in their place.
@@ -170,19 +179,27 @@ def load_for_mteb(
     Raises:
         ConfigError: If the model cannot be run as the identity says.
     """
+    config = next(
+        (known for known in map(load_config, bundled_configs().values()) if known.full_name == model_name), None
+    )
+    if config is None:
+        raise ConfigError(f"{model_name} is not a bundled model; use load_encoder")
     prompts, dtype = identity.get("prompts"), identity.get("dtype")
     spec = Spec(
-        model_name,
+        config.name,
         identity.get("embed_dim"),
-        DTYPES.get(dtype, dtype) if isinstance(dtype, str) else None,
+        DTYPES.get(str(dtype), dtype),
         profile_of(prompts) if prompts else None,
         identity.get("max_length"),
     )
-    encoder = load_encoder(spec, device=device)
-    for key, value in identity.items():
-        got = encoder.experiment.get(key, True if key == "normalize" else None)
-        if value is not None and value not in {got, spec.prompts if key == "prompts" else got}:
-            raise ConfigError(f"{model_name} cannot be loaded with {key}={value!r}; it is {got!r} (set by its config)")
+    # By its config, not by its name: a folder of that name in the working folder must not stand in for the hub's.
+    encoder = Encoder(resolve_config(config, spec), device)
+    _ = encoder.text_encoder
+    got = {"normalize": True, "loading": "", "revision": encoder.resolved.revision, **encoder.experiment}
+    asked = {**identity, "revision": revision, "prompts": None if prompts == spec.prompts else prompts}
+    for key, value in asked.items():
+        if value is not None and value != got.get(key):
+            raise ConfigError(f"{model_name} cannot be loaded with {key}={value!r}; it is {got.get(key)!r}")
     return encoder
 
 
@@ -221,4 +238,6 @@ def _experiment(
         "prompts": prompts_id(profile, config.prompts, same),
     }
     normalizes = folder_normalizes if config.normalize is None else config.normalize
+    if config.loading:
+        identity["loading"] = config.loading
     return identity if normalizes else {**identity, "normalize": False}

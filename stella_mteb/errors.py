@@ -25,5 +25,9 @@ class EnvironmentProblem(StellaMtebError, RuntimeError):
     exit_code = 3
 
 
+class StorageProblem(EnvironmentProblem):
+    """Results cannot be written: a full disk, a folder without permission (exit code 3). Going on would lose more."""
+
+
 class NonFiniteVectorError(StellaMtebError, ValueError):
     """A vector holds NaN or infinity; it is never returned, stored or averaged (exit code 1)."""

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import yaml
 
-from stella_mteb.errors import ConfigError, EnvironmentProblem
+from stella_mteb.errors import ConfigError, StorageProblem
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 50
@@ -197,7 +197,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         mode: `w` for UTF-8 text, `wb` for bytes.
 
     Raises:
-        EnvironmentProblem: If the disk is full or the folder cannot be written; the target is unchanged.
+        StorageProblem: If the disk is full or the folder cannot be written; the target is unchanged.
     """
     temporary: str | None = None
     try:
@@ -212,7 +212,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         temporary = None
         _sync_folder(path.parent)
     except OSError as error:
-        raise EnvironmentProblem(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise StorageProblem(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -224,7 +224,7 @@ def write_json(path: Path, content: object) -> None:
 
     Raises:
         ValueError: If a number is not finite.
-        EnvironmentProblem: If it cannot be written.
+        StorageProblem: If it cannot be written.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as file:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTaskPairClassification, AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.types import Licenses
 
 from stella_mteb.task import MAIN_SCORE, Pairs, TaskFile, TaskSpec, per_label
 
@@ -27,6 +28,7 @@ def metadata(spec: TaskSpec) -> TaskMetadata:
         main_score=MAIN_SCORE[spec.type],
         prompt=spec.instruction,
         bibtex_citation=spec.citation,
+        license=spec.licence if spec.licence in get_args(Licenses) or spec.licence.startswith("http") else None,
     )
 
 
@@ -44,7 +46,7 @@ class _FromYaml:
             return
         pairs = self.stella_mteb_file.pairs
         self.metadata = self.metadata.model_copy(
-            update={"dataset": {**self.metadata.dataset, "revision": pairs.revision}}
+            update={"dataset": {**self.metadata.dataset, "revision": self.stella_mteb_file.revision}}
         )
         self.dataset = self._dataset(pairs)
         self.data_loaded = True

@@ -1,4 +1,4 @@
-"""All of MTEB's names that MTEB does not export live here, and nowhere else.
+"""All of MTEB's private names live here, and nowhere else.
 
 MTEB has no plug-in mechanism: to be found by name is to stand in four private registries and to clear the
 caches that were made from them. Checked on the versions of `CHECKED_VERSIONS`; `tests/test_registry.py` fails
@@ -65,14 +65,10 @@ def register() -> None:
             )
     for task_file in bundled_tasks().values():
         add_task(task_class(task_file))
-    local = [
-        _tasks._TASKS_REGISTRY[name]
-        for name in ("VideoSummarySTS", "VideoSummaryRetrieval", "VideoSummaryFaithfulness")
-    ]
     _benchmarks.stella_video = mteb.Benchmark(
         name=BENCHMARK,
         aliases=[BENCHMARK_ALIAS],
-        tasks=[task() for task in local],
+        tasks=[task_class(file)() for file in bundled_tasks().values() if file.spec.data],
         description="Video-summary similarity on the data bundled with stella-mteb; no download.",
     )
     _clear_caches()
@@ -128,7 +124,7 @@ def model_meta(
     update = {
         "name": config.full_name,
         "revision": revision or "no_revision_available",
-        "embed_dim": dimensions or _published_dimensions(config),
+        "embed_dim": dimensions or config.dimensions or config.dimension,
         "max_tokens": experiment["max_length"],
         "experiment_kwargs": dict(experiment),
         "loader": loader,
@@ -145,12 +141,6 @@ def model_meta(
          "public_training_code", "public_training_data", "training_datasets"),
     )  # fmt: skip
     return ModelMeta(**{**unknown, **update})
-
-
-def _published_dimensions(config: ModelConfig) -> list[int] | int | None:
-    if config.name.startswith("stella_en_"):
-        return [256, 768, 1024, 2048, 4096, 6144, 8192]
-    return config.dimension
 
 
 def task_info(metadata: TaskMetadata) -> TaskInfo:

@@ -7,6 +7,8 @@ aside; it works with plain `mteb.evaluate(..., cache=AtomicResultCache(folder))`
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
 import math
@@ -20,7 +22,7 @@ from mteb import ResultCache
 from mteb.models import ModelMeta
 from mteb.results import TaskResult
 
-from stella_mteb.errors import EnvironmentProblem, StellaMtebError
+from stella_mteb.errors import StellaMtebError, StorageProblem
 from stella_mteb.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -43,15 +45,14 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
 
     def load_task_result(self, task_name: str, model_name: str | ModelMeta, **kwargs: Any) -> TaskResult | None:
         """Load a result, or None; a file that does not parse is set aside and counts as absent."""
-        try:
-            return super().load_task_result(task_name, model_name, **kwargs)
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            where = {key: kwargs[key] for key in ("model_revision", "experiment_name") if key in kwargs}
-            path = self.get_task_result_path(task_name, model_name, **where)
-            aside = path.with_suffix(".json.damaged")
-            path.replace(aside)
-            logger.warning("%s does not parse (%s); set aside as %s, the task runs again", path, error, aside.name)
-            return None
+        where = {key: kwargs[key] for key in ("model_revision", "experiment_name") if key in kwargs}
+        path = self.get_task_result_path(task_name, model_name, **where)
+        if path.exists():
+            try:
+                _require_finite(TaskResult.from_disk(path))
+            except (AttributeError, KeyError, TypeError, ValueError, RecursionError, StellaMtebError) as error:
+                _set_aside(path, error)
+        return super().load_task_result(task_name, model_name, **kwargs)
 
     def save_to_cache(
         self,
@@ -65,9 +66,12 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
 
         Raises:
             StellaMtebError: If a main score is not finite; nothing is written then.
-            EnvironmentProblem: If the disk is full or the folder cannot be written; the old files are intact.
+            StorageProblem: If the disk is full or the folder cannot be written; the old files are intact.
         """
         _require_finite(task_result)
+        emissions = task_result.kg_co2_emissions
+        if emissions is not None and not math.isfinite(emissions):
+            task_result.kg_co2_emissions = None  # MTEB sums them to NaN where none were measured; not JSON
         final = self.get_task_result_path(task_result.task_name, model_name, model_revision)
         # MTEB writes to a scratch copy of the folder; what it wrote is then moved over file by file.
         try:
@@ -85,7 +89,7 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
                     with atomic_write(final.parent / path.name, "wb") as file:
                         file.write(path.read_bytes())
         except OSError as error:
-            raise EnvironmentProblem(f"{final}: cannot be written: {error.strerror or error}") from error
+            raise StorageProblem(f"{final}: cannot be written: {error.strerror or error}") from error
 
     def _add_notes(self, settings: Path, task: str) -> None:
         notes = self._notes(task) if self._notes else {}
@@ -111,11 +115,19 @@ def _is_object(line: str) -> bool:
         return False
 
 
+def _set_aside(path: Path, error: Exception) -> None:
+    number = next(n for n in itertools.count() if not path.with_suffix(f".json.damaged{n or ''}").exists())
+    aside = path.with_suffix(f".json.damaged{number or ''}")
+    with contextlib.suppress(FileNotFoundError):  # another process was first
+        path.replace(aside)
+    logger.warning("%s does not parse (%s); set aside as %s, the task runs again", path, error, aside.name)
+
+
 def _require_finite(result: TaskResult) -> None:
     for split, entries in result.scores.items():
         for entry in entries:
             score = entry.get("main_score")
-            if isinstance(score, float) and not math.isfinite(score):
+            if score is None or not math.isfinite(score):
                 raise StellaMtebError(
                     f"task {result.task_name} ({split}): the main score is {score}; "
                     "the vectors are constant or damaged. Nothing was written"
@@ -123,7 +135,7 @@ def _require_finite(result: TaskResult) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise an EnvironmentProblem unless files can be made in a folder; before any model is loaded.
+    """Raise an StorageProblem unless files can be made in a folder; before any model is loaded.
 
     The folder is made if it is not there.
     """
@@ -133,4 +145,4 @@ def require_writable(folder: Path) -> None:
         os.close(handle)
         Path(probe).unlink()
     except OSError as error:
-        raise EnvironmentProblem(f"{folder}: results cannot be written here: {error.strerror or error}") from error
+        raise StorageProblem(f"{folder}: results cannot be written here: {error.strerror or error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +16,11 @@ import mteb
 from stella_mteb import registry
 from stella_mteb.config import did_you_mean
 from stella_mteb.encoder import Encoder
-from stella_mteb.errors import ConfigError, StellaMtebError
+from stella_mteb.errors import ConfigError, StellaMtebError, StorageProblem
 from stella_mteb.results import AtomicResultCache
 from stella_mteb.task import TaskFile, bundled_tasks, load_task_file, task_class
+
+logger = logging.getLogger(__name__)
 
 # Rows that MTEB's data loader hands over at once; the engine plans its own batches from all of them.
 _LOADER_ROWS = 1_024
@@ -61,24 +64,39 @@ def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_row
         ConfigError: If a name is unknown (with the nearest), a YAML is wrong, or data has too many bad rows.
     """
     registry.register()
-    tasks: dict[str, Any] = {}
+    tasks: dict[tuple[str, ...], Any] = {}
     for name in benchmarks:
         try:
             benchmark = mteb.get_benchmark(name)
         except KeyError as error:
             known = [known.name for known in mteb.get_benchmarks()]
             raise ConfigError(f"no benchmark is called {name!r}{did_you_mean(name, known)}") from error
-        tasks.update({task.metadata.name: task for task in benchmark.tasks})
-    for name in names:  # after the benchmarks: NAME=PATH there stands for the task of a benchmark too
-        task = _find_task(name, max_bad_rows)
-        tasks[task.metadata.name] = task
+        tasks.update({_key(task): task for task in benchmark.tasks})
+    own = [_find_task(name, max_bad_rows) for name in names]
+    for task in own:
+        if sum(task.metadata.name == other.metadata.name for other in own) > 1:
+            raise ConfigError(f"-t names {task.metadata.name} twice; results of the one would pass for the other's")
+        # NAME=PATH stands for the task of a benchmark too.
+        tasks = {key: known for key, known in tasks.items() if key[0] != task.metadata.name} | {_key(task): task}
     if not tasks:
         raise ConfigError("no task: give -t TASK or -b BENCHMARK; `stella-mteb tasks` lists what is bundled")
     for task in tasks.values():
-        file: TaskFile | None = getattr(task, "stella_mteb_file", None)
-        if file is not None and not (file.spec.hub and not file.data and not file.spec.data):
-            _ = file.pairs  # bad rows, and data that is not given, show now, before any model is loaded
+        _check(task)
     return list(tasks.values())
+
+
+def _key(task: Any) -> tuple[str, ...]:
+    # Two benchmarks may hold one task with different languages.
+    return (task.metadata.name, *(() if task.is_aggregate else task.hf_subsets))
+
+
+def _check(task: Any) -> None:
+    media = set(task.metadata.modalities) - {"text"}
+    if media:
+        raise ConfigError(f"task {task.metadata.name} has {', '.join(sorted(media))}; these models read text only")
+    file: TaskFile | None = getattr(task, "stella_mteb_file", None)
+    if file is not None and file.is_local:
+        _ = file.pairs  # bad rows, and data that is not given, show now, before any model is loaded
 
 
 def _find_task(name: str, max_bad_rows: int | None) -> Any:
@@ -88,6 +106,11 @@ def _find_task(name: str, max_bad_rows: int | None) -> Any:
         file = load_task_file(Path(name))
         if registry.is_mteb_task(file.spec.name):
             raise ConfigError(f"{name}: MTEB has a task {file.spec.name} of its own; choose another name")
+        if file.spec.name in bundled and file.path.resolve() != bundled[file.spec.name].path.resolve():
+            raise ConfigError(
+                f"{name}: the name {file.spec.name} is that of a bundled task; choose another, or give that task your "
+                f"data with -t {file.spec.name}=FILE"
+            )
     elif equals and head in bundled:
         path = Path(data).expanduser()
         if not path.exists():
@@ -107,55 +130,76 @@ def _find_task(name: str, max_bad_rows: int | None) -> Any:
 def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     """Run one task with one model, or keep the result that is on disk.
 
-    A result of local data that has changed since is computed anew. A task that fails leaves no result and does not
-    stop the others: its outcome has the reason.
+    A result of data that has changed since is computed anew. A task that fails does not stop the others: its outcome
+    has the reason, and of its subsets only those that were finished stay on disk.
 
     Args:
         encoder: The model.
         task: An MTEB task.
         output: The output folder; results go to `<output>/results/...` in MTEB's layout.
+
+    Raises:
+        ConfigError: If the model cannot be loaded as its config says.
+        EnvironmentProblem: If it cannot be loaded on this machine, or results cannot be written.
     """
     datasets.disable_progress_bars()
-    started = time.perf_counter()
-    model, name = str(encoder.resolved.spec), task.metadata.name
-    cache = AtomicResultCache(output, notes=lambda task: {"prompts": encoder.prompt_notes(task)})
-    file: TaskFile | None = getattr(task, "stella_mteb_file", None)
+    started, calls = time.perf_counter(), encoder.calls
+    cache = AtomicResultCache(output, notes=lambda name: {"prompts": encoder.prompt_notes(name)})
+    known = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
+    if known is None:
+        _ = encoder.text_encoder  # a model that cannot be loaded is no failure of the task
+    outcome = Outcome(str(encoder.resolved.spec), task.metadata.name, "failed")
     try:
-        known = cache.load_task_result(name, encoder.mteb_model_meta)
-        stale = known is not None and file is not None and _revision(file) not in {None, known.dataset_revision}
-        calls = encoder.calls
-        result = mteb.evaluate(
-            encoder,
-            task,
-            cache=cache,
-            overwrite_strategy="always" if stale else "only-missing",
-            encode_kwargs={
-                "batch_size": encoder.resolved.config.batch_size or _LOADER_ROWS,
-                "show_progress_bar": False,
-            },
-            show_progress_bar=False,
-            co2_tracker=False,
-        ).task_results[0]
+        outcome = replace(outcome, **_evaluate(encoder, task, cache, known))
+    except StorageProblem:
+        raise
     except StellaMtebError as error:
-        return Outcome(model, name, "failed", seconds=time.perf_counter() - started, error=str(error))
+        outcome = replace(outcome, error=str(error))
     except Exception as error:  # a task of MTEB may fail in any way; the others must still run
-        traceback.print_exc()
-        text = f"{type(error).__name__}: {error}"
-        return Outcome(model, name, "failed", seconds=time.perf_counter() - started, error=text)
-    entries = [entry for split in result.scores.values() for entry in split]
-    return Outcome(
-        model,
-        name,
-        "done" if encoder.calls > calls else "kept",
-        score=float(result.get_score()),
-        seconds=time.perf_counter() - started,
-        bad_rows=len({bad.place for bad in file.pairs.bad}) if file and encoder.calls > calls else 0,
-        per_label=next((entry["per_label"] for entry in entries if "per_label" in entry), ()),
+        logger.error("%s", traceback.format_exc())
+        outcome = replace(outcome, error=f"{type(error).__name__}: {error}")
+    else:
+        outcome = replace(outcome, status="done" if encoder.calls > calls else "kept")
+    return replace(outcome, seconds=time.perf_counter() - started)
+
+
+def _evaluate(encoder: Encoder, task: Any, cache: AtomicResultCache, known: Any) -> dict[str, Any]:
+    file: TaskFile | None = getattr(task, "stella_mteb_file", None)
+    calls = encoder.calls
+    stale = known is not None and file is not None and file.revision != known.dataset_revision
+    result = mteb.evaluate(
+        encoder,
+        task,
+        cache=cache,
+        overwrite_strategy="always" if stale else "only-missing",
+        encode_kwargs={
+            "batch_size": encoder.resolved.config.batch_size or _LOADER_ROWS,
+            "show_progress_bar": False,
+        },
+        show_progress_bar=False,
+        co2_tracker=False,
     )
+    if result.exceptions or not result.task_results:
+        reasons = "; ".join(f"{error.task_name}: {error.exception}" for error in result.exceptions or ())
+        raise StellaMtebError(reasons or "MTEB gave no result")
+    ran = encoder.calls > calls
+    # The file may hold splits and subsets that another run asked for; the score is that of this task.
+    asked = result.task_results[0] if task.is_aggregate else _only_asked(result.task_results[0], task)
+    entries = [entry for split in asked.scores.values() for entry in split]
+    return {
+        "score": float(asked.get_score()),
+        "bad_rows": len({bad.place for bad in file.pairs.bad}) if file and (ran or file.is_local) else 0,
+        "per_label": next((entry["per_label"] for entry in entries if "per_label" in entry), ()),
+    }
 
 
-def _revision(file: TaskFile) -> str | None:
-    return file.pairs.revision if file.data or file.spec.data else None
+def _only_asked(result: Any, task: Any) -> Any:
+    scores = {
+        split: [entry for entry in entries if entry["hf_subset"] in task.hf_subsets]
+        for split, entries in result.scores.items()
+        if split in task.eval_splits
+    }
+    return result.model_copy(update={"scores": scores})
 
 
 def run(

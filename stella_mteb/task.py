@@ -119,6 +119,11 @@ class TaskFile:
     data: Path | None = None
     max_bad_rows: int | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the rows are on this machine, or are the user's to bring, and not the hub's."""
+        return self.data is not None or self.spec.data is not None or self.spec.hub is None
+
     @cached_property
     def pairs(self) -> Pairs:
         """The rows, read and checked once.
@@ -127,6 +132,15 @@ class TaskFile:
             ConfigError: If there are more bad rows than allowed, or too few good ones.
         """
         return _read_pairs(self)
+
+    @cached_property
+    def revision(self) -> str:
+        """Changes with whatever changes the score of the same model: the rows, and how they are used."""
+        spec = self.spec
+        used = (spec.type, spec.positive_from, spec.instruction)
+        if spec.hub is not None and not self.is_local:
+            return f"{spec.hub.revision}-{digest([used, spec.hub.model_dump(), spec.where, spec.columns])}"
+        return f"sha256-{digest([used, self.pairs.digest])}"
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,7 @@ class Pairs:
         scores: Gold score of each pair; empty if the task has none.
         labels: Label of each pair; empty if the task has none.
         bad: Rows that were left out.
-        revision: Digest of the rows, or the hub's commit.
+        digest: Changes when a row does.
     """
 
     first: list[str]
@@ -147,7 +161,7 @@ class Pairs:
     scores: list[float]
     labels: list[str]
     bad: list[BadRow]
-    revision: str
+    digest: str
 
 
 def bundled_tasks() -> dict[str, TaskFile]:
@@ -198,9 +212,7 @@ def _read_pairs(file: TaskFile) -> Pairs:
         scores=[float(row[2] or 0) for row in rows] if "score" in spec.columns else [],
         labels=[str(row[3]) for row in rows] if "label" in spec.columns else [],
         bad=checker.bad,
-        revision=spec.hub.revision
-        if spec.hub and file.data is None and spec.data is None
-        else f"sha256-{digest([(spec.type, spec.positive_from), *rows])}",
+        digest=digest(rows),
     )
 
 

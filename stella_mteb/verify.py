@@ -12,6 +12,7 @@ import torch
 from stella_mteb.config import Goldens
 from stella_mteb.engine import TextEncoder
 from stella_mteb.errors import StellaMtebError
+from stella_mteb.judge.judge import unit
 from stella_mteb.models import ResolvedModel
 
 _TEXTS = [
@@ -121,7 +122,7 @@ def _golden_similarity(model: ResolvedModel, encoder: TextEncoder) -> Check:
     query_prompt = {"s2s": prompts.s2s, "s2p": prompts.s2p, None: ""}[goldens.query_prompt]
     queries = encoder.encode(goldens.queries, query_prompt, dimension=goldens.dimension)
     documents = encoder.encode(goldens.documents, prompts.document, dimension=goldens.dimension)
-    difference = float(np.abs(queries @ documents.T - np.asarray(goldens.similarity)).max())
+    difference = float(np.abs(unit(queries) @ unit(documents).T - np.asarray(goldens.similarity)).max())
     bound = goldens.tolerance if encoder.dtype == torch.float32 else 10 * goldens.tolerance
     return Check(
         name,

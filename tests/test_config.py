@@ -123,7 +123,7 @@ def test_a_key_that_is_not_text_is_named_with_its_line(tmp_path: Path, key: str)
         ("normalize: yes", "normalize", "boolean (got 'yes')"),
         ("normalize: 1", "normalize", "boolean (got 1)"),
         ("dtype: bf16", "dtype", "'bfloat16', 'float32' or 'float16' (got 'bf16')"),
-        ("attention: causal", "attention", "'bidirectional' (got 'causal')"),
+        ("attention: full", "attention", "'bidirectional' or 'causal' (got 'full')"),
         ("prompts: {profile: cards}", "prompts.profile", "(got 'cards')"),
         ("prompts: {s2s: [a]}", "prompts.s2s", "string (got ['a'])"),
         ("prompts: {own: {STS: 3}}", "prompts.own.STS", "string (got 3)"),

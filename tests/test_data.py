@@ -67,7 +67,7 @@ def test_every_format_gives_the_same_pairs(tmp_path: Path, suffix: str) -> None:
 
     assert list(zip(pairs.first, pairs.second, pairs.scores, pairs.labels, strict=True)) == ROWS
     assert pairs.bad == []
-    assert pairs.revision == pairs_of(write(tmp_path / "other.jsonl", ROWS)).revision
+    assert pairs.digest == pairs_of(write(tmp_path / "other.jsonl", ROWS)).digest
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(str.strip)

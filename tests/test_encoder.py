@@ -346,3 +346,34 @@ def test_minilm_has_its_published_score(name: str, minilm_encoder: Any, tmp_path
 
     assert result.get_score() == pytest.approx(published[name], abs=5e-4)
     assert minilm_encoder.prompt_notes(f"{name}Local")["both"]["text"] == ""
+
+
+def test_attention_and_closing_token_tell_results_and_vectors_apart(stella_folder: Path, tmp_path: Path) -> None:
+    from stella_mteb.encoder import load_encoder
+
+    found = []
+    for attention in ("bidirectional", "causal"):
+        path = tmp_path / f"{attention}.yaml"
+        path.write_text(f"name: same\npath: {stella_folder}\nattention: {attention}\ndimension: 256\n")
+        found.append(load_encoder(str(path), device="cpu"))
+
+    assert found[0].experiment != found[1].experiment
+    assert found[0].text_encoder.fingerprint != found[1].text_encoder.fingerprint
+
+
+def test_a_folder_of_the_hubs_name_does_not_stand_in_for_the_hub(
+    stella_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mteb
+
+    from stella_mteb import register
+
+    (tmp_path / "sentence-transformers").mkdir()
+    (tmp_path / "sentence-transformers/all-MiniLM-L6-v2").symlink_to(stella_folder)
+    monkeypatch.chdir(tmp_path)
+    register()
+
+    encoder = mteb.get_model("sentence-transformers/all-MiniLM-L6-v2", device="cpu")
+
+    assert encoder.resolved.revision == encoder.resolved.config.hub.revision
+    assert encoder.text_encoder.dimension == 384

@@ -25,10 +25,11 @@ from hypothesis import strategies as st
 from stella_mteb.cache import VectorStore
 from stella_mteb.engine import TextEncoder
 from stella_mteb.errors import ConfigError, EnvironmentProblem
+from stella_mteb.files import write_json
 from stella_mteb.judge.inputs import Candidate, read_candidates, read_references
 from stella_mteb.judge.judge import Judgement, judge, text_and_sentences
 from stella_mteb.judge.ranking import RankedModel, rank_models
-from stella_mteb.judge.reports import aggregate, judge_slug, read_hm_cf, write_judgement
+from stella_mteb.judge.reports import aggregate, judge_slug, read_hm_cf, require_same_judge, write_judgement
 from stella_mteb.judge.scores import PairScore, harmonic_mean, score_pair
 from stella_mteb.judge.sentences import split_sentences
 from tests.conftest import SHARED, needs_shared
@@ -1121,3 +1122,19 @@ def test_the_published_judges_rank_videollama3_first_and_longva_last() -> None:
     assert {row.slug: row.borda for row in ranking} == borda_by_hand(hm_cf)
     assert (ranking[0].slug, ranking[0].borda, ranking[0].rank) == ("videollama3", 40, 1)
     assert (ranking[-1].slug, ranking[-1].borda, ranking[-1].rank) == ("longva", 0, 9)
+
+
+def test_judges_never_share_a_folder() -> None:
+    specs = ["./a/stella", "a/stella", "/a/stella", "a_stella", "stella[bf16]", "stella_bf16", "x@256", "x@1024"]
+
+    assert len({judge_slug(spec) for spec in specs}) == len(specs)
+    assert judge_slug("stella_en_1.5B_v5@1024") == "stella_en_1.5B_v5@1024"
+
+
+def test_results_of_other_references_are_not_mixed_in(tmp_path: Path) -> None:
+    identity = {"spec": "x", "references": "111"}
+    write_json(tmp_path / "aggregated/x/m.json", {"judge": identity})
+
+    require_same_judge(tmp_path, "x", identity)
+    with pytest.raises(ConfigError, match="judged with another references; give this run an --output of its own"):
+        require_same_judge(tmp_path, "x", {**identity, "references": "222"})

@@ -102,7 +102,7 @@ def test_the_default_dimension_is_that_of_modules_json(copy: Path) -> None:
 
 def test_the_modules_are_taken_in_the_order_of_idx(copy: Path) -> None:
     modules = json.loads((copy / "modules.json").read_text())
-    modules.append({"idx": 3, "name": "3", "path": "3_Normalize", "type": "x.Normalize"})
+    modules.append({"idx": 3, "name": "3", "path": "3_Normalize", "type": "sentence_transformers.models.Normalize"})
     write_json(copy / "modules.json", modules[::-1])
 
     assert read_layout(copy).normalize
@@ -773,3 +773,107 @@ def test_without_scaling_the_plain_rotary_embedding_is_used(tmp_path: Path) -> N
 
     assert pooled.shape == (HIDDEN,)
     np.testing.assert_allclose(pooled, reference_states(weights, ids, factor=1.0).mean(dim=0), atol=1e-5)
+
+
+def test_the_tokenizer_never_asks_to_run_code_of_the_folder(tmp_path: Path) -> None:
+    """transformers, asked nothing, offers to run an auto_map's code, and takes `y` from stdin for consent."""
+    folder = write_stella_400m(tmp_path / "stella")
+    marker = tmp_path / "ran"
+    (folder / "configuration.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "configuration.NewConfig", "AutoModel": "modeling.NewModel"}
+    write_json(folder / "config.json", config)
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"from stella_mteb.models import resolve; resolve({str(folder)!r}).load('cpu')"],
+        check=False,
+        input="y\n" * 20,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "run the custom code" not in done.stdout + done.stderr
+    assert not marker.exists()
+
+
+def test_another_repositorys_code_is_refused_even_with_consent(copy: Path, tmp_path: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "someone/else--modeling.Model"}
+    write_json(copy / "config.json", config)
+    yaml = tmp_path / "model.yaml"
+    hub = f"{{name: org/model, revision: {STELLA_COMMIT}}}"
+    yaml.write_text(f"name: model\nhub: {hub}\npath: {copy}\ntrust_remote_code: true\n")
+
+    with pytest.raises(ConfigError, match="another repository"):
+        resolve(str(yaml)).load("cpu")
+
+
+def test_a_decoder_with_a_model_class_of_its_own_must_say_how_it_attends(copy: Path, tmp_path: Path) -> None:
+    (copy / "config_sentence_transformers.json").unlink()
+    config = json.loads((copy / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "modeling_bidir.Model"}
+    write_json(copy / "config.json", config)
+
+    with pytest.raises(ConfigError, match="attention: bidirectional"):
+        resolve(str(copy)).load("cpu")
+    yaml = tmp_path / "model.yaml"
+    yaml.write_text(f"name: model\npath: {copy}\nattention: causal\n")
+    causal = resolve(str(yaml)).load("cpu")
+    states = twin(causal, pooling=Pooling(("cls",))).pool(["one two three four", "one two three five"])
+    assert np.array_equal(states[0], states[1])
+
+
+@pytest.mark.parametrize(
+    "name", ["NovaSearch/stella_en_1.5b_v5", "novasearch/stella_en_1.5B_v5", "NovaSearch/stella_en_1.5B_v6"]
+)
+def test_a_near_miss_of_a_known_hub_name_is_not_fetched(name: str) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'NovaSearch/stella_en_1.5B_v5'"):
+        resolve(name)
+
+
+def test_a_missing_folder_is_not_taken_for_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigError, match="no such folder"):
+        resolve("models/stella")
+
+
+def test_modules_in_an_order_that_is_not_computed_are_refused(copy: Path) -> None:
+    modules = json.loads((copy / "modules.json").read_text())
+    modules.insert(2, {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
+    write_json(copy / "modules.json", [{**module, "idx": i} for i, module in enumerate(modules)])
+
+    with pytest.raises(ConfigError, match="are Transformer, Pooling, Normalize, Dense"):
+        read_layout(copy)
+
+
+def test_a_head_of_another_width_is_refused(copy: Path) -> None:
+    path = copy / "2_Dense_1024/config.json"
+    write_json(path, {**json.loads(path.read_text()), "in_features": 99})
+
+    with pytest.raises(ConfigError, match="in_features is 99, but the pooled vector has 32"):
+        read_layout(copy)
+
+
+def test_a_folder_brings_its_own_prompts(copy: Path) -> None:
+    write_json(
+        copy / "config_sentence_transformers.json",
+        {"prompts": {"query": "query: ", "passage": "passage: ", "sts": "compare: "}, "default_prompt_name": "sts"},
+    )
+    config = json.loads((copy / "config.json").read_text())
+    config.pop("auto_map")
+    write_json(copy / "config.json", config)
+
+    prompts = resolve(str(copy)).config.prompts
+
+    assert (prompts.s2s, prompts.s2p, prompts.document) == ("compare: ", "query: ", "passage: ")
+
+
+def test_roberta_has_two_positions_less_than_its_table() -> None:
+    from stella_mteb.models.layout import positions
+
+    assert positions({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}) == 512
+    assert positions({"model_type": "bert", "max_position_embeddings": 512}) == 512

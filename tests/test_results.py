@@ -255,8 +255,21 @@ def test_a_result_cut_anywhere_counts_as_absent(
     path.write_bytes(cut)
 
     assert cache.load_task_result("TinySTS", meta) is None
-    assert path.with_name("TinySTS.json.damaged").read_bytes() == cut
+    aside = path.with_name("TinySTS.json.damaged")
+    assert aside.read_bytes() == cut
     assert not path.exists()
+    aside.unlink()
+
+
+def test_a_second_damaged_file_does_not_overwrite_the_first(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
+    cache = own_cache(tmp_path)
+    path = cache.get_task_result_path("TinySTS", meta)
+    for content in ("first", "second"):
+        cache.save_to_cache(results["TinySTS"], meta)
+        path.write_text(content)
+        assert cache.load_task_result("TinySTS", meta) is None
+
+    assert sorted(file.read_text() for file in path.parent.glob("*.damaged*")) == ["first", "second"]
 
 
 def test_the_file_that_is_damaged_is_set_aside_and_not_that_of_another_revision(

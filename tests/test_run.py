@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import gc
 import json
+import os
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from stella_mteb.errors import ConfigError
+from stella_mteb.errors import ConfigError, EnvironmentProblem, StorageProblem
 from stella_mteb.task import per_label
 from tests.conftest import RATED_PAIRS, SHARED, needs_shared
 
@@ -337,7 +339,7 @@ def test_the_option_for_bad_rows_stands_above_the_yaml(tmp_path: Path) -> None:
 
 
 def test_a_task_that_fails_says_why_stores_nothing_and_the_next_one_runs(
-    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from stella_mteb.run import run
 
@@ -358,7 +360,7 @@ def test_a_task_that_fails_says_why_stores_nothing_and_the_next_one_runs(
     assert seen == outcomes
     assert outcomes[0].score is None
     assert [path.name for path in result_files(tmp_path / "out")] == ["GoodSTS.json"]
-    assert "in evaluate" in capsys.readouterr().err  # a bug's traceback is shown
+    assert "in evaluate" in caplog.text  # a bug's traceback is shown
 
 
 def test_cosines_that_are_all_alike_fail_without_a_score(tiny: Any, tmp_path: Path) -> None:
@@ -386,18 +388,71 @@ def test_data_that_changes_into_bad_rows_fails_and_keeps_the_old_result(tiny: An
     assert result.read_bytes() == before
 
 
-def test_weights_that_cannot_be_read_fail_every_task_with_the_cure(tmp_path: Path) -> None:
+def test_weights_that_cannot_be_read_stop_the_run_with_the_cure(tmp_path: Path) -> None:
     from tests.tiny import write_stella
 
     folder = write_stella(tmp_path / "model")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
 
-    outcome = run_task(encoder(str(folder)), find(write_task(tmp_path)), tmp_path / "out")
-
-    assert outcome.status == "failed"
-    assert "download it again" in outcome.error
+    with pytest.raises(EnvironmentProblem, match="download it again"):
+        run_task(encoder(str(folder)), find(write_task(tmp_path)), tmp_path / "out")
     assert result_files(tmp_path / "out") == []
+
+
+def test_a_full_disk_stops_the_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(StorageProblem, match="No space left on device"):
+        run_task(tiny, find(write_task(tmp_path)), tmp_path / "out")
+
+
+def test_an_own_file_never_passes_for_the_hubs_data(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps({"sentence1": a, "sentence2": b, "score": s}) + "\n" for a, b, s in RATED_PAIRS))
+    hub = [{"sentence1": a, "sentence2": b, "score": 5 - s, "dataset": "MSRvid"} for a, b, s in RATED_PAIRS]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: hub)
+
+    first = run_task(tiny, find(f"VideoDescriptionSTS={own}"), tmp_path / "out")
+    second = run_task(tiny, find("VideoDescriptionSTS"), tmp_path / "out")
+
+    assert second.status == "done"
+    assert second.score == pytest.approx(-first.score)
+    assert run_task(tiny, find("VideoDescriptionSTS"), tmp_path / "out").status == "kept"
+
+
+def test_a_changed_instruction_is_run_again(tiny: Any, tmp_path: Path) -> None:
+    path = Path(write_task(tmp_path))
+    assert run_task(tiny, find(str(path)), tmp_path / "out").status == "done"
+    path.write_text(path.read_text() + "instruction: Compare the two.\n")
+
+    assert run_task(tiny, find(str(path)), tmp_path / "out").status == "done"
+
+
+def test_an_own_task_may_not_take_the_name_of_a_bundled_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="-t VideoSummarySTS=FILE"):
+        find(write_task(tmp_path, name="VideoSummarySTS"))
+
+
+def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    from stella_mteb.run import find_tasks
+
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    paths = [str(write_task(tmp_path / folder)) for folder in ("a", "b")]
+
+    with pytest.raises(ConfigError, match="names OwnSTS twice"):
+        find_tasks(paths)
+
+
+def test_a_task_of_images_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(ConfigError, match="read text only"):
+        find("CVBenchCount")
 
 
 def test_models_run_one_after_the_other_and_only_one_is_in_memory(stella_folder: Path, tmp_path: Path) -> None:

@@ -226,9 +226,9 @@ def test_an_own_file_for_a_bundled_task_needs_no_filter_column(tmp_path: Path) -
     path.write_text("\n".join(map(json.dumps, rows)))
     bundled = bundled_tasks()["VideoDescriptionSTS"]
 
-    pairs = TaskFile(bundled.spec, bundled.path, data=path).pairs
-    assert pairs.second == ["He reads.", "A cat sleeps."]
-    assert pairs.revision.startswith("sha256-")
+    file = TaskFile(bundled.spec, bundled.path, data=path)
+    assert file.pairs.second == ["He reads.", "A cat sleeps."]
+    assert file.revision.startswith("sha256-")
 
 
 def test_hub_data_keep_the_commit_as_their_revision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,9 +242,11 @@ def test_hub_data_keep_the_commit_as_their_revision(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: rows)
     bundled = bundled_tasks()["VideoDescriptionSTS"]
 
-    pairs = TaskFile(bundled.spec, bundled.path).pairs
-    assert pairs.second == ["b", "d"]
-    assert pairs.revision == bundled.spec.hub.revision
+    file = TaskFile(bundled.spec, bundled.path)
+    other = TaskFile(bundled.spec.model_copy(update={"where": {"dataset": "headlines"}}), bundled.path)
+    assert file.pairs.second == ["b", "d"]
+    assert file.revision.startswith(f"{bundled.spec.hub.revision}-")
+    assert file.revision != other.revision
 
 
 # ------------------------------------------------------------------------------------------------------ revision
@@ -262,7 +264,7 @@ def test_the_revision_changes_with_every_row_that_changes(tmp_path: Path) -> Non
         ROWS, *[[*ROWS[:2], row, *ROWS[3:]] for row in changed], ROWS[:-1], [*ROWS, ROWS[0]], ROWS[::-1],
     ]  # fmt: skip
 
-    revisions = [task(tmp_path, STS, rows).pairs.revision for rows in variants]
+    revisions = [task(tmp_path, STS, rows).revision for rows in variants]
     assert len(set(revisions)) == len(variants)
     assert all(re.fullmatch(r"sha256-[0-9a-f]{12}", revision) for revision in revisions)
 
@@ -445,7 +447,7 @@ def test_an_own_task_gives_scipys_spearman_through_mteb(tmp_path: Path, hand_mad
     (scores,) = result.scores["holdout"]
     assert scores["main_score"] == pytest.approx(spearmanr(gold, cosines).statistic, abs=1e-6)
     assert scores["cosine_pearson"] == pytest.approx(np.corrcoef(gold, cosines)[0, 1], abs=1e-6)
-    assert result.dataset_revision == file.pairs.revision
+    assert result.dataset_revision == file.revision
     expected = brute_force([row[3] for row in ROWS], [row[0] for row in ROWS], gold, cosines)
     assert {row["label"]: row["order_kept"] for row in scores["per_label"]} == {
         label: values[3] for label, values in expected.items()

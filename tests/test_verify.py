@@ -110,7 +110,7 @@ def test_random_weights_in_the_right_layout_fail_only_what_was_published(tiny_ch
 
 
 def test_a_copy_that_runs_causally_is_caught(stella_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stella_mteb.models.loading._attention", lambda _: "as the files say")
+    monkeypatch.setattr("stella_mteb.models.loading._is_bidirectional", lambda _: False)
 
     found = checks(stella_folder)
 

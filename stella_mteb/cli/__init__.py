@@ -73,7 +73,7 @@ def main() -> None:
     """Entry point of `stella-mteb`."""
     _quiet_libraries()
     signal.signal(signal.SIGTERM, _interrupt)
-    code = 0
+    code, typed = 0, shlex.join(sys.argv[1:])
     try:
         code = app(standalone_mode=False) or 0
     except TyperException as error:
@@ -90,7 +90,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if code == _INTERRUPTED:  # typer turns a Ctrl-C in a command into this code
         say("interrupted; what was finished is on disk. To go on:")
-        say(f"  stella-mteb {shlex.join(sys.argv[1:])}")
+        say(f"  stella-mteb {typed}")
     sys.exit(code)
 
 

@@ -77,8 +77,9 @@ def judge_with(
 ) -> None:
     """Judge all candidates with one model and write the results."""
     from stella_mteb.cache import VectorStore  # noqa: PLC0415
+    from stella_mteb.data import digest  # noqa: PLC0415
     from stella_mteb.judge.judge import judge as judge_all  # noqa: PLC0415
-    from stella_mteb.judge.reports import judge_slug, write_judgement  # noqa: PLC0415
+    from stella_mteb.judge.reports import judge_slug, require_same_judge, write_judgement  # noqa: PLC0415
     from stella_mteb.results import require_writable  # noqa: PLC0415
 
     require_writable(output)
@@ -92,8 +93,10 @@ def judge_with(
         "revision": model.revision,
         "dimension": model.dimension,
         "prompt": prompt,
+        "references": digest(references.items()),
     }
     slug = judge_slug(str(model.spec))
+    require_same_judge(output, slug, identity)
     with token_progress(f"judging with {model.spec}") as progress:
         for judgement in judge_all(encoder, prompt, references, candidates, progress):
             write_judgement(output, slug, judgement, identity)

@@ -68,5 +68,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # The CPU allocator raises a plain RuntimeError; nothing but its text tells it from a bug.
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    # The CPU and MPS allocators and cuBLAS raise plain RuntimeErrors; nothing but the text tells them from a bug.
+    known = ("DefaultCPUAllocator", "MPS backend out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in known)

@@ -26,7 +26,10 @@ FloatMatrix = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called after every batch with the tokens done and the tokens to do."""
 
-_TOKENISER_CHUNK = 4_096
+PIPELINE = "1"
+"""Raised by whoever changes what this file, pooling or loading make of the same files: stored vectors are then void."""
+
+_CHUNK = 4_096
 
 
 class PooledStore(Protocol):
@@ -100,6 +103,7 @@ class TextEncoder:
         self.token_budget = TOKEN_BUDGET.get(self.device.type, TOKEN_BUDGET["cpu"])
         self.batch_size = batch_size
         self.fingerprint = {
+            "pipeline": PIPELINE,
             "model": fingerprint,
             "dtype": str(self.dtype).removeprefix("torch."),
             "max_length": str(max_length),
@@ -129,7 +133,7 @@ class TextEncoder:
             texts: Any strings; an empty one is encoded too.
             prompt: Put before every text.
             dimension: One of `dimensions`; None for the encoder's own.
-            batch_size: For this call, instead of the encoder's own.
+            batch_size: For this call; the smaller of this and the encoder's own holds.
             progress: Called after every batch.
 
         Returns:
@@ -191,8 +195,8 @@ class TextEncoder:
         head = self._head(dimension)
         vectors = np.empty((len(pooled), dimension), dtype=np.float32)
         with torch.inference_mode():
-            for start in range(0, len(pooled), _TOKENISER_CHUNK):
-                part = torch.from_numpy(pooled[start : start + _TOKENISER_CHUNK]).to(self.device)
+            for start in range(0, len(pooled), _CHUNK):
+                part = torch.from_numpy(pooled[start : start + _CHUNK]).to(self.device)
                 out = head(part)
                 if self.normalize:
                     out = torch.nn.functional.normalize(out, dim=-1)
@@ -203,8 +207,8 @@ class TextEncoder:
     def tokenise(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each text as the backbone sees them: cut at `max_length`, special tokens kept."""
         ids: list[NDArray[np.int32]] = []
-        for start in range(0, len(texts), _TOKENISER_CHUNK):
-            chunk = [_well_formed(text) for text in texts[start : start + _TOKENISER_CHUNK]]
+        for start in range(0, len(texts), _CHUNK):
+            chunk = [_well_formed(text) for text in texts[start : start + _CHUNK]]
             encoded = self.tokenizer(
                 chunk, truncation=True, max_length=self.max_length, padding=False, return_attention_mask=False
             )
@@ -234,8 +238,8 @@ class TextEncoder:
         self.stats.seconds += time.perf_counter() - started
 
     def _budget(self, batch_size: int | None) -> int:
-        rows = batch_size or self.batch_size
-        return self.token_budget if rows is None else min(self.token_budget, rows * self.max_length)
+        limits = [rows * self.max_length for rows in (batch_size, self.batch_size) if rows is not None]
+        return min([self.token_budget, *limits])
 
     def _forward_or_halve(self, ids: list[NDArray[np.int32]], prompt_tokens: int) -> FloatMatrix:
         try:
@@ -251,6 +255,8 @@ class TextEncoder:
         # Outside the except block: there, the traceback would still hold the tensors that did not fit.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
         half = len(ids) // 2
         self.token_budget = max(self.max_length, min(self.token_budget, half * max(map(len, ids))))
         parts = [self._forward_or_halve(part, prompt_tokens) for part in (ids[:half], ids[half:])]

@@ -150,7 +150,6 @@ def _entry(place: str, row: Any) -> tuple[str, str | None, Any]:
     clip = row.get("id")
     if "summary" not in row:
         raise ConfigError(f"{place}: column 'summary' is missing; there are {', '.join(map(str, row))}")
-    if not isinstance(clip, str):
+    if not isinstance(clip, str):  # 7 and "7" would be two clips
         raise ConfigError(f"{place}: 'id' must be text, such as \"007\" (got {clip!r})")
-    # 7 and "7" would be two clips; the in-house ids are strings such as "007".
-    return place, clip if isinstance(clip, str) and clip else None, row.get("summary")
+    return place, clip or None, row["summary"]

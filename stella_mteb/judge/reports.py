@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,30 @@ from typing import Any
 import numpy as np
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files import read_json, write_json
+from stella_mteb.files import read_json, read_json_object, write_json
 from stella_mteb.judge.judge import Judgement
 
 
 def judge_slug(spec: str) -> str:
-    """A judge's spec as a folder name."""
-    return re.sub(r"[^\w.@=+-]+", "_", spec).strip("_.") or "judge"
+    """A judge's spec as a folder name; one that has to be changed gets a digest, so that no two share a folder."""
+    slug = re.sub(r"[^\w.@=,+-]+", "_", spec).strip("_.") or "judge"
+    return slug if slug == spec else f"{slug}-{hashlib.blake2b(spec.encode(), digest_size=3).hexdigest()}"
+
+
+def require_same_judge(output: Path, judge: str, identity: Mapping[str, Any]) -> None:
+    """Raise unless what stands in a judge's folder was made by the same judge from the same references.
+
+    Raises:
+        ConfigError: Names a file that was not; a ranking over both would compare what cannot be compared.
+    """
+    for path in sorted((output / "aggregated" / judge).glob("*.json")):
+        before = read_json_object(path).get("judge", {})
+        changed = [key for key in identity if before.get(key) != identity[key]]
+        if changed:
+            raise ConfigError(
+                f"{path} was judged with another {', '.join(changed)}; give this run an --output of its own, or remove "
+                f"{path.parent} to judge again"
+            )
 
 
 def write_judgement(output: Path, judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> None:

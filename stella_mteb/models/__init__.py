@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stella_mteb.config import ModelConfig, bundled_configs, load_config
 from stella_mteb.errors import ConfigError
 from stella_mteb.models.layout import Layout, read_layout
-from stella_mteb.models.locate import find_config, find_folder
+from stella_mteb.models.locate import find_config, find_folder, recognise
 from stella_mteb.prompts import require_profile
 from stella_mteb.spec import Spec
 
@@ -102,6 +102,8 @@ def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bo
     """The same for a config that is at hand already."""
     spec = spec or Spec(config.name)
     folder, revision = find_folder(config, offline=is_offline() if offline is None else offline)
+    if config == ModelConfig(name=config.name, hub=config.hub, path=config.path, package=config.package):
+        config = recognise(folder, config)  # only now are the files of a bare hub name there to be looked at
     model = ResolvedModel(spec, config, folder, revision, read_layout(folder))
     require_profile(model.prompts, config.prompts)
     known = model.layout.dimensions

@@ -30,8 +30,11 @@ def gte_config(original: dict[str, Any]) -> Any:
     scaling = original.get("rope_scaling") or {}
     factor, base = float(scaling.get("factor", 1.0)), float(original.get("rope_theta", 10_000.0))
     head = original["hidden_size"] // original["num_attention_heads"]
-    if scaling.get("type", "ntk") != "ntk" or scaling.get("mixed_b") is not None:
-        raise ConfigError(f"config.json: rope_scaling {scaling} is not supported; only plain ntk is")
+    kind = scaling.get("rope_type", scaling.get("type", "ntk"))
+    if kind != "ntk" or scaling.get("mixed_b") is not None or original.get("logn_attention_scale"):
+        raise ConfigError(
+            f"config.json: rope_scaling {scaling} is not supported; only plain ntk is, without logn scaling"
+        )
     if original.get("position_embedding_type", "rope") != "rope" or original.get("layer_norm_type") == "rms_norm":
         raise ConfigError("config.json: only rotary positions and layer_norm are supported for this model_type")
     rope = {"rope_type": "linear", "factor": factor ** (2 / head), "rope_theta": base * factor}

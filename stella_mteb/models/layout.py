@@ -95,22 +95,36 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
         return [("Transformer", folder), ("Pooling", folder / "1_Pooling")]
     content = read_json(folder / "modules.json")
     try:
-        modules = [
-            (str(module["type"]).rpartition(".")[2], _inside(folder, str(module["path"])))
-            for module in sorted(content, key=lambda module: int(module["idx"]))
+        named = [
+            (str(module["type"]), str(module["path"]))
+            for module in sorted(content, key=lambda entry: int(entry["idx"]))
         ]
     except (TypeError, KeyError, ValueError) as error:
         raise ConfigError(
             f"{folder / 'modules.json'}: must be a list of objects with idx, type and path ({error!r})"
         ) from None
-    known = {"Transformer", "Pooling", "Dense", "Normalize"}
-    for kind, path in modules:
-        if kind not in known:
-            raise ConfigError(
-                f"{folder / 'modules.json'}: module {kind} ({path.name}) is not supported; "
-                f"supported are {', '.join(sorted(known))}"
-            )
+    modules = [(_kind(folder, name, path), _inside(folder, path)) for name, path in named]
+    order = "".join(kind[0] for kind, _ in modules)
+    if not re.fullmatch("TPD*N?", order):
+        raise ConfigError(
+            f"{folder / 'modules.json'}: the modules must be Transformer, Pooling, any Dense, perhaps Normalize "
+            f"(are {', '.join(kind for kind, _ in modules)})"
+        )
+    if not (modules[1][1] / "config.json").is_file():
+        raise ConfigError(f"{modules[1][1] / 'config.json'}: no such file, though modules.json names it")
     return modules
+
+
+def _kind(folder: Path, name: str, path: str) -> str:
+    package, _, kind = name.rpartition(".")
+    known = {"Transformer", "Pooling", "Dense", "Normalize"}
+    if kind not in known or not package.startswith("sentence_transformers"):
+        shown = kind if package.startswith("sentence_transformers") else name
+        raise ConfigError(
+            f"{folder / 'modules.json'}: module {shown} ({path}) is not supported; "
+            f"supported are {', '.join(sorted(known))} of sentence_transformers"
+        )
+    return kind
 
 
 def _inside(folder: Path, relative: str) -> Path:
@@ -149,12 +163,14 @@ def _heads(chain: list[Path], width: int) -> tuple[dict[int, tuple[Path, ...]], 
         number = re.fullmatch(rf"{re.escape(stem)}_(\d+)", path.name)
         if (path != last and number is None) or not (path / "config.json").is_file():
             continue
+        _inside(path.parent, path.name)
         dimension = _out_features(path)
         if number and int(number[1]) != dimension:
             raise ConfigError(
                 f"{path / 'config.json'}: out_features is {dimension}, but the folder is called {path.name}"
             )
         if (path / "model.safetensors").is_file():
+            _require_width(before[0] if before else path, width)
             found.setdefault(dimension, (*before, path))
         else:
             without_weights[dimension] = path.name
@@ -166,6 +182,12 @@ def _heads(chain: list[Path], width: int) -> tuple[dict[int, tuple[Path, ...]], 
     return found, default, without_weights
 
 
+def _require_width(path: Path, width: int) -> None:
+    given = read_json_object(path / "config.json").get("in_features")
+    if given != width:
+        raise ConfigError(f"{path / 'config.json'}: in_features is {given!r}, but the pooled vector has {width}")
+
+
 def _out_features(path: Path) -> int:
     dimension = read_json_object(path / "config.json").get("out_features")
     if not isinstance(dimension, int):
@@ -175,7 +197,17 @@ def _out_features(path: Path) -> int:
 
 def _tokenizer_limit(transformer: Path, config: dict[str, Any]) -> int:
     limit = _optional(transformer / "tokenizer_config.json").get("model_max_length") or _DEFAULT_MAX_LENGTH
-    return int(min(limit, config.get("max_position_embeddings") or limit))
+    return int(min(limit, positions(config) or limit))
+
+
+def positions(config: dict[str, Any]) -> int | None:
+    """How many tokens a backbone has positions for, by its config.json; None if it does not say."""
+    count = config.get("max_position_embeddings")
+    if not isinstance(count, int):
+        return None
+    # RoBERTa counts positions from the padding id on: of its 514, 512 can be used.
+    offset = config.get("pad_token_id", 1) + 1 if "roberta" in str(config.get("model_type")) else 0
+    return count - offset
 
 
 def _optional(path: Path) -> dict[str, Any]:

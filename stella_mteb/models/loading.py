@@ -15,6 +15,7 @@ from stella_mteb.engine.devices import is_out_of_memory, resolve_device
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import read_json
 from stella_mteb.models.gte import gte_config
+from stella_mteb.models.layout import positions
 
 if TYPE_CHECKING:
     from stella_mteb.models import ResolvedModel
@@ -30,12 +31,19 @@ _ACTIVATIONS = {
 
 def load_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
     """Load a resolved model; see `ResolvedModel.load`."""
+    from transformers import __version__ as version  # noqa: PLC0415 -- seconds; not needed to show an error
+
     where = resolve_device(device)
     dtype = getattr(torch, model.dtype(device))
     layout, config = model.layout, model.config
-    backbone = _load_backbone(model, dtype).to(where)
+    backbone = _load_backbone(model, dtype, where)
     return TextEncoder(
-        tokenizer=_load_tokenizer(layout.transformer, config.eos_token_id, lower_case=layout.lower_case),
+        tokenizer=_load_tokenizer(
+            layout.transformer,
+            config.eos_token_id,
+            lower_case=layout.lower_case,
+            trusted=config.trust_remote_code,
+        ),
         backbone=backbone,
         pooling=Pooling(layout.pooling_modes, layout.include_prompt),
         heads=[Head(dimension, _head_loader(chain)) for dimension, chain in layout.heads.items()],
@@ -43,24 +51,30 @@ def load_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
         max_length=_checked_length(model),
         normalize=layout.normalize if config.normalize is None else config.normalize,
         batch_size=config.batch_size,
-        fingerprint=f"{config.full_name}@{model.revision}, attention {_attention(model)}, eos {config.eos_token_id}",
+        # The version stands for what transformers does with the same files: a fix there changes vectors.
+        fingerprint=f"{config.full_name}@{model.revision}, {config.loading or 'as is'}, transformers {version}",
     )
 
 
 def _checked_length(model: ResolvedModel) -> int:
-    limit = model.layout.config.get("max_position_embeddings")
-    if isinstance(limit, int) and model.max_length > limit:
+    limit = positions(model.layout.config)
+    if limit is not None and model.max_length > limit:
         raise ConfigError(f"max_length {model.max_length} is more than the {limit} positions of {model.config.name}")
     return model.max_length
 
 
-def _attention(model: ResolvedModel) -> str:
+def _is_bidirectional(model: ResolvedModel) -> bool:
+    if model.config.attention is not None:
+        return model.config.attention == "bidirectional"
     # gte-Qwen2 and its descendants name their own bidirectional Qwen2 in auto_map and nowhere else.
-    remote = str(model.layout.config.get("auto_map", {}).get("AutoModel", ""))
-    return "bidirectional" if remote.startswith("modeling_qwen.") else model.config.attention or "as the files say"
+    return _remote_model(model).startswith("modeling_qwen.")
 
 
-def _load_backbone(model: ResolvedModel, dtype: torch.dtype) -> torch.nn.Module:
+def _remote_model(model: ResolvedModel) -> str:
+    return str(model.layout.config.get("auto_map", {}).get("AutoModel", ""))
+
+
+def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device) -> torch.nn.Module:
     from transformers import AutoConfig, AutoModel  # noqa: PLC0415 -- seconds; not needed to show an error
     from transformers.utils import logging  # noqa: PLC0415
 
@@ -73,7 +87,7 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype) -> torch.nn.Module:
     else:
         _refuse_remote_code(model)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
-    if _attention(model) == "bidirectional":
+    if _is_bidirectional(model):
         # Must be on the config: as an argument transformers drops it silently, and on the modules the mask
         # of a padded batch stays causal.
         config.is_causal = False
@@ -88,13 +102,14 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype) -> torch.nn.Module:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that the check below names them, instead of a RuntimeError
         )
+        loaded = backbone.to(where)
     except SafetensorError as error:
         raise EnvironmentProblem(
             f"{folder}: the weights are damaged ({error}); delete model.safetensors and download it again"
         ) from error
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise EnvironmentProblem(f"{folder}: not enough memory to load the weights in {dtype}") from error
+            raise EnvironmentProblem(f"{folder}: not enough memory on {where} for the weights in {dtype}") from error
         raise
     # transformers fills what is missing with random numbers and only warns. The pooler is not used here.
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
@@ -104,7 +119,7 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype) -> torch.nn.Module:
             f"{folder}: {len(wrong)} weights are missing or of the wrong shape ({', '.join(wrong[:3])}, ...); "
             "the file is not that of this model, or damaged: download it again"
         )
-    return backbone  # type: ignore[no-any-return]
+    return loaded  # type: ignore[no-any-return]
 
 
 def _require_safetensors(folder: Path) -> None:
@@ -123,7 +138,20 @@ def _refuse_remote_code(model: ResolvedModel) -> None:
     from transformers import CONFIG_MAPPING  # noqa: PLC0415
 
     config = model.layout.config
-    if model.config.trust_remote_code or config.get("model_type") in CONFIG_MAPPING:
+    where = model.layout.transformer / "config.json"
+    if model.config.trust_remote_code:
+        if elsewhere := [value for value in config.get("auto_map", {}).values() if "--" in str(value)]:
+            raise ConfigError(
+                f"{where}: auto_map names code of another repository ({elsewhere[0]}), which is not pinned"
+            )
+        return
+    if config.get("model_type") in CONFIG_MAPPING:
+        own = _remote_model(model)
+        if own and not own.startswith("modeling_qwen.") and model.config.attention is None:
+            raise ConfigError(
+                f"{where}: names a model class of its own ({own}); the native {config['model_type']!r} may "
+                "attend differently. State `attention: bidirectional` or `attention: causal` in a model YAML"
+            )
         return
     files = sorted({str(value).partition(".")[0] + ".py" for value in config.get("auto_map", {}).values()})
     raise ConfigError(
@@ -133,12 +161,13 @@ def _refuse_remote_code(model: ResolvedModel) -> None:
     )
 
 
-def _load_tokenizer(folder: Path, eos: int | None, *, lower_case: bool) -> Any:
+def _load_tokenizer(folder: Path, eos: int | None, *, lower_case: bool, trusted: bool) -> Any:
     from tokenizers.normalizers import Lowercase, Sequence  # noqa: PLC0415
     from tokenizers.processors import TemplateProcessing  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # Said, not left out: asked nothing, transformers asks the user whether to run the repository's code.
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
     if not tokenizer.is_fast:
         raise ConfigError(f"{folder}: needs a fast tokenizer (tokenizer.json)")
     # The file may carry fixed padding and truncation of its own (Stella 400M pads everything to 512).

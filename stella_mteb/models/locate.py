@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import importlib.util
 import re
 from pathlib import Path
 
-from stella_mteb.config import COMMIT, Hub, ModelConfig, bundled_configs, did_you_mean, load_config
+from stella_mteb.config import COMMIT, Hub, ModelConfig, PromptConfig, bundled_configs, did_you_mean, load_config
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import read_json_object
 
@@ -34,11 +35,19 @@ def find_config(name: str) -> ModelConfig:
     for bundled in map(load_config, configs.values()):
         if bundled.hub and name in {bundled.hub.name, *bundled.hub.aliases}:
             return bundled
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) and not _looks_mistaken(name):
         return ModelConfig(name=name.partition("/")[2], hub=Hub(name=name))
     raise ConfigError(
-        f"no model is called {name!r}, and there is no such folder or YAML file{did_you_mean(name, list(configs))}"
+        f"no model is called {name!r}, and there is no such folder or YAML file"
+        f"{did_you_mean(name, known_names() if '/' in name else list(configs))}"
     )
+
+
+def _looks_mistaken(name: str) -> bool:
+    # A missing folder (`models/stella`) and a near miss of a known name must not be fetched from the hub.
+    if Path(name).parent.is_dir():
+        return True
+    return bool(difflib.get_close_matches(name.casefold(), [known.casefold() for known in known_names()], cutoff=0.9))
 
 
 def known_names() -> list[str]:
@@ -49,16 +58,33 @@ def known_names() -> list[str]:
 
 
 def _recognise(folder: Path) -> ModelConfig:
-    # A Stella checkout is known by its two prompts; without its config it would run causally.
     name = re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip("_.-") or "model"
-    prompts = folder / "config_sentence_transformers.json"
-    known = read_json_object(prompts).get("prompts") if prompts.is_file() else None
-    update: dict[str, object] = {"path": str(folder.resolve()), "hub": None, "package": None}
-    if isinstance(known, dict) and "s2s_query" in known and (folder / "config.json").is_file():
+    return recognise(folder, ModelConfig(name=name, path=str(folder.resolve())))
+
+
+def recognise(folder: Path, plain: ModelConfig) -> ModelConfig:
+    """Complete a config that says no more than where a model is, by what its folder holds.
+
+    A Stella checkout is known by its two prompts; without Stella's config it would run causally. Any other
+    sentence-transformers folder brings its own prompts: `query`, `document` (or `passage`), and the default one.
+    """
+    path = folder / "config_sentence_transformers.json"
+    declared = read_json_object(path) if path.is_file() else {}
+    prompts = declared.get("prompts")
+    if not isinstance(prompts, dict) or not (folder / "config.json").is_file():
+        return plain
+    if "s2s_query" in prompts:
         native_qwen = read_json_object(folder / "config.json").get("model_type") == "qwen2"
-        stella = bundled_configs()["stella_en_1.5B_v5" if native_qwen else "stella_en_400M_v5"]
-        return load_config(stella).model_copy(update={**update, "name": name, "dimension": None})
-    return ModelConfig(name=name, path=str(folder.resolve()))
+        stella = load_config(bundled_configs()["stella_en_1.5B_v5" if native_qwen else "stella_en_400M_v5"])
+        return stella.model_copy(
+            update={**plain.model_dump(include={"name", "path"}), "hub": plain.hub, "dimension": None}
+        )
+    own = {
+        "s2s": prompts.get(declared.get("default_prompt_name") or "", ""),
+        "s2p": prompts.get("query", ""),
+        "document": prompts.get("document", prompts.get("passage", "")),
+    }
+    return plain.model_copy(update={"prompts": PromptConfig(**own)})
 
 
 def find_folder(config: ModelConfig, *, offline: bool) -> tuple[Path, str]:
