@@ -17,6 +17,7 @@ from stella_mteb.errors import ConfigError
 from stella_mteb.files import Lines, read_yaml
 
 COMMIT = r"[0-9a-f]{40}"
+_SHOWN_NAMES = 30
 MAX_LENGTH = 131_072
 """No model here reads more tokens than this."""
 
@@ -237,4 +238,8 @@ def did_you_mean(word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known are {', '.join(sorted(known))}" if known else ""
+    if not known:
+        return ""
+    shown = sorted(known)[:_SHOWN_NAMES]
+    more = f" and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
+    return f"; known are {', '.join(shown)}{more}"

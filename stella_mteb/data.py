@@ -121,7 +121,7 @@ def read_hub(path: str, revision: str, name: str | None, split: str) -> Iterator
     except Exception as error:  # the library raises a dozen kinds for "not to be had"
         raise EnvironmentProblem(
             f"data set {path} (split {split}) could not be loaded: {error}. Without network, give a local file "
-            "with the same columns: -t NAME=FILE"
+            "with the same columns: -t NAME=FILE, with the task's name"
         ) from error
     for number, row in enumerate(data, start=1):
         yield f"{path}[{split}] row {number}", dict(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import time
 import traceback
@@ -12,9 +13,10 @@ from typing import Any
 
 import datasets
 import mteb
+from mteb.results import TaskResult
 
 from stella_mteb import registry
-from stella_mteb.config import did_you_mean
+from stella_mteb.data import SUFFIXES
 from stella_mteb.encoder import Encoder
 from stella_mteb.errors import ConfigError, StellaMtebError, StorageProblem
 from stella_mteb.results import AtomicResultCache
@@ -37,6 +39,7 @@ class Outcome:
         score: Main score as MTEB's mean over splits and subsets, or None.
         seconds: Wall time of this run, data loading included.
         bad_rows: Rows of the data that were left out.
+        at_limit: Texts encoded in this run that fill the model's longest input: what follows was not read.
         per_label: Scores per label, where the task has labels.
         error: Why it failed.
     """
@@ -47,6 +50,7 @@ class Outcome:
     score: float | None = None
     seconds: float = 0.0
     bad_rows: int = 0
+    at_limit: int = 0
     per_label: Sequence[dict[str, Any]] = ()
     error: str | None = None
 
@@ -69,8 +73,10 @@ def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_row
         try:
             benchmark = mteb.get_benchmark(name)
         except KeyError as error:
-            known = [known.name for known in mteb.get_benchmarks()]
-            raise ConfigError(f"no benchmark is called {name!r}{did_you_mean(name, known)}") from error
+            known = [known.name for known in mteb.get_benchmarks()] + [registry.BENCHMARK_ALIAS]
+            near = difflib.get_close_matches(name, known, n=1)
+            cure = f"did you mean {near[0]!r}?" if near else "`stella-mteb mteb available-benchmarks` lists them"
+            raise ConfigError(f"no benchmark is called {name!r}; {cure}") from error
         tasks.update({_key(task): task for task in benchmark.tasks})
     own = [_find_task(name, max_bad_rows) for name in names]
     for task in own:
@@ -83,6 +89,17 @@ def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_row
     for task in tasks.values():
         _check(task)
     return list(tasks.values())
+
+
+def _cure(name: str) -> str:
+    if Path(name).suffix in SUFFIXES:
+        return "; a data file needs a task's YAML that names its columns: docs/own-data.md"
+    if "=" in name:
+        return "; NAME=PATH gives data to a bundled task: `stella-mteb tasks` lists them"
+    if "," in name:
+        return "; repeat -t for each task"
+    near = difflib.get_close_matches(name, registry.task_names(), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "; `stella-mteb tasks` lists the bundled ones"
 
 
 def _key(task: Any) -> tuple[str, ...]:
@@ -121,7 +138,7 @@ def _find_task(name: str, max_bad_rows: int | None) -> Any:
     elif registry.is_mteb_task(name):
         return mteb.get_task(name)
     else:
-        raise ConfigError(f"no task is called {name!r}{did_you_mean(name, registry.task_names())}")
+        raise ConfigError(f"no task is called {name!r}{_cure(name)}")
     task = task_class(replace(file, max_bad_rows=max_bad_rows))
     registry.add_task(task)
     return task()
@@ -148,6 +165,7 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     known = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
     if known is None:
         _ = encoder.text_encoder  # a model that cannot be loaded is no failure of the task
+    cut = encoder.text_encoder.stats.at_limit if "text_encoder" in vars(encoder) else 0
     outcome = Outcome(str(encoder.resolved.spec), task.metadata.name, "failed")
     try:
         outcome = replace(outcome, **_evaluate(encoder, task, cache, known))
@@ -155,23 +173,43 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
         raise
     except StellaMtebError as error:
         outcome = replace(outcome, error=str(error))
+    except ConnectionError as error:  # what `datasets` raises, offline and without network
+        cure = "fetch it once on a machine with network (HF_HOME holds the cache), then run with --offline"
+        outcome = replace(outcome, error=f"the task's data is not on this machine: {error}; {cure}")
     except Exception as error:  # a task of MTEB may fail in any way; the others must still run
         logger.error("%s", traceback.format_exc())
         outcome = replace(outcome, error=f"{type(error).__name__}: {error}")
     else:
-        outcome = replace(outcome, status="done" if encoder.calls > calls else "kept")
+        ran = encoder.calls > calls
+        at_limit = encoder.text_encoder.stats.at_limit - cut if ran else 0
+        outcome = replace(outcome, status="done" if ran else "kept", at_limit=at_limit)
     return replace(outcome, seconds=time.perf_counter() - started)
+
+
+def plan_status(path: Path, task: Any) -> str:
+    """What a run would do about a task whose result stands at a path: `to run`, `on disk`, or why it runs again."""
+    try:
+        known = TaskResult.from_disk(path)
+    except FileNotFoundError:
+        return "to run"
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return "to run (file damaged)"
+    return "to run (data changed)" if _is_stale(known, task) else "on disk"
+
+
+def _is_stale(known: TaskResult | None, task: Any) -> bool:
+    file: TaskFile | None = getattr(task, "stella_mteb_file", None)
+    return known is not None and file is not None and file.revision != known.dataset_revision
 
 
 def _evaluate(encoder: Encoder, task: Any, cache: AtomicResultCache, known: Any) -> dict[str, Any]:
     file: TaskFile | None = getattr(task, "stella_mteb_file", None)
     calls = encoder.calls
-    stale = known is not None and file is not None and file.revision != known.dataset_revision
     result = mteb.evaluate(
         encoder,
         task,
         cache=cache,
-        overwrite_strategy="always" if stale else "only-missing",
+        overwrite_strategy="always" if _is_stale(known, task) else "only-missing",
         encode_kwargs={
             "batch_size": encoder.resolved.config.batch_size or _LOADER_ROWS,
             "show_progress_bar": False,

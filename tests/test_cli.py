@@ -321,13 +321,14 @@ def test_bad_rows_stop_a_run_before_the_model_is_loaded(
     assert f"{tmp_path}/own.jsonl:6: not valid JSON" in err
 
 
-def test_an_output_that_cannot_be_written_is_exit_code_3_before_anything_else(call: Call, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_exit_code_3_before_anything_is_encoded(call: Call, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     code, out, err = call("run", "-m", "all_minilm_l6_v2", "-t", "STS12", "--output", tmp_path / "file" / "out")
 
     assert (code, out) == (3, "")
-    assert err.startswith(f"error: {tmp_path}/file/out: results cannot be written here: Not a directory")
+    assert f"error: {tmp_path}/file/out: results cannot be written here: Not a directory" in err
+    assert "encoding" not in err
 
 
 def test_a_copy_that_fails_its_checks_is_exit_code_1_and_the_checks_are_printed(
@@ -393,7 +394,7 @@ def test_run_scores_an_own_task_and_the_second_time_keeps_it(call: Call, tmp_pat
     left, right, gold = (list(column) for column in zip(*RATED_PAIRS, strict=True))
     expected = spearmanr(sentence_cosines(left, right), gold).statistic
     (row,), (again,) = json.loads(first[1]), json.loads(second[1])
-    assert list(row) == ["model", "task", "main score", "status", "seconds"]
+    assert list(row) == ["model", "task", "main score", "status", "seconds", "error"]
     assert (row["model"], row["task"], row["status"]) == ("all_minilm_l6_v2", "OwnCliSTS", "done")
     assert row["main score"] == pytest.approx(expected, abs=1e-6)
     assert again["main score"] == pytest.approx(expected, abs=1e-6)

@@ -829,7 +829,7 @@ def test_a_decoder_with_a_model_class_of_its_own_must_say_how_it_attends(copy: P
     "name", ["NovaSearch/stella_en_1.5b_v5", "novasearch/stella_en_1.5B_v5", "NovaSearch/stella_en_1.5B_v6"]
 )
 def test_a_near_miss_of_a_known_hub_name_is_not_fetched(name: str) -> None:
-    with pytest.raises(ConfigError, match="did you mean 'NovaSearch/stella_en_1.5B_v5'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'NovaSearch/stella_en_1\.5B_v5'"):
         resolve(name)
 
 

@@ -1,4 +1,4 @@
-"""`stella-mteb demo`: the main jobs on bundled data with the embedded model, in a minute and without network."""
+"""`stella-mteb demo`: the main jobs on bundled data with the embedded model, without network."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def demo(
     run(models=[MODEL], tasks=list(TASKS), output=output, device=device, offline=True)
     references, predictions = write_judge_inputs(output / "judge-input")
     say("\n2. The judge: each kind of fault plays a candidate model that always makes that fault")
+    say("   (most faults were written for half of the clips; the others are listed as missing)")
     judge(
         references=references,
         predictions=[predictions],

@@ -6,18 +6,25 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import typer
 
 from stella_mteb.tables import plain
 
 _LINE_EVERY = 30.0
+_bars: list[Any] = []
+"""The bar that is on the screen, if one is."""
 
 
 def say(text: str) -> None:
     """Lines on stderr; names in them come from files and may hold escape codes, which stay text."""
     for line in text.split("\n"):
-        typer.echo(plain(line), err=True)
+        if _bars:
+            # Through the bar's own console: written past it, a line leaves a dead copy of the bar behind.
+            _bars[-1].console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
+        else:
+            typer.echo(plain(line), err=True)
 
 
 @contextlib.contextmanager
@@ -43,11 +50,15 @@ def token_progress(label: str) -> Iterator[Callable[[int, int], None]]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task, pace = bar.add_task(label, total=None, pace=""), _Pace()
+        _bars.append(bar)
 
         def update(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, pace=pace(done, total))
 
-        yield update
+        try:
+            yield update
+        finally:
+            _bars.remove(bar)
 
 
 class _Pace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,6 @@ from stella_mteb.cli.display import say, token_progress
 from stella_mteb.tables import TableFormat, render
 
 if TYPE_CHECKING:
-    from stella_mteb.engine import EncodeStats
     from stella_mteb.judge.inputs import Candidate
     from stella_mteb.models import ResolvedModel
 
@@ -30,7 +28,7 @@ def judge(
     references: Annotated[Path, typer.Option(help="JSON list of {id, summary}; or JSONL, CSV.")],
     predictions: Annotated[list[Path], typer.Option(help="Folder, or files {id: text}, one for each model.")],
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
-    output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results/judge"),
+    output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results/judge"),
     prompt_type: Annotated[str, typer.Option(help="s2s, s2p or none; s2s compares summaries.")] = "s2s",
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never ask the network.")] = False,
@@ -101,28 +99,36 @@ def judge_with(
         for judgement in judge_all(encoder, prompt, references, candidates, progress):
             write_judgement(output, slug, judgement, identity)
             say(f"judged {judgement.candidate.slug}: {len(judgement.scores)} clips")
-    _say_stats(encoder.stats, encoder.max_length)
-
-
-def _say_stats(stats: EncodeStats, max_length: int) -> None:
+    stats = encoder.stats
     say(
         f"{stats.texts:,} distinct texts and sentences: {stats.encoded:,} encoded ({stats.tokens:,} tokens in "
         f"{stats.seconds:.1f} s), {stats.texts - stats.encoded:,} known from before"
     )
-    if stats.at_limit:
-        say(f"{stats.at_limit:,} of those encoded now reached {max_length} tokens: what follows was not seen")
+    summaries = {*references.values(), *(text for one in candidates for text in one.texts.values())}
+    full = sum(len(ids) >= encoder.max_length for ids in encoder.tokenise([prompt + text for text in summaries]))
+    if full:
+        say(
+            f"{full:,} of {len(summaries):,} summaries fill the {encoder.max_length} tokens that the judge reads: "
+            "of these, coarse sees the beginning only (sentences are read whole)"
+        )
 
 
 def _print_ranking(folder: Path, form: TableFormat) -> None:
     from stella_mteb.judge.ranking import rank_models  # noqa: PLC0415
-    from stella_mteb.judge.reports import read_hm_cf  # noqa: PLC0415
+    from stella_mteb.judge.reports import read_coverage, read_hm_cf  # noqa: PLC0415
 
     hm_cf = read_hm_cf(folder)
     ranking, incomplete = rank_models(hm_cf)
-    rows: list[dict[str, Any]] = [
-        {"rank": row.rank, **{key: value for key, value in asdict(row).items() if key != "rank"}} for row in ranking
-    ]
+    clips = read_coverage(folder)
+    rows: list[dict[str, Any]] = []
+    for row in ranking:
+        columns: dict[str, Any] = {"rank": row.rank, "slug": row.slug, "borda": row.borda, "mean_hm_cf": row.mean_hm_cf}
+        if form in {"table", "md"}:  # programs rely on these four keys, and read the counts in the aggregated files
+            columns["clips"] = "/".join(map(str, sorted(clips.get(row.slug, ())))) or None
+        rows.append(columns)
     typer.echo(render(rows, form))
+    if len(set().union(*(clips.get(row.slug, set()) for row in ranking))) > 1:
+        say("warning: the models were scored on different numbers of clips; their means are not comparable")
     say(f"judges: {', '.join(hm_cf)}")
     if incomplete:
         say(f"not ranked, because not every judge has scored them: {', '.join(incomplete)}")

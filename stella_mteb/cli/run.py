@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ def run(
     tasks: Annotated[list[str], typer.Option("--task", "-t", metavar="TASK", help="Task, NAME=PATH, or YAML.")] = [],  # noqa: B006
     benchmarks: Annotated[list[str], typer.Option("--benchmark", "-b", help="All tasks of a benchmark.")] = [],  # noqa: B006
     prompts: Annotated[str | None, typer.Option(help="Prompt profile: card, leaderboard, builtin or own.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
+    output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results"),
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never ask the network.")] = False,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Rows of local data that may be left out.")] = None,
@@ -37,16 +38,15 @@ def run(
     """Run MTEB tasks with models. Finished tasks are kept: the same command again runs what is missing."""
     set_offline(offline)
     resolved = _resolve(models, prompts)
-    from stella_mteb.results import require_writable  # noqa: PLC0415
-
-    if not dry_run:
-        require_writable(output)
     say("loading MTEB ...")
     from stella_mteb.encoder import Encoder  # noqa: PLC0415
+    from stella_mteb.results import require_writable  # noqa: PLC0415
     from stella_mteb.run import find_tasks  # noqa: PLC0415
     from stella_mteb.run import run as run_all  # noqa: PLC0415
 
     found = find_tasks(tasks, benchmarks, max_bad_rows)
+    if not dry_run:
+        require_writable(output)
     if dry_run:
         _print_plan([Encoder(model, device) for model in resolved], found, output, form)
         return
@@ -59,10 +59,11 @@ def run(
                 yield encoder
 
         outcomes = run_all(encoders(), found, output, _report)
-    typer.echo(render([_row(outcome) for outcome in outcomes], form))
+    typer.echo(render([_row(outcome, form) for outcome in outcomes], form))
     if form == "table":
         for outcome in outcomes:
             print_per_label(outcome)
+    say(f"results: {output / 'results'}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -77,6 +78,7 @@ def _resolve(specs: list[str], prompts: str | None) -> list[ResolvedModel]:
 
 def _print_plan(encoders: list[Encoder], tasks: list[object], output: Path, form: TableFormat) -> None:
     from stella_mteb.results import AtomicResultCache  # noqa: PLC0415
+    from stella_mteb.run import plan_status  # noqa: PLC0415
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:  # making a cache makes its folder, and a dry run makes nothing
@@ -87,7 +89,7 @@ def _print_plan(encoders: list[Encoder], tasks: list[object], output: Path, form
                 name = task.metadata.name  # type: ignore[attr-defined]
                 path = output / cache.get_task_result_path(name, encoder.mteb_model_meta).relative_to(scratch)
                 folder = path.parent
-                status = "on disk" if path.exists() else "to run"
+                status = plan_status(path, task)
                 rows.append({"model": str(encoder.resolved.spec), "task": name, "status": status})
             say(f"{encoder.resolved.spec}: {folder}")
     typer.echo(render(rows, form))
@@ -96,18 +98,20 @@ def _print_plan(encoders: list[Encoder], tasks: list[object], output: Path, form
 def _report(outcome: Outcome) -> None:
     score = "" if outcome.score is None else f" {outcome.score:.4f}"
     left_out = f", {outcome.bad_rows} bad rows left out" if outcome.bad_rows else ""
+    left_out += f", {outcome.at_limit} texts fill the longest input" if outcome.at_limit else ""
     say(f"{outcome.status}: {outcome.model} on {outcome.task}{score} ({outcome.seconds:.1f} s{left_out})")
     if outcome.error:
         say(f"  {outcome.error}")
 
 
-def _row(outcome: Outcome) -> dict[str, object]:
+def _row(outcome: Outcome, form: TableFormat) -> dict[str, object]:
     return {
         "model": outcome.model,
         "task": outcome.task,
         "main score": outcome.score,
         "status": outcome.status,
         "seconds": round(outcome.seconds, 1),
+        **({"error": outcome.error} if form != "table" else {}),
     }
 
 
@@ -115,7 +119,11 @@ def print_per_label(outcome: Outcome) -> None:
     """The table of one task's scores per label, if it has labels."""
     if not outcome.per_label:
         return
-    typer.echo(f"\n{outcome.task} with {outcome.model}, by label (order kept: 1 sees the fault, 0.5 is chance)")
+    caption = (
+        f"{outcome.task} with {outcome.model}, by label: mean grade, mean cosine, and the share of comparisons within "
+        "a reference that the cosines order as the grades do (0.5: chance)"
+    )
+    typer.echo("\n" + textwrap.fill(caption, 80))
     typer.echo(
         render(
             [

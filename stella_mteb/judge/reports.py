@@ -96,6 +96,20 @@ def _stats(values: Sequence[float]) -> dict[str, float]:
     }
 
 
+def read_coverage(folder: Path) -> dict[str, set[int]]:
+    """How many clips each candidate model was scored on, by judge; more than one number if judges differ."""
+    counts: dict[str, set[int]] = {}
+    for path in sorted(_root(folder).glob("*/*.json")):
+        count = read_json_object(path).get("successful_evaluations")
+        if isinstance(count, int):
+            counts.setdefault(path.stem, set()).add(count)
+    return counts
+
+
+def _root(folder: Path) -> Path:
+    return folder / "aggregated" if (folder / "aggregated").is_dir() else folder
+
+
 def read_hm_cf(folder: Path) -> dict[str, dict[str, float]]:
     """Mean HM-CF by judge and candidate model, from aggregated files, ours and in-house ones alike.
 
@@ -105,7 +119,7 @@ def read_hm_cf(folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         ConfigError: If there is no such file, or one has another form; names it.
     """
-    root = folder / "aggregated" if (folder / "aggregated").is_dir() else folder
+    root = _root(folder)
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")
     found: dict[str, dict[str, float]] = {}

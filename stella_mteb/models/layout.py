@@ -95,10 +95,8 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
         return [("Transformer", folder), ("Pooling", folder / "1_Pooling")]
     content = read_json(folder / "modules.json")
     try:
-        named = [
-            (str(module["type"]), str(module["path"]))
-            for module in sorted(content, key=lambda entry: int(entry["idx"]))
-        ]
+        ordered = sorted(content, key=lambda entry: int(entry["idx"]))
+        named = [(str(module["type"]), str(module["path"])) for module in ordered]
     except (TypeError, KeyError, ValueError) as error:
         raise ConfigError(
             f"{folder / 'modules.json'}: must be a list of objects with idx, type and path ({error!r})"
