@@ -98,7 +98,7 @@ def _print_plan(encoders: list[Encoder], tasks: list[object], output: Path, form
 def _report(outcome: Outcome) -> None:
     score = "" if outcome.score is None else f" {outcome.score:.4f}"
     left_out = f", {outcome.bad_rows} bad rows left out" if outcome.bad_rows else ""
-    left_out += f", {outcome.at_limit} texts fill the longest input" if outcome.at_limit else ""
+    left_out += f", {outcome.at_limit} texts at max_length" if outcome.at_limit else ""
     say(f"{outcome.status}: {outcome.model} on {outcome.task}{score} ({outcome.seconds:.1f} s{left_out})")
     if outcome.error:
         say(f"  {outcome.error}")
