@@ -216,6 +216,9 @@ def _fault(
     if fault["type"] == "missing":
         return f"{place}: key {key!r} is missing"
     got = "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r})"
+    if fault["type"] == "string_pattern_mismatch":
+        rule = "a full commit of 40 hexadecimal digits" if COMMIT in fault["ctx"]["pattern"] else "a plain name"
+        return f"{place}: {key}: must be {rule}, {fault['ctx']['pattern']}{got}"
     return f"{place}: {key}: {fault['msg'].removeprefix('Value error, ')}{got}"
 
 

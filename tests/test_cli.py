@@ -678,7 +678,7 @@ def test_the_demo_runs_without_network(tmp_path: Path) -> None:
     done = subprocess.run([SCRIPT, "demo", "--output", tmp_path / "demo"], check=True, capture_output=True, text=True)
 
     assert "VideoSummarySTS" in done.stdout
-    pairs = Path(__file__).parents[1] / "tasks/video_summary_sts/pairs.jsonl"
+    pairs = Path(__file__).parents[1] / "tasks/video-summary-sts/pairs.jsonl"
     faults = {json.loads(line)["fault"] for line in pairs.read_text().splitlines()}
     judged = (tmp_path / "demo/judge/aggregated/all_minilm_l6_v2").glob("*.json")
     assert {path.stem for path in judged} == faults

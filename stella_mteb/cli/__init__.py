@@ -55,13 +55,15 @@ def _quiet_libraries() -> None:
     # Their bars and notices would bury ours; errors still come through.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logging.getLogger("stella_mteb").addHandler(handler)
     logging.getLogger("stella_mteb").propagate = False
-    logging.getLogger("mteb").setLevel(logging.ERROR)
+    for library in ("mteb", "datasets"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

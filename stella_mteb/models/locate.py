@@ -156,7 +156,7 @@ def _from_hub(hub: Hub, *, offline: bool, remote_code: bool) -> tuple[Path, str]
     try:
         folder = snapshot(local=offline)
     except LocalEntryNotFoundError as error:
-        why = "offline, and not in the hub's cache" if offline else "not in the hub's cache, and no network"
+        why = "not in the hub's cache, and " + ("offline" if offline else "no network; --offline saves the waiting")
         raise EnvironmentProblem(f"model {hub.name} is not on this machine ({why}); {cure}") from error
     except (HfHubHTTPError, OSError) as error:
         raise EnvironmentProblem(f"model {hub.name} could not be fetched: {error}; {cure}") from error
