@@ -373,7 +373,10 @@ def test_weights_that_are_not_there_are_exit_code_3_at_once_with_the_cure(tmp_pa
     )
 
     assert (done.returncode, done.stdout) == (3, "")
-    assert "error: model NovaSearch/stella_en_1.5B_v5 is not on this machine (offline" in done.stderr
+    assert (
+        "error: model NovaSearch/stella_en_1.5B_v5 is not on this machine (not in the hub's cache, and offline"
+        in done.stderr
+    )
     assert "hf download NovaSearch/stella_en_1.5B_v5 --revision d03be74" in done.stderr
     assert not (tmp_path / "out").exists()
 
