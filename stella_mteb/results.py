@@ -127,7 +127,9 @@ def _require_finite(result: TaskResult) -> None:
     for split, entries in result.scores.items():
         for entry in entries:
             score = entry.get("main_score")
-            if score is None or not math.isfinite(score):
+            if score is None:  # what MTEB gives an aggregate of which a part failed
+                raise StellaMtebError(f"task {result.task_name} ({split}): has no main score; a part of it failed")
+            if not math.isfinite(score):
                 raise StellaMtebError(
                     f"task {result.task_name} ({split}): the main score is {score}; "
                     "the vectors are constant or damaged. Nothing was written"
@@ -135,7 +137,7 @@ def _require_finite(result: TaskResult) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise an StorageProblem unless files can be made in a folder; before any model is loaded.
+    """Raise a StorageProblem unless files can be made in a folder; before any model is loaded.
 
     The folder is made if it is not there.
     """

@@ -26,7 +26,7 @@ from stella_mteb.models import resolve
 from stella_mteb.models.layout import read_layout
 from stella_mteb.models.locate import find_config, find_folder, folder_fingerprint
 from tests.spies import S2S, twin, watch
-from tests.tiny import DIMENSIONS, EOS, PROMPTS, write_dense, write_json, write_tokenizer
+from tests.tiny import DIMENSIONS, EOS, PROMPTS, write_dense, write_json, write_modules, write_tokenizer
 from tests.tiny_gte import HIDDEN, reference_states, write_stella_400m
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -228,14 +228,7 @@ def test_concatenated_pooling_without_prompt_and_lower_case_are_those_of_sentenc
     """The legacy booleans of 1_Pooling, no Dense, Normalize, do_lower_case: all that a folder can ask for."""
     from sentence_transformers import SentenceTransformer
 
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    write_json(
-        copy / "modules.json",
-        [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (path, kind) in enumerate(kinds)
-        ],
-    )
+    write_modules(copy, [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")])
     edit(
         copy / "1_Pooling/config.json",
         pooling_mode_max_tokens=True,

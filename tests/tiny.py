@@ -73,14 +73,7 @@ def write_stella(folder: Path, *, hidden: int = 32, layers: int = 2, tokenizer: 
         folder / "config_sentence_transformers.json",
         {"prompts": PROMPTS, "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense_1024", "Dense")]
-    write_json(
-        folder / "modules.json",
-        [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (path, kind) in enumerate(kinds)
-        ],
-    )
+    write_modules(folder, [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense_1024", "Dense")])
     write_json(
         folder / "1_Pooling/config.json",
         {"word_embedding_dimension": hidden, "pooling_mode_mean_tokens": True, "include_prompt": True},
@@ -98,6 +91,17 @@ def write_stella(folder: Path, *, hidden: int = 32, layers: int = 2, tokenizer: 
         ):
             (folder / name).write_bytes((tokenizer / name).read_bytes())
     return folder
+
+
+def write_modules(folder: Path, kinds: list[tuple[str, str]]) -> None:
+    """Write modules.json from (path, kind) in order."""
+    write_json(
+        folder / "modules.json",
+        [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(kinds)
+        ],
+    )
 
 
 def write_dense(folder: Path, width: int, dimension: int, generator: torch.Generator) -> None:

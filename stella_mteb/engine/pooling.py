@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-
-PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +12,8 @@ class Pooling:
     """The pooling of a sentence-transformers folder (`1_Pooling/config.json`), computed in float32.
 
     Attributes:
-        modes: One or more modes; the vectors of several are concatenated in this order.
+        modes: One or more of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken; the vectors of
+            several are concatenated in this order.
         include_prompt: Whether the tokens of the prompt are pooled too (Stella: yes).
     """
 
