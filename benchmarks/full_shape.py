@@ -46,11 +46,12 @@ TEXTS = [
 ]
 
 
-def write_full(folder: Path) -> None:
+def write_full(folder: Path, *, layers: int = 28, tokenizer: Path | None = None) -> None:
     # The small files come from the tests' tiny Stella; backbone and heads are written at full size over them.
-    write_stella(folder)
+    write_stella(folder, tokenizer=tokenizer)
     torch.manual_seed(0)
-    config = Qwen2Config(**SHAPE, rope_theta=1e6)
+    shape = SHAPE | {"num_hidden_layers": layers}
+    config = Qwen2Config(**shape, rope_theta=1e6)
     with torch.device("meta"):
         empty = Qwen2Model(config)
     weights = {
@@ -58,7 +59,7 @@ def write_full(folder: Path) -> None:
         for name, value in empty.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    published = json.loads((folder / "config.json").read_text()) | SHAPE
+    published = json.loads((folder / "config.json").read_text()) | shape
     published.pop("layer_types", None)
     write_json(folder / "config.json", published)
     pooling = json.loads((folder / "1_Pooling/config.json").read_text())

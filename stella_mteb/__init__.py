@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StellaEvaluator", "StellaModel", "__version__", "load_encoder", "register"]
 __version__ = "0.1.0"
+PIPELINE = "2"
+"""Raised by whoever changes what the engine makes of the same files and texts: stored vectors are then void."""
 
 _HOME = {
     "StellaEvaluator": "stella_mteb.judge.evaluator",

@@ -2,11 +2,13 @@
 
 Not after an interruption, not in another task, not for another dimension.
 
-    <folder>/<fingerprint>/<uuid>.safetensors     keys uint8 [n, 16], vectors float32 [n, width], crc uint32 [n]
-    <folder>/<fingerprint>/fingerprint.json       what the fingerprint stands for
+    <folder>/<store>/<uuid>.safetensors     keys uint8 [n, 16], vectors float32 [n, width], crc uint32 [n]
+    <folder>/<store>/fingerprint.json       what the store's name stands for; its date is that of the last use
 
 Shards are written once, under a name of their own, and never changed: two writers cannot collide and need no
-lock. What is kept is the vector *before* the head, so that every dimension comes out of one backbone pass.
+lock. What is kept is the vector *before* the head, so that every dimension comes out of one backbone pass. In
+memory are 28 bytes for each text; vectors are read from disk when they are asked for, each checked against its
+checksum, so that neither a large store nor a damaged one shows before it matters.
 """
 
 from __future__ import annotations
@@ -15,64 +17,124 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
+import re
+import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from stella_mteb.engine.encoder import FloatMatrix
-from stella_mteb.files import atomic_write, write_json
+from stella_mteb import PIPELINE
+from stella_mteb.errors import StellaMtebError, StorageProblem
+from stella_mteb.files import atomic_write, read_json_object, write_json
+
+if TYPE_CHECKING:
+    from stella_mteb.engine.encoder import FloatMatrix
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = "1"
+SCHEMA = "2"
 _FLUSH_ROWS = 4_096
 _FLUSH_SECONDS = 20.0
+_LEFT_BEHIND = 3_600.0
+_OURS = re.compile(r"fingerprint\.json|.+\.(safetensors|damaged)|\..+\.tmp")
+_KEY = np.dtype("S16")  # shorter ones are padded with zero bytes, but every key has 16
+_ROW_BITS = 32
+
+
+def default_folder() -> Path:
+    """Where vectors are kept: $STELLA_MTEB_CACHE, else ~/.cache/stella-mteb."""
+    return Path(os.environ.get("STELLA_MTEB_CACHE") or "~/.cache/stella-mteb").expanduser()
 
 
 class VectorStore:
     """The pooled vectors of one fingerprint; a `stella_mteb.engine.encoder.PooledStore`.
 
     Args:
-        folder: Where the stores of all models are.
+        folder: Where the stores of all models are. A store that can only be read is read, and nothing is added.
         fingerprint: Everything that changes a pooled vector, by name (`TextEncoder.fingerprint`).
+
+    Raises:
+        StorageProblem: If the store is not there and cannot be made.
     """
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, str]) -> None:
         named = {"schema": SCHEMA, **fingerprint}
         text = json.dumps(named, sort_keys=True)
         self.folder = folder / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-        self._known: dict[bytes, tuple[int, int]] = {}  # key -> shard, row
-        self._shards: list[FloatMatrix] = []
+        self._shards: list[_Shard] = []
+        # Of every known text its key, ascending, and where its vector is: number of the shard << 32 | row.
+        self._keys, self._where = np.empty(0, dtype=_KEY), np.empty(0, dtype=np.int64)
+        self._unsorted: list[tuple[NDArray[np.bytes_], NDArray[np.int64]]] = []
         self._pending_keys: list[bytes] = []
         self._pending: list[FloatMatrix] = []
         self._flushed = time.monotonic()
-        if not (self.folder / "fingerprint.json").exists():
-            write_json(self.folder / "fingerprint.json", named)
+        self._named = named
+        self.keeps = self._claim(named)
         for path in sorted(self.folder.glob("*.safetensors")):
-            self._open(path)
+            try:
+                self._index(*_open(path))
+            except _DAMAGE as error:
+                _set_aside(path, error)
+            except OSError as error:
+                _pass_over(path, error)
+
+    def _claim(self, named: Mapping[str, str]) -> bool:
+        """Make the folder, or mark it as used; whether it can be written."""
+        label = self.folder / "fingerprint.json"
+        try:
+            if _fingerprint(self.folder) != named:
+                write_json(label, named)
+            label.touch()
+        except StorageProblem as error:
+            raise StorageProblem(f"{error}. Vectors are kept there; see --cache and STELLA_MTEB_CACHE") from error
+        except OSError as error:  # filled by somebody else, for reading: a store like any other
+            logger.warning("%s: can only be read (%s); new vectors are not kept", self.folder, error.strerror)
+            return False
+        return True
 
     def __len__(self) -> int:
-        return len(self._known)
+        self._sort()
+        return len(self._keys)
+
+    def contains(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Which keys are known; their vectors are not looked at."""
+        return self._find(keys) >= 0
 
     def read(self, keys: Sequence[bytes], into: FloatMatrix) -> NDArray[np.bool_]:
-        """Fill the rows of `into` whose key is known; return which are."""
-        found = np.zeros(len(keys), dtype=bool)
-        for row, key in enumerate(keys):
-            where = self._known.get(key)
-            if where is not None:
-                into[row] = self._shards[where[0]][where[1]]
-                found[row] = True
+        """Fill the rows of `into` whose key is known and whose vector is as it was written; return which are."""
+        where, found = self._find(keys), np.zeros(len(keys), dtype=bool)
+        order = np.argsort(where)  # a file is read from front to back
+        shards = where >> _ROW_BITS
+        for number in np.unique(shards[where >= 0]):
+            shard = self._shards[number]
+            try:
+                with shard.path.open("rb") as file:
+                    for i in order[shards[order] == number]:
+                        shard.read_row(file, int(where[i] % (1 << _ROW_BITS)), keys[i], into[i])
+                        found[i] = True
+            except _DAMAGE as error:
+                _set_aside(shard.path, error)
+                self._forget(int(number))
+            except FileNotFoundError:  # pruned, or set aside, by another process
+                self._forget(int(number))
+            except OSError as error:
+                _pass_over(shard.path, error)
         return found
 
     def add(self, keys: Sequence[bytes], vectors: FloatMatrix) -> None:
         """Keep rows; they become durable within some seconds, and at `flush`."""
+        if not self.keeps:
+            return
         self._pending_keys += keys
         self._pending.append(vectors)
         overdue = time.monotonic() - self._flushed > _FLUSH_SECONDS
@@ -80,43 +142,236 @@ class VectorStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added as one shard."""
+        """Write what was added as one shard.
+
+        Raises:
+            StorageProblem: If the disk is full or the folder cannot be written; what was added is kept in memory.
+        """
         self._flushed = time.monotonic()
         if not self._pending_keys:
             return
         vectors = np.ascontiguousarray(np.concatenate(self._pending), dtype=np.float32)
-        content = save(
-            {
-                "keys": np.frombuffer(b"".join(self._pending_keys), dtype=np.uint8).reshape(-1, 16).copy(),
-                "vectors": vectors,
-                "crc": _checksums(vectors),
-            }
-        )
-        with atomic_write(self.folder / f"{uuid.uuid4().hex}.safetensors", "wb") as file:
-            file.write(content)
-        self._index(self._pending_keys, vectors)
+        keys = np.frombuffer(b"".join(self._pending_keys), dtype=np.uint8).reshape(-1, 16)
+        crc = np.fromiter(map(_checksum, self._pending_keys, vectors), dtype=np.uint32, count=len(keys))
+        if not (self.folder / "fingerprint.json").exists():  # deleted under our feet; shards without it are lost
+            self._claim(self._named)
+        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
+        with atomic_write(path, "wb") as file:
+            file.write(save({"keys": keys.copy(), "vectors": vectors, "crc": crc}))
+        self._index(*_open(path))
         self._pending_keys, self._pending = [], []
 
-    def _open(self, path: Path) -> None:
-        try:
-            shard = load_file(path)
-            keys, vectors, crc = shard["keys"], shard["vectors"], shard["crc"]
-            if not np.array_equal(_checksums(vectors), crc):
-                raise ValueError("a row does not have the checksum it was written with")
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            aside = path.with_suffix(".damaged")
-            with contextlib.suppress(FileNotFoundError):  # another process was first
-                path.rename(aside)
-            logger.warning("%s is damaged (%s); set aside as %s, its texts are encoded again", path, error, aside.name)
+    def _forget(self, number: int) -> None:
+        known = self._where >> _ROW_BITS != number
+        self._keys, self._where = self._keys[known], self._where[known]
+
+    def _index(self, shard: _Shard, keys: NDArray[np.bytes_]) -> None:
+        where = (len(self._shards) << _ROW_BITS) + np.arange(len(keys), dtype=np.int64)
+        self._shards.append(shard)
+        self._unsorted.append((keys, where))
+
+    def _sort(self) -> None:
+        if not self._unsorted:
             return
-        self._index([row.tobytes() for row in keys], vectors)
+        keys, first = np.unique(np.concatenate([keys for keys, _ in self._unsorted]), return_index=True)
+        where = np.concatenate([where for _, where in self._unsorted])[first]
+        self._unsorted = []
+        unknown = self._find_sorted(keys) < 0  # another writer may have encoded the same text
+        at = np.searchsorted(self._keys, keys[unknown])
+        self._keys = np.insert(self._keys, at, keys[unknown])
+        self._where = np.insert(self._where, at, where[unknown])
 
-    def _index(self, keys: Sequence[bytes], vectors: FloatMatrix) -> None:
-        shard = len(self._shards)
-        self._shards.append(vectors)
-        for row, key in enumerate(keys):
-            self._known[key] = (shard, row)
+    def _find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
+        self._sort()
+        return self._find_sorted(np.array(keys, dtype=_KEY))
+
+    def _find_sorted(self, keys: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        if not len(self._keys):
+            return np.full(len(keys), -1, dtype=np.int64)
+        at = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, self._where[at], -1)
 
 
-def _checksums(vectors: FloatMatrix) -> NDArray[np.uint32]:
-    return np.fromiter((zlib.crc32(row.tobytes()) for row in vectors), dtype=np.uint32, count=len(vectors))
+# ------------------------------------------------------------------------------------------------------------ shards
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One file: where its vectors begin, how wide they are, and the checksum of each."""
+
+    path: Path
+    offset: int
+    width: int
+    crc: NDArray[np.uint32]
+
+    def read_row(self, file: IO[bytes], row: int, key: bytes, into: FloatMatrix) -> None:
+        """Read one vector; ValueError if it is not what was written under this key."""
+        file.seek(self.offset + row * self.width * 4)
+        # Not a memory map: a map of a file that another process cuts short ends this process, not this call.
+        if into.shape != (self.width,) or file.readinto(into) != into.nbytes:  # type: ignore[attr-defined]
+            raise ValueError("a row is cut short")
+        if _checksum(key, into) != self.crc[row]:
+            raise ValueError("a row does not have the checksum it was written with")
+
+
+_DAMAGE = (SafetensorError, KeyError, ValueError)
+"""What a file shows that is not as it was written; an OSError says nothing of its content."""
+
+
+def _open(path: Path) -> tuple[_Shard, NDArray[np.bytes_]]:
+    with safe_open(path, framework="numpy") as shard:  # checks that header and length agree
+        keys, crc = shard.get_tensor("keys"), shard.get_tensor("crc")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        vectors = json.loads(file.read(length))["vectors"]
+    rows, width = vectors["shape"]
+    if (keys.shape, keys.dtype, crc.shape, crc.dtype) != ((rows, 16), np.uint8, (rows,), np.uint32):
+        raise ValueError("its keys, checksums and vectors do not belong together")
+    return _Shard(path, 8 + length + vectors["data_offsets"][0], width, crc), keys.view(_KEY).ravel()
+
+
+def _checksum(key: bytes, vector: FloatMatrix) -> int:
+    # The key is in it: a vector under a damaged key would be another text's.
+    return zlib.crc32(vector.tobytes(), zlib.crc32(key))
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    aside = path.with_suffix(".damaged")
+    with contextlib.suppress(OSError):
+        path.rename(aside)
+    logger.warning("%s is damaged (%s); set aside as %s, its texts are encoded again", path, error, aside.name)
+
+
+def _pass_over(path: Path, error: OSError) -> None:
+    logger.warning("%s cannot be read now (%s); its texts are encoded again", path, error.strerror or error)
+
+
+# --------------------------------------------------------------------------------------------------- looking after it
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """One store on disk.
+
+    Attributes:
+        folder: Where it is; its name is what `cache prune --store` takes.
+        fingerprint: What the name stands for; empty if `fingerprint.json` is lost.
+        texts: Rows in its shards.
+        width: Length of a pooled vector.
+        bytes: Size of its files, damaged ones included.
+        last_used: Seconds since the epoch.
+        damaged: Files that were set aside.
+        leftovers: Files of writers that were killed.
+    """
+
+    folder: Path
+    fingerprint: dict[str, str]
+    texts: int
+    width: int
+    bytes: int
+    last_used: float
+    damaged: list[Path]
+    leftovers: list[Path]
+
+    @property
+    def readable(self) -> bool:
+        """Whether this version of the package uses it; one of another schema or pipeline is never read again."""
+        return (self.fingerprint.get("schema"), self.fingerprint.get("pipeline")) == (SCHEMA, PIPELINE)
+
+
+def stores(folder: Path) -> list[StoreInfo]:
+    """Every store under a folder, the last used one first; what holds files of others is none."""
+    return sorted(map(_info, filter(_is_store, folder.glob("*"))), key=lambda info: -info.last_used)
+
+
+def _is_store(folder: Path) -> bool:
+    if not (re.fullmatch("[0-9a-f]{24}", folder.name) and folder.is_dir()):
+        return False
+    names = [path.name for path in folder.iterdir()]
+    return bool(names) and all(_OURS.fullmatch(name) for name in names)
+
+
+def _info(folder: Path) -> StoreInfo:
+    shapes = [shape for path in folder.glob("*.safetensors") if (shape := _shape(path)) is not None]
+    states: dict[Path, os.stat_result] = {}
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a writer's temporary file comes and goes
+            states[path] = path.stat()
+    return StoreInfo(
+        folder=folder,
+        fingerprint=_fingerprint(folder),
+        texts=sum(rows for rows, _ in shapes),
+        width=max((width for _, width in shapes), default=0),
+        bytes=sum(state.st_size for state in states.values()),
+        last_used=max((state.st_mtime for state in states.values()), default=0.0),
+        damaged=sorted(folder.glob("*.damaged")),
+        # A file that is being written now looks like one that was left behind, for a moment.
+        leftovers=sorted(
+            path
+            for path, state in states.items()
+            if path.suffix == ".tmp" and time.time() - state.st_mtime > _LEFT_BEHIND
+        ),
+    )
+
+
+def _fingerprint(folder: Path) -> dict[str, str]:
+    try:
+        return {key: str(value) for key, value in read_json_object(folder / "fingerprint.json").items()}
+    except StellaMtebError:
+        return {}
+
+
+def _shape(path: Path) -> tuple[int, int] | None:
+    try:
+        shard, keys = _open(path)
+    except (*_DAMAGE, OSError):
+        return None
+    return len(keys), shard.width
+
+
+def verify(info: StoreInfo) -> Iterator[tuple[Path, str]]:
+    """Read every vector of a store; damaged shards are set aside.
+
+    Yields:
+        Each shard and what is wrong with it, empty for nothing.
+    """
+    for path in sorted(info.folder.glob("*.safetensors")):
+        try:
+            shard, keys = _open(path)
+            row = np.empty(shard.width, dtype=np.float32)
+            with path.open("rb") as file:
+                for number, key in enumerate(keys):
+                    shard.read_row(file, number, key.ljust(16, b"\0"), row)
+        except _DAMAGE as error:
+            _set_aside(path, error)
+            yield path, f"{error}; set aside"
+        except OSError as error:
+            yield path, f"cannot be read now: {error.strerror or error}"
+        else:
+            yield path, ""
+
+
+def prunable(info: StoreInfo, *, older_than: float | None = None) -> list[Path]:
+    """What of a store can go: all of it if it is not `readable` or was last used too long ago, else what is damaged.
+
+    Args:
+        info: The store.
+        older_than: Seconds; None for no limit.
+    """
+    too_old = older_than is not None and time.time() - info.last_used > older_than
+    if too_old or not info.readable:
+        return [info.folder]
+    return info.damaged + info.leftovers
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Delete files and stores.
+
+    Raises:
+        StorageProblem: If one cannot be deleted.
+    """
+    for path in paths:
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageProblem(f"{path}: cannot be deleted: {error.strerror or error}") from error

@@ -106,6 +106,7 @@ class ModelConfig(StrictModel):
         dimension: The head that is used when none is asked for; None for the only one, or the folder's own.
         max_length: Longest input in tokens; None for the folder's own.
         batch_size: See `stella_mteb.engine.TextEncoder`.
+        token_budget: Likewise; `stella-mteb bench` recommends one.
         normalize: Whether vectors get unit length; None for what the folder does.
         dtype: Of the backbone; None for the default of the device.
         refused_dtypes: Dtypes that give wrong results, with the reason.
@@ -124,6 +125,7 @@ class ModelConfig(StrictModel):
     dimension: int | None = Field(default=None, ge=1)
     max_length: int | None = Field(default=None, ge=8, le=MAX_LENGTH)
     batch_size: int | None = Field(default=None, ge=1)
+    token_budget: int | None = Field(default=None, ge=64)
     normalize: bool | None = None
     dtype: Literal["bfloat16", "float32", "float16"] | None = None
     refused_dtypes: dict[Literal["bfloat16", "float32", "float16"], str] = {}

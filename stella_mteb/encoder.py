@@ -6,9 +6,12 @@ mteb.evaluate(encoder, mteb.get_tasks(["STSBenchmark"]))
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
-from functools import cached_property
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 
 import stella_mteb
 from stella_mteb import registry
+from stella_mteb.cache import VectorStore
 from stella_mteb.config import ModelConfig
 from stella_mteb.engine import TextEncoder
 from stella_mteb.engine.devices import resolve_device, resolve_dtype
@@ -38,21 +42,29 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
     Args:
         model: The model.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`; None is `auto`.
+        engine: A cached function that loads the engine, where encoders share one (`family`).
 
     Attributes:
         resolved: The model.
         prompts_used: The prompt of every (task, side) encoded so far.
         on_progress: Called with tokens done and tokens to do while a call encodes; None for no display.
         calls: How often MTEB has asked for vectors.
+        seconds: Wall time of these calls.
     """
 
-    def __init__(self, model: ResolvedModel, device: str | None = None) -> None:
+    def __init__(
+        self,
+        model: ResolvedModel,
+        device: str | None = None,
+        engine: functools._lru_cache_wrapper[TextEncoder] | None = None,
+    ) -> None:
         self.resolved = model
-        self.device = device
+        self._engine = engine or functools.cache(functools.partial(load_engine, model, device))
         self.experiment = experiment(model, model.dtype(device))
         self.prompts_used: dict[tuple[str, str], Prompt] = {}
         self.on_progress: Progress | None = None
         self.calls = 0
+        self.seconds = 0.0
         self.mteb_model_meta = registry.model_meta(
             model.config,
             revision=model.revision,
@@ -61,10 +73,15 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
             loader=load_for_mteb,
         )
 
-    @cached_property
+    @property
     def text_encoder(self) -> TextEncoder:
         """The engine, loaded on first use: a run whose tasks are all done loads nothing."""
-        return self.resolved.load(self.device)
+        return self._engine()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the engine has been loaded, by this encoder or by another of its family."""
+        return self._engine.cache_info().currsize > 0
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
@@ -111,11 +128,18 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         if kwargs.get("precision") not in (None, "float32"):
             raise ConfigError(f"precision {kwargs['precision']!r} is not supported; vectors are float32")
         self.calls += 1
-        texts = [text for batch in inputs for text in _texts(batch, task_metadata.name)]
+        texts = texts_of(inputs, task_metadata)
         prompt = self.prompt_for(task_metadata, prompt_type)
-        return self.text_encoder.encode(
-            texts, prompt.text, batch_size=kwargs.get("batch_size"), progress=self.on_progress
+        started = time.perf_counter()
+        vectors = self.text_encoder.encode(
+            texts,
+            prompt.text,
+            dimension=self.resolved.dimension,
+            batch_size=kwargs.get("batch_size"),
+            progress=self.on_progress,
         )
+        self.seconds += time.perf_counter() - started
+        return vectors
 
     def prompt_for(self, task_metadata: TaskMetadata, prompt_type: PromptType | None) -> Prompt:
         """The prompt of one side of a task; a fallback is warned about once, and every choice is remembered."""
@@ -139,27 +163,64 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         }
 
 
-def _texts(batch: Mapping[str, Any], task: str) -> list[str]:
-    # MTEB only warns when a model lacks one of a task's media, and would score the captions alone.
-    if other := batch.keys() & {"image", "audio", "video"}:
-        raise ConfigError(f"task {task} has {', '.join(sorted(other))}; this model reads text only")
-    texts: list[str] = batch["text"]
+def texts_of(inputs: Any, task_metadata: TaskMetadata) -> list[str]:
+    """The texts that MTEB hands over in batches.
+
+    Raises:
+        ConfigError: If they have other media, of which MTEB only warns; the captions alone would be scored.
+    """
+    texts: list[str] = []
+    for batch in inputs:
+        if other := batch.keys() & {"image", "audio", "video"}:
+            media = ", ".join(sorted(other))
+            raise ConfigError(f"task {task_metadata.name} has {media}; this model reads text only")
+        texts += batch["text"]
     return texts
 
 
-def load_encoder(spec: Spec | str, *, device: str | None = None, offline: bool | None = None) -> Encoder:
+def load_engine(model: ResolvedModel, device: str | None = None, cache: Path | None = None) -> TextEncoder:
+    """Load a model, with the store of its vectors if there is a folder for it; see `ResolvedModel.load`."""
+    engine = model.load(device)
+    if cache is not None:
+        engine.store = VectorStore(cache, engine.fingerprint)
+    return engine
+
+
+def family(
+    model: ResolvedModel, dimensions: Sequence[int], *, device: str | None = None, cache: Path | None = None
+) -> list[Encoder]:
+    """One model at several dimensions; the weights are loaded once, and with a cache every text is encoded once.
+
+    Args:
+        model: The model.
+        dimensions: Each on disk (`model.layout.dimensions`).
+        device: See `load_encoder`.
+        cache: Folder of the vector stores; None for no store.
+    """
+    engine = functools.cache(functools.partial(load_engine, model, device, cache))
+    members = [replace(model, spec=replace(model.spec, dimension=dimension)) for dimension in dimensions]
+    encoders = [Encoder(member, device, engine) for member in members or [model]]
+    for encoder in encoders:
+        encoder.prompts_used = encoders[0].prompts_used  # so that a fallback is warned about once
+    return encoders
+
+
+def load_encoder(
+    spec: Spec | str, *, device: str | None = None, offline: bool | None = None, cache: Path | None = None
+) -> Encoder:
     """Load a model for MTEB.
 
     Args:
         spec: For example `stella_en_1.5B_v5@1024[bf16,card]`; also a hub name, a folder or a YAML.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`.
         offline: Never ask the hub; None as HF_HUB_OFFLINE says.
+        cache: Folder of the vector stores (`stella_mteb.cache`); None for none.
 
     Raises:
         ConfigError: If the spec names nothing, or nothing that exists.
         EnvironmentProblem: If the files or the device are not to be had.
     """
-    encoder = Encoder(resolve(spec, offline=offline), device)
+    (encoder,) = family(resolve(spec, offline=offline), [], device=device, cache=cache)
     _ = encoder.text_encoder  # what is wrong with the weights shows here, not in the middle of an evaluation
     return encoder
 

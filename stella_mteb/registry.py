@@ -1,4 +1,4 @@
-"""All of MTEB's private names live here, and nowhere else.
+"""All of MTEB's private names live here, and in `mteb_speed`, which replaces slow functions; nowhere else.
 
 MTEB has no plug-in mechanism: to be found by name is to stand in four private registries and to clear the
 caches that were made from them. Checked on the versions of `CHECKED_VERSIONS`; `tests/test_registry.py` fails
@@ -8,10 +8,12 @@ on another one until somebody has looked.
 from __future__ import annotations
 
 import importlib
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import mteb
+import numpy as np
 from mteb.abstasks.abstask import get_abstask_prompt
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.models import ModelMeta
@@ -167,6 +169,17 @@ def _instructions(prompt: str | Mapping[str, str] | None) -> dict[Side, str]:
     if isinstance(prompt, str):
         return {None: prompt}
     return {side: text for side, text in prompt.items() if side in ("query", "document")}  # type: ignore[misc]
+
+
+def reset_randomness(task: Any) -> None:
+    """Give a task the random state that it was made with.
+
+    MTEB seeds a task when it is made, and the state moves on with every evaluation: clustering and multilabel tasks
+    would draw other samples for the second model, or dimension, than for the first.
+    """
+    task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
+    for part in task.metadata.tasks if task.is_aggregate else ():
+        reset_randomness(part)
 
 
 def side_of(prompt_type: PromptType | None) -> Side:

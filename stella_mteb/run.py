@@ -19,6 +19,7 @@ from stella_mteb import registry
 from stella_mteb.data import SUFFIXES
 from stella_mteb.encoder import Encoder
 from stella_mteb.errors import ConfigError, StellaMtebError, StorageProblem
+from stella_mteb.mteb_speed import columns_read_once
 from stella_mteb.results import AtomicResultCache
 from stella_mteb.task import TaskFile, bundled_tasks, load_task_file, task_class
 
@@ -38,6 +39,7 @@ class Outcome:
         status: `done`, `kept` (was on disk), or `failed`.
         score: Main score as MTEB's mean over splits and subsets, or None.
         seconds: Wall time of this run, data loading included.
+        encoding: Seconds of these in which texts were turned into vectors, or vectors read from the cache.
         bad_rows: Rows of the data that were left out.
         at_limit: Texts encoded in this run that fill the model's longest input: what follows was not read.
         per_label: Scores per label, where the task has labels.
@@ -49,6 +51,7 @@ class Outcome:
     status: str
     score: float | None = None
     seconds: float = 0.0
+    encoding: float = 0.0
     bad_rows: int = 0
     at_limit: int = 0
     per_label: Sequence[dict[str, Any]] = ()
@@ -160,12 +163,12 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
         EnvironmentProblem: If it cannot be loaded on this machine, or results cannot be written.
     """
     datasets.disable_progress_bars()
-    started, calls = time.perf_counter(), encoder.calls
+    started, calls, encoding = time.perf_counter(), encoder.calls, encoder.seconds
     cache = AtomicResultCache(output, notes=lambda name: {"prompts": encoder.prompt_notes(name)})
     known = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
     if known is None:
         _ = encoder.text_encoder  # a model that cannot be loaded is no failure of the task
-    cut = encoder.text_encoder.stats.at_limit if "text_encoder" in vars(encoder) else 0
+    cut = encoder.text_encoder.stats.at_limit if encoder.loaded else 0
     outcome = Outcome(str(encoder.resolved.spec), task.metadata.name, "failed")
     try:
         outcome = replace(outcome, **_evaluate(encoder, task, cache, known))
@@ -183,7 +186,7 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
         ran = encoder.calls > calls
         at_limit = encoder.text_encoder.stats.at_limit - cut if ran else 0
         outcome = replace(outcome, status="done" if ran else "kept", at_limit=at_limit)
-    return replace(outcome, seconds=time.perf_counter() - started)
+    return replace(outcome, seconds=time.perf_counter() - started, encoding=encoder.seconds - encoding)
 
 
 def plan_status(path: Path, task: Any) -> str:
@@ -197,14 +200,21 @@ def plan_status(path: Path, task: Any) -> str:
     return "to run (data changed)" if _is_stale(known, task) else "on disk"
 
 
+def _is_missing(encoder: Encoder, task: Any, output: Path) -> bool:
+    path = AtomicResultCache(output).get_task_result_path(task.metadata.name, encoder.mteb_model_meta)
+    return plan_status(path, task) != "on disk"
+
+
 def _is_stale(known: TaskResult | None, task: Any) -> bool:
     file: TaskFile | None = getattr(task, "stella_mteb_file", None)
     return known is not None and file is not None and file.revision != known.dataset_revision
 
 
+@columns_read_once()
 def _evaluate(encoder: Encoder, task: Any, cache: AtomicResultCache, known: Any) -> dict[str, Any]:
     file: TaskFile | None = getattr(task, "stella_mteb_file", None)
     calls = encoder.calls
+    registry.reset_randomness(task)
     result = mteb.evaluate(
         encoder,
         task,
@@ -241,22 +251,31 @@ def _only_asked(result: Any, task: Any) -> Any:
 
 
 def run(
-    encoders: Iterable[Encoder], tasks: Sequence[Any], output: Path, on_outcome: Callable[[Outcome], None]
+    families: Iterable[Sequence[Encoder]],
+    tasks: Sequence[Any],
+    output: Path,
+    on_outcome: Callable[[Outcome], None],
+    before: Callable[[Encoder, Sequence[Any]], None] | None = None,
 ) -> list[Outcome]:
     """Run every task with every model, models one after the other.
 
     Args:
-        encoders: The models; a generator keeps no more than one in memory.
+        families: Each model at one or more dimensions (`encoder.family`); a generator keeps no more than one of
+            them in memory.
         tasks: MTEB tasks.
         output: The output folder.
         on_outcome: Called after each task.
+        before: Called with a model and its tasks that have no result yet, before the first one is run.
     """
     outcomes = []
-    for encoder in encoders:
+    for family in families:
+        if before is not None:
+            before(family[0], [task for task in tasks if any(_is_missing(one, task, output) for one in family)])
         for task in tasks:
-            outcome = run_task(encoder, task, output)
-            on_outcome(outcome)
-            outcomes.append(outcome)
+            for encoder in family:
+                outcome = run_task(encoder, task, output)
+                on_outcome(outcome)
+                outcomes.append(outcome)
             if task.data_loaded:
                 task.unload_data()
     return outcomes

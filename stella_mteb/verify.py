@@ -80,13 +80,7 @@ def _bidirectional(encoder: TextEncoder, attention: str | None) -> Check:
     if attention != "bidirectional":
         return Check(name, "not checked", "the config leaves attention to the files")
     ids = encoder.tokenise(["one two three four", "one two three five"])
-    with torch.inference_mode():
-        first = [
-            encoder.backbone(input_ids=torch.from_numpy(row[None].astype(np.int64)).to(encoder.device))
-            .last_hidden_state[0, 0]
-            .float()
-            for row in ids
-        ]
+    first = [encoder.hidden([row])[0].float() for row in ids]
     moved = float((first[0] - first[1]).abs().max())
     return Check(name, "pass" if moved > 0 else "fail", f"the first token moves by {moved:.3g} with the last one")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,9 @@ from tests.tiny import PROMPTS
 
 S2S = PROMPTS["s2s_query"]
 Shapes = list[tuple[int, int]]
+Texts = list[torch.Tensor]
+Fault = Callable[[Texts, Texts], None]
+"""Called with the token ids and the hidden states of each text of a pass; may raise, or spoil the states in place."""
 
 
 def twin(encoder: TextEncoder, **changes: Any) -> TextEncoder:
@@ -31,45 +36,56 @@ def twin(encoder: TextEncoder, **changes: Any) -> TextEncoder:
     return TextEncoder(**(same | changes))
 
 
-def watch(
-    monkeypatch: pytest.MonkeyPatch,
-    encoder: TextEncoder,
-    fault: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
-) -> Shapes:
-    """Record rows and columns of every batch the backbone is given.
+def padded(encoder: TextEncoder, **changes: Any) -> TextEncoder:
+    """A twin with weights of its own behind the attention and the masks of transformers: it pads."""
+    backbone = deepcopy(encoder.backbone)
+    backbone.set_attn_implementation("sdpa")  # type: ignore[operator]
+    same = twin(encoder, backbone=backbone, **changes)
+    assert not same.packed
+    return same
 
-    Args:
-        fault: Called with token ids and hidden states; may raise, or spoil the states in place.
+
+def watch(monkeypatch: pytest.MonkeyPatch, encoder: TextEncoder, fault: Fault | None = None) -> Shapes:
+    """Record every pass through the backbone, packed or padded: how many texts, and tokens with the padding.
+
+    A text without a token takes no part in a packed pass.
     """
     shapes: Shapes = []
     forward = encoder.backbone.forward
 
-    def spy(*, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-        shapes.append((input_ids.shape[0], input_ids.shape[1]))
-        output = forward(input_ids=input_ids, attention_mask=attention_mask)
+    def spy(**given: Any) -> Any:
+        ids = given["input_ids"]
+        if encoder.packed:
+            assert len(ids) == 1
+            bounds = given["packing"].bounds.tolist()
+            places = [(0, slice(start, end)) for start, end in itertools.pairwise(bounds)]
+        else:
+            places = [(row, slice(0, length)) for row, length in enumerate(given["attention_mask"].sum(dim=1).tolist())]
+        shapes.append((len(places), ids.numel()))
+        output = forward(**given)
         if fault:
-            fault(input_ids, output.last_hidden_state)
+            fault([ids[place] for place in places], [output.last_hidden_state[place] for place in places])
         return output
 
     monkeypatch.setattr(encoder.backbone, "forward", spy)
     return shapes
 
 
-def runs_out_above(rows: int, error: type[BaseException] = torch.OutOfMemoryError) -> Callable[..., None]:
-    def fault(input_ids: torch.Tensor, _: torch.Tensor) -> None:
-        if len(input_ids) > rows:
+def runs_out_above(texts: int, error: type[BaseException] = torch.OutOfMemoryError) -> Fault:
+    def fault(ids: Texts, _: Texts) -> None:
+        if len(ids) > texts:
             raise error("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     return fault
 
 
-def spoils(encoder: TextEncoder, text: str) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """A fault that puts NaN into one state of one text, wherever that text stands in a batch."""
-    ids = torch.from_numpy(encoder.tokenise([text])[0].astype(np.int64))
+def spoils(encoder: TextEncoder, text: str) -> Fault:
+    """A fault that puts NaN into one state of one text, wherever that text stands in a pass."""
+    spoilt = torch.from_numpy(encoder.tokenise([text])[0].astype(np.int64))
 
-    def fault(input_ids: torch.Tensor, states: torch.Tensor) -> None:
-        for row, tokens in enumerate(input_ids):
-            if torch.equal(tokens[: len(ids)], ids):
-                states[row, 0, 0] = float("nan")
+    def fault(ids: Texts, states: Texts) -> None:
+        for own, state in zip(ids, states, strict=True):
+            if torch.equal(own, spoilt):
+                state[0, 0] = float("nan")
 
     return fault

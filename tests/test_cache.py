@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
+import tracemalloc
+import uuid
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +20,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from stella_mteb import cache
 from stella_mteb.cache import VectorStore
 from stella_mteb.engine import Pooling, TextEncoder
 from stella_mteb.engine.encoder import text_key
-from stella_mteb.errors import EnvironmentProblem
+from stella_mteb.errors import EnvironmentProblem, StorageProblem
 from tests.spies import S2S, twin, watch
 
 TEXTS = [f"text {number}, " + "and so on " * number for number in range(12)]
@@ -205,7 +214,7 @@ def test_the_folder_says_what_its_fingerprint_stands_for(stella: TextEncoder, tm
     store = VectorStore(tmp_path, stella.fingerprint)
 
     written = json.loads((store.folder / "fingerprint.json").read_text())
-    assert written == {"schema": "1", **stella.fingerprint}
+    assert written == {"schema": "2", **stella.fingerprint}
     assert (written["dtype"], written["max_length"]) == ("float32", "512")
 
 
@@ -291,17 +300,22 @@ def test_a_damaged_shard_is_set_aside_and_its_texts_encoded_again(
     stored(stella, tmp_path).encode(TEXTS[:6])
     (bad,) = shards(tmp_path)
     damage(bad)
-    stored(stella, tmp_path).encode(TEXTS[6:])  # sets it aside, and writes a shard of its own
-    (good,) = shards(tmp_path)
+    second = stored(stella, tmp_path)
+    second.encode(TEXTS[6:])  # writes a shard of its own
+    second.encode(TEXTS[:6])  # a row is looked at when it is read: now at the latest the damage is found
+    good = shards(tmp_path)
     warnings = [record.message for record in caplog.records if record.name == "stella_mteb.cache"]
     caplog.clear()
     encoder = stored(stella, tmp_path)
     vectors = encoder.encode(TEXTS)
 
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
-    assert encoder.stats.encoded == 6
+    # Rows before the damaged one are still used by whoever finds it; they are encoded when they are next asked for.
+    assert second.stats.encoded + encoder.stats.encoded == 12
+    assert stored(stella, tmp_path).store.contains([text_key("", text) for text in TEXTS]).all()
     assert bad.with_suffix(".damaged").exists()
-    assert good in shards(tmp_path)
+    assert bad not in good
+    assert set(good) <= set(shards(tmp_path))
     assert len(warnings) == 1
     assert f"{bad} is damaged" in warnings[0]
     assert f"set aside as {bad.stem}.damaged, its texts are encoded again" in warnings[0]
@@ -341,3 +355,327 @@ def test_a_store_that_cannot_be_written_is_an_environment_problem(tmp_path: Path
 
     with pytest.raises(EnvironmentProblem, match=r"cannot be written"):
         VectorStore(tmp_path / "file" / "cache", {"model": "a"})
+
+
+# ------------------------------------------------------------------------------------------------- row by row
+
+IDENTITY = {"model": "a"}
+
+
+def write_shard(store: VectorStore, keys: np.ndarray, vectors: np.ndarray) -> Path:
+    """A shard in the layout of the store, written without it."""
+    crc = [zlib.crc32(row.tobytes(), zlib.crc32(key.tobytes())) for key, row in zip(keys, vectors, strict=True)]
+    path = store.folder / f"{uuid.uuid4().hex}.safetensors"
+    save_file({"keys": keys, "vectors": vectors, "crc": np.array(crc, dtype=np.uint32)}, path)
+    return path
+
+
+def random_rows(count: int, width: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    keys = generator.integers(0, 256, size=(count, 16), dtype=np.uint8)
+    return keys, generator.normal(size=(count, width)).astype(np.float32)
+
+
+def as_bytes(keys: np.ndarray) -> list[bytes]:
+    return [key.tobytes() for key in keys]
+
+
+def read(store: VectorStore, keys: list[bytes], width: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    into = np.full((len(keys), width), np.nan, dtype=np.float32)
+    return store.read(keys, into), into
+
+
+def test_an_open_store_holds_no_vectors(tmp_path: Path) -> None:
+    keys, vectors = random_rows(200_000, 16)
+    for start in range(0, len(keys), 50_000):
+        write_shard(VectorStore(tmp_path, IDENTITY), keys[start : start + 50_000], vectors[start : start + 50_000])
+    chosen = np.random.default_rng(1).choice(len(keys), 1_000, replace=False)
+    wanted, into = as_bytes(keys[chosen]), np.empty((1_000, 16), dtype=np.float32)
+
+    tracemalloc.start()
+    store = VectorStore(tmp_path, IDENTITY)
+    assert len(store) == len(keys)
+    opened, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    found = store.read(wanted, into)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert opened < 50 * len(keys) < vectors.nbytes
+    assert kept - opened < 10_000
+    assert peak - opened < 4 * into.nbytes
+    assert found.all()
+    np.testing.assert_array_equal(into, vectors[chosen])
+
+
+def test_rows_of_many_shards_come_in_the_order_asked_for_and_a_duplicate_counts_once(tmp_path: Path) -> None:
+    keys, vectors = random_rows(60)
+    store = VectorStore(tmp_path, IDENTITY)
+    for start in (0, 15, 30):  # each shares half its rows with the next
+        write_shard(store, keys[start : start + 30], vectors[start : start + 30])
+    order = np.random.default_rng(2).permutation(np.r_[0:60, 20:25])  # some twice
+    unknown = [b"\0" * 16, b"\xff" * 16]
+
+    store = VectorStore(tmp_path, IDENTITY)
+    found, into = read(store, [*as_bytes(keys[order]), *unknown])
+
+    assert len(store) == 60
+    assert found.tolist() == [True] * len(order) + [False, False]
+    np.testing.assert_array_equal(into[:-2], vectors[order])
+    assert np.isnan(into[-2:]).all()
+    assert store.contains([*as_bytes(keys[order]), *unknown]).tolist() == found.tolist()
+
+
+def test_keys_with_zero_bytes_anywhere_are_kept_apart(tmp_path: Path) -> None:
+    """They are held as fixed-width strings, of which numpy drops zero bytes at the end."""
+    keys = [b"", b"a", b"a\0b", b"\0a", b"a" * 15, b"\0" * 15 + b"a", b"a" * 16]
+    padded = [key.ljust(16, b"\0") for key in keys]
+    vectors = np.arange(len(keys) * 4, dtype=np.float32).reshape(-1, 4)
+    store = VectorStore(tmp_path, IDENTITY)
+    store.add(padded, vectors)
+    store.flush()
+
+    for known in (store, VectorStore(tmp_path, IDENTITY)):
+        found, into = read(known, padded[::-1])
+        assert found.all()
+        np.testing.assert_array_equal(into, vectors[::-1])
+    (info,) = cache.stores(tmp_path)
+    assert [problem for _, problem in cache.verify(info)] == [""]
+
+
+def test_swapped_keys_give_nobody_the_others_vector(tmp_path: Path) -> None:
+    keys, vectors = random_rows(6)
+    store = VectorStore(tmp_path, IDENTITY)
+    store.add(as_bytes(keys), vectors)
+    store.flush()
+    (path,) = shards(tmp_path)
+    content = load_file(path)
+    content["keys"][[1, 4]] = content["keys"][[4, 1]]
+    save_file(content, path)
+
+    for row in (1, 4):
+        shutil.copy(path, path.with_suffix(".kept"))
+        found, _ = read(VectorStore(tmp_path, IDENTITY), as_bytes(keys[[row]]))
+        assert not found.any()
+        path.with_suffix(".kept").rename(path)
+
+
+@pytest.mark.parametrize("damaged", [0, 7, 19])
+def test_a_damaged_row_spoils_neither_the_rows_before_it_nor_other_shards(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: int
+) -> None:
+    keys, vectors = random_rows(40)
+    store = VectorStore(tmp_path, IDENTITY)
+    bad, good = (write_shard(store, keys[part], vectors[part]) for part in (slice(20), slice(20, 40)))
+    content = bytearray(bad.read_bytes())
+    content[content.index(vectors[damaged].tobytes())] ^= 1
+    bad.write_bytes(content)
+    store = VectorStore(tmp_path, IDENTITY)
+
+    found, into = read(store, as_bytes(keys))
+    again, _ = read(store, as_bytes(keys))
+
+    assert found.tolist() == [row < damaged or row >= 20 for row in range(40)]
+    np.testing.assert_array_equal(into[found], vectors[found])
+    assert again.tolist() == store.contains(as_bytes(keys)).tolist() == [row >= 20 for row in range(40)]
+    assert len(store) == 20
+    assert good.exists()
+    assert not bad.exists()
+    assert len(caplog.records) == 1
+    assert f"{bad} is damaged (a row does not have the checksum it was written with)" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["the shard is deleted", "the store is deleted", "the shard is cut", "it is emptied"])
+def test_what_another_process_does_to_an_open_store_costs_no_more_than_encoding_again(
+    stella: TextEncoder, tmp_path: Path, how: str
+) -> None:
+    expected = stella.encode(TEXTS)
+    stored(stella, tmp_path).encode(TEXTS)
+    (shard,) = shards(tmp_path)
+    encoder = stored(stella, tmp_path)
+    if how == "the shard is deleted":
+        shard.unlink()
+    elif how == "the store is deleted":
+        shutil.rmtree(shard.parent)
+    else:
+        os.truncate(shard, shard.stat().st_size // 2 if how == "the shard is cut" else 0)
+
+    vectors = encoder.encode(TEXTS)
+
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert encoder.stats.encoded > 0
+    later = stored(stella, tmp_path)
+    later.encode(TEXTS)
+    assert later.stats.encoded + encoder.stats.encoded == len(TEXTS)
+
+
+def test_a_store_deleted_while_it_is_open_says_again_what_it_is_when_it_is_written(
+    stella: TextEncoder, tmp_path: Path
+) -> None:
+    encoder = stored(stella, tmp_path)
+    shutil.rmtree(encoder.store.folder)
+
+    encoder.encode(TEXTS)
+
+    (info,) = cache.stores(tmp_path)
+    assert (info.texts, info.fingerprint) == (len(TEXTS), {"schema": "2", **encoder.fingerprint})
+
+
+def test_a_shard_that_cannot_be_opened_just_now_is_not_taken_for_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, vectors = random_rows(3)
+    path = write_shard(VectorStore(tmp_path, IDENTITY), keys, vectors)
+    store = VectorStore(tmp_path, IDENTITY)
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        patch.setattr(Path, "open", refuse)
+        found, _ = read(store, as_bytes(keys))
+
+    assert not found.any()
+    assert path.exists()
+    assert read(VectorStore(tmp_path, IDENTITY), as_bytes(keys))[0].all()
+
+
+# Without torch: what is tested is the files of two processes.
+_WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from stella_mteb.cache import VectorStore
+
+store, first = VectorStore(Path(sys.argv[1]), {"model": "a"}), int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+for n in range(first, first + 60):
+    store.add([n.to_bytes(16, "big")], np.full((1, 4), n, dtype=np.float32))
+    if n % 3 == 0:
+        store.flush()
+store.flush()
+print(sorted({"torch", "mteb", "transformers"} & set(sys.modules)), flush=True)
+"""
+
+
+def test_two_processes_that_write_at_once_leave_the_union_and_import_no_torch(tmp_path: Path) -> None:
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, tmp_path, str(first)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for first in (0, 40)  # texts 40 to 59 by both
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    said = [writer.communicate("go\n", timeout=60)[0] for writer in writers]
+
+    store = VectorStore(tmp_path, IDENTITY)
+    found, into = read(store, [n.to_bytes(16, "big") for n in range(100)])
+    assert said == ["[]\n", "[]\n"]
+    assert len(store) == 100
+    assert found.all()
+    assert into[:, 0].tolist() == list(range(100))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_flushed_is_written_once(tmp_path: Path) -> None:
+    keys, vectors = random_rows(4)
+    store = VectorStore(tmp_path, IDENTITY)
+    store.add(as_bytes(keys[:3]), vectors[:3])
+    store.flush()
+    store.flush()
+    store.add(as_bytes(keys[3:]), vectors[3:])
+    store.flush()
+
+    assert sorted(len(load_file(path)["keys"]) for path in shards(tmp_path)) == [1, 3]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_loses_nothing_that_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    keys, vectors = random_rows(5)
+    store = VectorStore(tmp_path, IDENTITY)
+    store.add(as_bytes(keys[:2]), vectors[:2])
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
+        for _ in range(2):
+            with pytest.raises(StorageProblem, match="No space left on device"):
+                store.flush()
+    assert shards(tmp_path) == []
+    assert sorted(path.name for path in store.folder.iterdir()) == ["fingerprint.json"]
+    store.add(as_bytes(keys[2:]), vectors[2:])
+    store.flush()
+
+    found, into = read(VectorStore(tmp_path, IDENTITY), as_bytes(keys))
+    assert found.all()
+    np.testing.assert_array_equal(into, vectors)
+    assert len(shards(tmp_path)) == 1
+
+
+def test_a_full_disk_stops_an_encoding_and_the_next_flush_writes_what_was_done(
+    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    encoder = stored(stella, tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageProblem, match="No space left on device"):
+            encoder.encode(TEXTS)
+    encoder.store.flush()
+
+    assert stored(stella, tmp_path).store.contains([text_key("", text) for text in TEXTS]).all()
+
+
+_numbers = st.integers(0, 11)
+_steps = st.one_of(
+    st.tuples(st.just("add"), st.lists(_numbers, min_size=1, max_size=4, unique=True)),
+    st.tuples(st.just("read"), st.lists(_numbers, max_size=8)),
+    st.tuples(st.sampled_from(["flush", "reopen", "other writer"]), st.lists(_numbers, min_size=1, max_size=3)),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(_steps, max_size=14))
+def test_a_store_is_a_dictionary_of_what_was_flushed(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, list[int]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    # In no order of their numbers, and with zero bytes at both ends.
+    keys = [bytes([0, n * 23 % 256]) + bytes(13) + bytes([n % 2]) for n in range(12)]
+    store, pending, flushed, on_disk = VectorStore(folder, IDENTITY), set[int](), set[int](), set[int]()
+
+    def rows(numbers: list[int]) -> np.ndarray:
+        return np.array([[n, n + 0.5, -n] for n in numbers], dtype=np.float32)
+
+    for step, numbers in steps:
+        if step == "add":
+            store.add([keys[n] for n in numbers], rows(numbers))
+            pending |= set(numbers)
+        elif step == "flush":
+            store.flush()
+            flushed, pending = flushed | pending, set()
+            on_disk |= flushed
+        elif step == "reopen":  # without a flush: what was only added is lost, as in a killed process
+            store, pending, flushed = VectorStore(folder, IDENTITY), set(), set(on_disk)
+        elif step == "other writer":
+            other = VectorStore(folder, IDENTITY)
+            other.add([keys[n] for n in numbers], rows(numbers))
+            other.flush()
+            on_disk |= set(numbers)
+        else:
+            found, into = read(store, [keys[n] for n in numbers], 3)
+            assert found.tolist() == [n in flushed for n in numbers]
+            np.testing.assert_array_equal(into[found], rows([n for n in numbers if n in flushed]).reshape(-1, 3))
+            assert store.contains([keys[n] for n in numbers]).tolist() == found.tolist()
+            assert len(store) == len(flushed)

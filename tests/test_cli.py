@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import logging
 import os
@@ -24,7 +25,8 @@ from scipy.stats import spearmanr
 from tests.conftest import RATED_PAIRS
 
 SCRIPT = Path(sys.executable).with_name("stella-mteb")
-COMMANDS = ["demo", "judge", "rank", "models", "tasks", "verify", "doctor", "run"]
+COMMANDS = ["bench", "demo", "judge", "rank", "models", "tasks", "verify", "doctor", "run"]
+GROUPS = {"cache": ["ls", "prune", "verify"]}
 HEAVY = ["torch", "mteb", "transformers", "pydantic", "numpy"]
 TITLE = "\x1b]0;owned\x07"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -110,7 +112,7 @@ def test_help_answers_in_half_a_second() -> None:
         seconds.append(time.perf_counter() - started)
 
     assert min(seconds) < 0.5
-    assert all(f"\n  {command} " in done.stdout for command in [*COMMANDS, "mteb"])
+    assert all(f"\n  {command} " in done.stdout for command in [*COMMANDS, *GROUPS, "mteb"])
 
 
 def test_no_help_imports_anything_heavy() -> None:
@@ -118,33 +120,36 @@ def test_no_help_imports_anything_heavy() -> None:
         "import sys\n"
         "from stella_mteb.cli import main\n"
         "for command in sys.argv[1].split(','):\n"
-        "    sys.argv = ['stella-mteb', *filter(None, [command]), '--help']\n"
+        "    sys.argv = ['stella-mteb', *command.split(), '--help']\n"
         "    try: main()\n"
         "    except SystemExit as stop: assert not stop.code, command\n"
-        f"    print(command, *[name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"
+        f"    print(command, *[name for name in {HEAVY} if name in sys.modules], sep='|', file=sys.stderr)\n"
     )
+    commands = [*COMMANDS, *(f"{group} {command}" for group, commands in GROUPS.items() for command in commands)]
 
     done = subprocess.run(
-        [sys.executable, "-c", code, ",".join(["", *COMMANDS])], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, ",".join(["", *commands])], capture_output=True, text=True, check=True
     )
 
     first, *others = done.stderr.splitlines()
-    assert first.split() == []
+    assert first == ""
     # typer itself reads the types of a command's options with pydantic.
-    assert [line.replace(" pydantic", "").split() for line in others] == [[command] for command in COMMANDS]
+    assert [line.replace("|pydantic", "") for line in others] == commands
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_its_options(call: Call, command: str) -> None:
+@pytest.mark.parametrize("path", [(name,) for name in COMMANDS] + [(g, name) for g in GROUPS for name in GROUPS[g]])
+def test_every_command_explains_its_options(call: Call, path: tuple[str, ...]) -> None:
     from typer.main import get_command
 
     from stella_mteb.cli import app
 
-    code, out, err = call(command, "--help")
+    code, out, err = call(*path, "--help")
 
     assert (code, err) == (0, "")
-    assert f"stella-mteb {command} " in out.splitlines()[0]
-    described = get_command(app).commands[command]  # type: ignore[attr-defined]
+    assert f"stella-mteb {' '.join(path)} " in out.splitlines()[0]
+    described: Any = get_command(app)
+    for name in path:
+        described = described.commands[name]
     flags = [option for parameter in described.params for option in parameter.opts if option.startswith("--")]
     assert flags
     assert all(flag in out for flag in flags)
@@ -155,7 +160,9 @@ def test_no_command_is_left_out_of_these_tests() -> None:
 
     from stella_mteb.cli import app
 
-    assert sorted(get_command(app).commands) == sorted([*COMMANDS, "mteb"])  # type: ignore[attr-defined]
+    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    assert sorted(commands) == sorted([*COMMANDS, *GROUPS, "mteb"])
+    assert {name: sorted(commands[name].commands) for name in GROUPS} == GROUPS
 
 
 def test_the_version_is_that_of_the_package(call: Call) -> None:
@@ -387,6 +394,8 @@ def test_weights_that_are_not_there_are_exit_code_3_at_once_with_the_cure(tmp_pa
 def test_run_scores_an_own_task_and_the_second_time_keeps_it(call: Call, tmp_path: Path) -> None:
     arguments = ["run", "-m", "all_minilm_l6_v2", "-t", write_task(tmp_path), "--output", tmp_path / "out"]
 
+    import mteb  # noqa: F401 -- makes its folder when it is imported
+
     before = contents(tmp_path)
     plan = call(*arguments, "--dry-run", "--format", "json")
     assert contents(tmp_path) == before
@@ -397,7 +406,7 @@ def test_run_scores_an_own_task_and_the_second_time_keeps_it(call: Call, tmp_pat
     left, right, gold = (list(column) for column in zip(*RATED_PAIRS, strict=True))
     expected = spearmanr(sentence_cosines(left, right), gold).statistic
     (row,), (again,) = json.loads(first[1]), json.loads(second[1])
-    assert list(row) == ["model", "task", "main score", "status", "seconds", "error"]
+    assert list(row) == ["model", "task", "main score", "status", "seconds", "encoding", "error"]
     assert (row["model"], row["task"], row["status"]) == ("all_minilm_l6_v2", "OwnCliSTS", "done")
     assert row["main score"] == pytest.approx(expected, abs=1e-6)
     assert again["main score"] == pytest.approx(expected, abs=1e-6)
@@ -473,6 +482,328 @@ def test_scores_by_label_are_printed_under_the_table(call: Call, tmp_path: Path)
     assert code == 0
     # Label a: pairs 1, 3 and 5, rated 5, 4 and 1; label b: pairs 2 and 4, rated 2.5 and 0.5.
     assert cells == {"a": ["3", "3.33"], "b": ["2", "1.50"]}
+
+
+# ------------------------------------------------------------------------------------------------------ dimensions
+
+
+def mean_scores(output: Path) -> dict[str, float]:
+    """The main score that stands in each result of the own task, by the dimension in its path."""
+    found = {}
+    for path in output.rglob("OwnCliSTS.json"):
+        dimension = re.search(r"embed_dim_(\d+)", str(path))
+        assert dimension is not None
+        found[dimension[1]] = json.loads(path.read_text())["scores"]["test"][0]["main_score"]
+    return found
+
+
+def test_all_dimensions_are_scored_from_one_pass_each_in_a_folder_of_its_own(
+    call: Call, stella_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ["-t", write_task(tmp_path), "--format", "json", "--device", "cpu"]
+    texts = {text for first, second, _ in RATED_PAIRS for text in (first, second)}
+
+    code, out, err = call(
+        "run", "-m", stella_folder, *arguments, "--output", tmp_path / "out", "--dims", "all", "--cache", tmp_path / "c"
+    )
+
+    rows = json.loads(out)
+    scores = {row["model"].rpartition("@")[2]: row["main score"] for row in rows}
+    assert code == 0
+    assert list(scores) == ["256", "768", "1024", "2048", "4096", "6144", "8192"]
+    assert mean_scores(tmp_path / "out") == pytest.approx(scores, abs=1e-6)
+    assert len(list((tmp_path / "out").rglob("OwnCliSTS.json"))) == 7
+    assert json.loads(call("cache", "ls", "--cache", tmp_path / "c", "--format", "json")[1])[0]["texts"] == len(texts)
+    for dimension in ("256", "8192"):
+        alone = call(
+            "run", "-m", f"{stella_folder}@{dimension}", *arguments, "--output", tmp_path / f"out{dimension}",
+            "--cache", tmp_path / f"c{dimension}",
+        )  # fmt: skip
+        assert json.loads(alone[1])[0]["main score"] == scores[dimension]
+    assert "Main score by dimension" not in out + err
+
+
+def test_the_closing_table_has_a_column_for_each_dimension_in_ascending_order(
+    call: Call, stella_folder: Path, tmp_path: Path
+) -> None:
+    words = ["boat", "dawn", "cook", "salt", "rain", "street", "dog"]
+    rows = [(f"a {a}", f"the {b} and a {a}", i % 11 / 2) for i, (a, b) in enumerate(itertools.permutations(words, 2))]
+    arguments = ["run", "-m", stella_folder, "-t", write_task(tmp_path, rows), "--output", tmp_path / "out"]
+
+    code, out, _ = call(*arguments, "--dims", "1024, 256,1024", "--device", "cpu")
+
+    lines = out.partition("Main score by dimension\n")[2].splitlines()
+    header = next(line.split() for line in lines if "task" in line)
+    cells = next(line.split() for line in lines if "OwnCliSTS" in line)
+    scores = mean_scores(tmp_path / "out")
+    assert code == 0
+    assert header[-3:] == ["task", "256", "1024"]
+    assert [float(cell) for cell in cells[-2:]] == pytest.approx([scores["256"], scores["1024"]], abs=1e-4)
+    assert cells[-2] != cells[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--dims", "512"], "has no head of 512; it has 256, 768, 1024, 2048, 4096, 6144, 8192"),
+        (["--dims", "256,x,99"], "has no head of x, 99; it has 256"),
+        (["--dims", ""], "give all, or some of 256, 768"),
+        (["@256", "--dims", "1024"], "@256 names a dimension already"),
+        (["@256", "--dims", "all"], "@256 names a dimension already"),
+        (["--dims", "all", "--no-cache"], "--dims needs the cache"),
+        (["--prefill", "--no-cache"], "--prefill needs the cache"),
+        (["--cache", "here", "--no-cache"], "--cache needs the cache"),
+    ],
+)
+def test_dimensions_and_caches_that_cannot_be_are_exit_code_2(
+    call: Call, stella_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    from stella_mteb.models import ResolvedModel
+
+    monkeypatch.setattr(ResolvedModel, "load", lambda *_: pytest.fail("the model was loaded"))
+    at = options.pop(0) if options[0].startswith("@") else ""
+
+    code, out, err = call(
+        "run", "-m", f"{stella_folder}{at}", "-t", write_task(tmp_path), "--output", tmp_path / "out", *options
+    )
+
+    unframed = " ".join(err.replace("│", " ").split())
+    assert (code, out) == (2, "")
+    assert said.strip() in unframed
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_keeps_its_vectors_unless_told_not_to(call: Call, stella_folder: Path, tmp_path: Path) -> None:
+    arguments = ["run", "-m", stella_folder, "-t", write_task(tmp_path), "--device", "cpu", "--format", "json"]
+    default = Path(os.environ["STELLA_MTEB_CACHE"])
+
+    without = call(*arguments, "--output", tmp_path / "a", "--no-cache")
+    assert not default.exists()
+    kept = call(*arguments, "--output", tmp_path / "b")
+    assert len(list(default.rglob("*.safetensors"))) > 0
+
+    assert [code for code, *_ in (without, kept)] == [0, 0]
+    assert json.loads(without[1])[0]["main score"] == json.loads(kept[1])[0]["main score"]
+
+
+def test_prefill_says_what_it_encoded_and_changes_no_score(call: Call, stella_folder: Path, tmp_path: Path) -> None:
+    arguments = ["run", "-m", stella_folder, "-t", write_task(tmp_path), "--device", "cpu", "--format", "json"]
+    texts = {text for first, second, _ in RATED_PAIRS for text in (first, second)}
+
+    plain = call(*arguments, "--output", tmp_path / "a", "--cache", tmp_path / "ca")
+    code, out, err = call(*arguments, "--output", tmp_path / "b", "--cache", tmp_path / "cb", "--prefill")
+    again = call(*arguments, "--output", tmp_path / "b", "--cache", tmp_path / "cb", "--prefill")
+
+    assert code == 0
+    assert json.loads(out)[0]["main score"] == json.loads(plain[1])[0]["main score"]
+    assert re.search(rf"prefill: \S+: {2 * len(RATED_PAIRS)} texts of 1 tasks, {len(texts)} of them encoded", err)
+    assert json.loads(again[1])[0]["status"] == "kept"
+    assert "prefill:" not in again[2]
+
+
+def test_texts_that_are_cut_are_told_with_prefill_too(call: Call, stella_folder: Path, tmp_path: Path) -> None:
+    arguments = ["-m", f"{stella_folder}[max_length=32]", "-t", write_task(tmp_path), "--device", "cpu"]
+
+    plain = call("run", *arguments, "--output", tmp_path / "a", "--cache", tmp_path / "ca")[2]
+    prefilled = call("run", *arguments, "--output", tmp_path / "b", "--cache", tmp_path / "cb", "--prefill")[2]
+
+    cut = re.search(r"(\d+) texts at max_length", plain)
+    assert cut is not None
+    assert cut[0] in prefilled
+
+
+# ----------------------------------------------------------------------------------------------------- the cache
+
+
+def write_store(folder: Path, texts: int = 3, *, age: float = 0.0, **fingerprint: str) -> Path:
+    """A store as this version writes it, unless its fingerprint says otherwise; last used some seconds ago."""
+    from stella_mteb.cache import VectorStore
+    from stella_mteb.engine.encoder import PIPELINE
+
+    identity = {"pipeline": PIPELINE, "model": "org/some-model@0123456789abcdef", "dtype": "float32", **fingerprint}
+    store = VectorStore(folder, identity)
+    rows = np.random.default_rng(0).normal(size=(texts, 250)).astype(np.float32)
+    store.add([n.to_bytes(16, "big") for n in range(texts)], rows)
+    store.flush()
+    for path in store.folder.iterdir():
+        os.utime(path, (time.time() - age,) * 2)
+    return store.folder
+
+
+def damage(store: Path) -> Path:
+    (shard,) = store.glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-500] ^= 1
+    shard.write_bytes(content)
+    return shard
+
+
+def test_the_list_of_stores_has_their_texts_size_age_and_state(call: Call, tmp_path: Path) -> None:
+    good = write_store(tmp_path, 1000, age=3600)
+    old = write_store(tmp_path, 3, age=400 * 86_400, pipeline="0", dtype="bfloat16")
+    spoilt = write_store(tmp_path, 3, age=7200, dtype="float16")
+    damage(spoilt).rename(spoilt / "x.damaged")
+    os.utime(spoilt / "x.damaged", (0, 0))
+
+    code, out, _ = call("cache", "ls", "--cache", tmp_path, "--format", "json")
+
+    rows = json.loads(out)
+    size = sum(path.stat().st_size for path in good.iterdir()) / 1e6
+    assert code == 0
+    assert [(row["store"], row["texts"], row["state"]) for row in rows] == [
+        (good.name[:8], 1000, "good"),
+        (spoilt.name[:8], 0, "1 damaged"),
+        (old.name[:8], 3, "of another version"),
+    ]
+    assert rows[0]["MB"] == pytest.approx(size, abs=0.05)
+    assert size > 1
+    assert (rows[0]["model"], rows[0]["dtype"]) == ("some-model@01234567", "float32")
+    assert rows[2]["last used"] == time.strftime("%Y-%m-%d", time.localtime(time.time() - 400 * 86_400))
+
+
+def test_the_stores_in_the_table_are_those_in_json(call: Call, tmp_path: Path) -> None:
+    store = write_store(tmp_path, 1234)
+
+    out = call("cache", "ls", "--cache", tmp_path)[1]
+
+    (line,) = [line for line in out.splitlines() if store.name[:8] in line]
+    assert "some-model@01234567" in line
+    assert "good" in line
+    assert re.search(r"\b1,?234\b", line)
+
+
+def test_a_sound_cache_passes_and_a_damaged_file_is_named_set_aside_and_exit_code_1(call: Call, tmp_path: Path) -> None:
+    write_store(tmp_path, 5)
+    store = write_store(tmp_path, 3, dtype="float16")
+
+    sound = call("cache", "verify", "--cache", tmp_path)
+    shard = damage(store)
+    listed = call("cache", "ls", "--cache", tmp_path, "--format", "json")[1]
+    code, out, err = call("cache", "verify", "--cache", tmp_path)
+    after = call("cache", "verify", "--cache", tmp_path)
+
+    assert sound[:2] == (0, "8 vectors in 2 files, 0 files damaged\n")
+    assert [row["state"] for row in json.loads(listed)] == ["good", "good"]  # ls looks at no vector
+    assert code == 1
+    assert f"{shard}: a row does not have the checksum it was written with; set aside" in out
+    assert "8 vectors in 2 files, 1 files damaged" in out
+    assert shard.with_suffix(".damaged").exists()
+    assert "Traceback" not in err
+    assert after[:2] == (0, "5 vectors in 1 files, 0 files damaged\n")
+
+
+def test_pruning_deletes_what_is_of_no_use_and_nothing_else(call: Call, tmp_path: Path) -> None:
+    good = write_store(tmp_path, 3)
+    kept = contents(good)
+    damaged, stale, fresh = good / "x.damaged", good / ".a.safetensors.b.tmp", good / ".c.safetensors.d.tmp"
+    for path in (damaged, stale, fresh):
+        path.write_bytes(b"\0" * 1_000_000)
+    os.utime(stale, (time.time() - 3_700,) * 2)
+    os.utime(fresh, (time.time() - 3_500,) * 2)
+    other = write_store(tmp_path, 3, pipeline="0")
+    schema = write_store(tmp_path, 3, dtype="float16")
+    (schema / "fingerprint.json").write_text('{"schema": "1", "pipeline": "1"}')
+    before = contents(tmp_path)
+
+    planned = call("cache", "prune", "--cache", tmp_path, "--dry-run")
+    assert contents(tmp_path) == before
+    pruned = call("cache", "prune", "--cache", tmp_path)
+    nothing = call("cache", "prune", "--cache", tmp_path)
+
+    doomed = {str(path) for path in (damaged, stale, other, schema)}
+    for code, out, _ in (planned, pruned):
+        assert code == 0
+        assert set(out.splitlines()[:-1]) == doomed
+    assert planned[1].splitlines()[-1] == "would free 2.0 MB"
+    assert pruned[1].splitlines()[-1] == "freed 2.0 MB"
+    assert contents(tmp_path) == {str(good): b"", str(fresh): fresh.read_bytes(), **kept}
+    assert nothing[:2] == (0, "freed 0.0 MB\n")
+
+
+@pytest.mark.parametrize(("days", "goes"), [("10.5", False), ("9.5", True), ("0", True), (None, False)])
+def test_stores_that_were_not_used_for_so_long_go_when_asked(
+    call: Call, tmp_path: Path, days: str | None, goes: bool
+) -> None:
+    store = write_store(tmp_path, age=10 * 86_400)
+
+    code, *_ = call("cache", "prune", "--cache", tmp_path, *(["--older-than", days] if days else []))
+
+    assert (code, store.exists()) == (0, not goes)
+
+
+def test_a_store_that_was_only_read_counts_as_used(call: Call, tmp_path: Path) -> None:
+    store = write_store(tmp_path, age=10 * 86_400)
+    from stella_mteb.cache import VectorStore
+
+    identity = json.loads((store / "fingerprint.json").read_text())
+    identity.pop("schema")
+    assert len(VectorStore(tmp_path, identity)) == 3
+
+    call("cache", "prune", "--cache", tmp_path, "--older-than", "5")
+
+    assert store.exists()
+
+
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("command", ["ls", "verify", "prune"])
+def test_no_cache_at_all_is_no_error(call: Call, tmp_path: Path, command: str, made: bool) -> None:
+    folder = tmp_path / "cache"
+    if made:
+        folder.mkdir()
+
+    code, out, err = call("cache", command, "--cache", folder)
+
+    assert code == 0
+    assert "Traceback" not in err
+    assert folder.exists() == made
+    if command == "ls":
+        assert f"{folder}: no vectors are stored here" in err
+    if command == "verify":
+        assert out == "0 vectors in 0 files, 0 files damaged\n"
+
+
+def test_what_is_not_a_store_is_never_touched(call: Call, tmp_path: Path) -> None:
+    write_store(tmp_path, 3)
+    # The last has a name as stores have, and as the ids of some databases are.
+    for folder in ("photos", "0123456789abcdef", "5f1d7a84e3b0c44298fc1c14"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "holiday.jpg").write_bytes(b"picture")
+    (tmp_path / "holiday.damaged").write_bytes(b"picture")
+    (tmp_path / ".holiday.tmp").write_bytes(b"picture")
+    os.utime(tmp_path / ".holiday.tmp", (0, 0))
+    (tmp_path / "a1d7a84e3b0c44298fc1c145").write_bytes(b"a file")
+    before = contents(tmp_path)
+
+    verified = call("cache", "verify", "--cache", tmp_path)
+    pruned = call("cache", "prune", "--cache", tmp_path)
+
+    assert (verified[0], pruned[0]) == (0, 0)
+    assert contents(tmp_path) == before
+
+
+def test_the_default_cache_is_that_of_the_environment(call: Call) -> None:
+    store = write_store(Path(os.environ["STELLA_MTEB_CACHE"]), 3)
+
+    assert json.loads(call("cache", "ls", "--format", "json")[1])[0]["store"] == store.name[:8]
+
+
+@pytest.mark.parametrize("command", ["ls", "verify", "prune"])
+def test_looking_after_the_cache_imports_neither_torch_nor_mteb(tmp_path: Path, command: str) -> None:
+    write_store(tmp_path, 3)
+    code = (
+        "import sys, stella_mteb.cache\n"
+        "from stella_mteb.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "print(sorted({'torch', 'mteb', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, "cache", command, "--cache", tmp_path], capture_output=True, text=True, check=True
+    )
+
+    assert done.stderr == "[]\n"
 
 
 # ----------------------------------------------------------------------------------------------- judge and rank

@@ -322,6 +322,64 @@ def test_own_prompts_that_are_missing_are_noticed_before_anything_is_encoded(ste
         load_encoder(f"{stella_folder}@256[own]", device="cpu")
 
 
+def test_a_family_loads_its_weights_once_and_only_when_a_text_comes(
+    stella_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mteb.mocks.mock_tasks import MockSTSTask
+
+    from stella_mteb.encoder import family
+    from stella_mteb.models import ResolvedModel, resolve
+
+    loads: list[str] = []
+    original = ResolvedModel.load
+
+    def load(model: ResolvedModel, device: str | None = None) -> Any:
+        loads.append(str(model.spec))
+        return original(model, device)
+
+    monkeypatch.setattr(ResolvedModel, "load", load)
+    members = family(resolve(str(stella_folder)), [256, 8192], device="cpu")
+    assert (loads, [member.loaded for member in members]) == ([], [False, False])
+
+    inputs = [{"text": QUERIES}]
+    vectors = [
+        member.encode(inputs, task_metadata=MockSTSTask.metadata, hf_split="test", hf_subset="default")
+        for member in members
+    ]
+
+    assert len(loads) == 1
+    assert all(member.loaded for member in members)
+    assert [member.mteb_model_meta.embed_dim for member in members] == [256, 8192]
+    assert len({result_folder(member) for member in members}) == 2
+    for member, found in zip(members, vectors, strict=True):
+        expected = member.text_encoder.encode(QUERIES, S2S, dimension=found.shape[1])
+        np.testing.assert_array_equal(found, expected)
+    assert [found.shape[1] for found in vectors] == [256, 8192]
+
+
+def test_the_store_of_load_encoder_keeps_vectors_for_the_next(stella_folder: Path, tmp_path: Path) -> None:
+    from stella_mteb import load_encoder
+
+    first = load_encoder(f"{stella_folder}@256", device="cpu", cache=tmp_path)
+    expected = first.text_encoder.encode(QUERIES)
+    later = load_encoder(f"{stella_folder}@256", device="cpu", cache=tmp_path)
+
+    np.testing.assert_array_equal(later.text_encoder.encode(QUERIES), expected)
+    assert later.text_encoder.stats.encoded == 0
+    assert load_encoder(f"{stella_folder}@256", device="cpu").text_encoder.store is None
+
+
+def test_texts_come_out_of_all_batches_in_order_and_other_media_are_refused() -> None:
+    from mteb.mocks.mock_tasks import MockSTSTask
+
+    from stella_mteb.encoder import texts_of
+    from stella_mteb.errors import ConfigError
+
+    assert texts_of([{"text": ["b", "a"]}, {"text": ["b"], "title": ["x"]}], MockSTSTask.metadata) == ["b", "a", "b"]
+    with pytest.raises(ConfigError, match="MockSTSTask has audio, image; this model reads text only"):
+        texts_of([{"text": ["a"]}, {"text": ["b"], "image": [1], "audio": [2]}], MockSTSTask.metadata)
+
+
 # ------------------------------------------------------------------------------------------------ published scores
 
 

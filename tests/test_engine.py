@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import cache
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from stella_mteb.engine.devices import TOKEN_BUDGET
 from stella_mteb.engine.encoder import text_key
 from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError
 from tests.conftest import SHARED, needs_shared
-from tests.spies import S2S, runs_out_above, spoils, twin, watch
+from tests.spies import S2S, Texts, padded, runs_out_above, spoils, twin, watch
 from tests.tiny import DIMENSIONS, EOS, PROMPTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,6 +74,12 @@ def pair(request: pytest.FixtureRequest) -> tuple[TextEncoder, Callable[[str, st
     return request.getfixturevalue(request.param), vector
 
 
+@pytest.fixture(params=["packed", "padded"])
+def either(request: pytest.FixtureRequest, stella: TextEncoder) -> Callable[..., TextEncoder]:
+    """Makes tiny Stellas with state of their own that pack their texts, or pad them."""
+    return partial(twin if request.param == "packed" else padded, stella)
+
+
 # ---------------------------------------------------------------------------------- the same vectors as elsewhere
 
 
@@ -92,12 +100,12 @@ def test_vectors_are_those_of_sentence_transformers(pair: Any, prompt: str) -> N
     batch_size=st.none() | st.integers(1, 5),
     max_tokens=st.sampled_from([1, 40, 1024]),
 )
+@pytest.mark.parametrize("another", [twin, padded], ids=["packed", "padded"])
 def test_neither_order_nor_batch_nor_neighbours_change_a_vector(
-    pair: Any, texts: list[str], prompt: str, batch_size: int | None, max_tokens: int
+    pair: Any, another: Any, texts: list[str], prompt: str, batch_size: int | None, max_tokens: int
 ) -> None:
     encoder, reference = pair
-    encoder = twin(encoder)
-    encoder.token_budget = max_tokens
+    encoder = another(encoder, token_budget=max_tokens)
 
     vectors = encoder.encode(texts, prompt, batch_size=batch_size)
 
@@ -183,9 +191,11 @@ def test_bfloat16_backbone_gives_float32_vectors_near_the_exact_ones(stella_fold
 # ------------------------------------------------------------------------------------------------------- attention
 
 
-@pytest.mark.parametrize("neighbours", [[], [TEXTS[1], TEXTS[7]]], ids=["alone", "padded"])
-def test_the_first_token_sees_the_last_one(stella: TextEncoder, neighbours: list[str]) -> None:
-    first_state = twin(stella, pooling=Pooling(("cls",)))
+@pytest.mark.parametrize("neighbours", [[], [TEXTS[1], TEXTS[7]]], ids=["alone", "beside others"])
+def test_the_first_token_sees_the_last_one(
+    stella: TextEncoder, either: Callable[..., TextEncoder], neighbours: list[str]
+) -> None:
+    first_state = either(pooling=Pooling(("cls",)))
     car, map_ = "A man drives a car", "A man drives a map"
     assert stella.tokenise([car])[0][0] == stella.tokenise([map_])[0][0]
 
@@ -194,8 +204,8 @@ def test_the_first_token_sees_the_last_one(stella: TextEncoder, neighbours: list
     assert abs(vectors[0] - vectors[1]).max() > 0.05
 
 
-def test_padding_is_not_seen(stella: TextEncoder) -> None:
-    first_state = twin(stella, pooling=Pooling(("cls",)))
+def test_neither_padding_nor_a_neighbour_is_seen(either: Callable[..., TextEncoder]) -> None:
+    first_state = either(pooling=Pooling(("cls",)))
 
     together = first_state.pool(["x", TEXTS[7]])
 
@@ -225,19 +235,42 @@ def test_pooling_is_that_of_sentence_transformers(
     features = {"token_embeddings": hidden, "attention_mask": mask, "prompt_length": prompt_tokens}
     expected = Reference(8, pooling_mode=tuple(modes), include_prompt=include_prompt)(features)
 
-    pooled = Pooling(tuple(modes), include_prompt)(hidden, mask, prompt_tokens)
+    pooled = Pooling(tuple(modes), include_prompt)(hidden[mask.bool()], torch.tensor(lengths), prompt_tokens)
 
     torch.testing.assert_close(pooled, expected["sentence_embedding"], atol=1e-6, rtol=1e-5)
 
 
-def test_a_prompt_that_is_not_pooled_is_still_read(stella: TextEncoder) -> None:
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 5), min_size=1, max_size=8),
+    prompt_tokens=st.integers(0, 6),
+    seed=st.integers(0, 2**31),
+)
+@pytest.mark.parametrize("mode", ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
+def test_a_text_without_tokens_pools_to_zeros_and_moves_no_other(
+    mode: str, lengths: list[int], prompt_tokens: int, seed: int
+) -> None:
+    """A text of no token, or of none but the prompt's."""
+    states = [torch.randn(n, 4, generator=torch.Generator().manual_seed(seed)) - 5 for n in lengths]
+    pooling = Pooling((mode,), include_prompt=False)
+
+    pooled = pooling(torch.cat(states), torch.tensor(lengths), prompt_tokens)
+
+    for row, state, length in zip(pooled, states, lengths, strict=True):
+        if length <= prompt_tokens:
+            assert row.tolist() == [0.0] * 4
+        else:
+            torch.testing.assert_close(row, pooling(state, torch.tensor([length]), prompt_tokens)[0])
+
+
+def test_a_prompt_that_is_not_pooled_is_still_read(stella: TextEncoder, either: Callable[..., TextEncoder]) -> None:
     """include_prompt=False leaves its states out of the mean; the states of the text depend on it all the same."""
-    without = twin(stella, pooling=Pooling(("mean",), include_prompt=False))
+    without = either(pooling=Pooling(("mean",), include_prompt=False))
     text = TEXTS[0]
     ids = stella.tokenizer(S2S + text, return_tensors="pt")["input_ids"]
     prompt_tokens = len(stella.tokenizer(S2S, add_special_tokens=False)["input_ids"])
     with torch.no_grad():
-        states = stella.backbone(input_ids=ids).last_hidden_state[0, prompt_tokens:]
+        states = padded(stella).backbone(input_ids=ids).last_hidden_state[0, prompt_tokens:]
 
     pooled = without.pool([text, TEXTS[7]], S2S)
 
@@ -250,19 +283,23 @@ def test_a_prompt_that_is_not_pooled_is_still_read(stella: TextEncoder) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(lengths=st.lists(st.integers(0, 600), max_size=80), budget=st.integers(1, 4_000))
-def test_the_plan_holds_every_text_once_within_the_budget_longest_first(lengths: list[int], budget: int) -> None:
-    batches = list(plan_batches(lengths, lambda: budget))
+@pytest.mark.parametrize("pads", [True, False], ids=["padded", "packed"])
+def test_the_plan_holds_every_text_once_within_the_budget_longest_first(
+    pads: bool, lengths: list[int], budget: int
+) -> None:
+    batches = list(plan_batches(lengths, lambda: budget, padded=pads))
 
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     flat = [lengths[i] for batch in batches for i in batch]
     assert flat == sorted(flat, reverse=True)
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * lengths[batch[0]] <= budget
+        assert len(batch) == 1 or _tokens(batch, lengths, pads) <= budget
 
 
 @settings(max_examples=50, deadline=None)
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), budgets=st.lists(st.integers(1, 500)))
-def test_the_plan_follows_a_budget_that_changes_on_the_way(lengths: list[int], budgets: list[int]) -> None:
+@pytest.mark.parametrize("pads", [True, False], ids=["padded", "packed"])
+def test_the_plan_follows_a_budget_that_changes_on_the_way(pads: bool, lengths: list[int], budgets: list[int]) -> None:
     asked: list[int] = []
     upcoming: Iterator[int] = iter(budgets)
 
@@ -270,75 +307,114 @@ def test_the_plan_follows_a_budget_that_changes_on_the_way(lengths: list[int], b
         asked.append(next(upcoming, 100))
         return asked[-1]
 
-    batches = list(plan_batches(lengths, budget))
+    batches = list(plan_batches(lengths, budget, padded=pads))
 
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch, limit in zip(batches, asked, strict=True):
-        assert len(batch) == 1 or len(batch) * lengths[batch[0]] <= limit
+        assert len(batch) == 1 or _tokens(batch, lengths, pads) <= limit
 
 
-def test_no_batch_is_needlessly_small() -> None:
-    sizes = [len(batch) for batch in plan_batches([10] * 25, lambda: 100)]
+@settings(max_examples=50, deadline=None)
+@given(lengths=st.lists(st.integers(0, 60), min_size=2, max_size=40), budget=st.integers(1, 200))
+@pytest.mark.parametrize("pads", [True, False], ids=["padded", "packed"])
+def test_no_batch_has_room_for_the_text_after_it(pads: bool, lengths: list[int], budget: int) -> None:
+    batches = list(plan_batches(lengths, lambda: budget, padded=pads))
+
+    for batch, following in itertools.pairwise(batches):
+        assert _tokens([*batch, following[0]], lengths, pads) > budget
+
+
+def _tokens(batch: Sequence[int], lengths: list[int], pads: bool) -> int:
+    return len(batch) * max(1, *(lengths[i] for i in batch)) if pads else sum(lengths[i] for i in batch)
+
+
+@pytest.mark.parametrize("pads", [True, False], ids=["padded", "packed"])
+def test_no_batch_is_needlessly_small(pads: bool) -> None:
+    sizes = [len(batch) for batch in plan_batches([10] * 25, lambda: 100, padded=pads)]
 
     assert sizes == [10, 10, 5]
 
 
+def test_packed_a_long_text_leaves_room_for_many_short_ones() -> None:
+    """Padded, each of them would take the room of the long one."""
+    lengths = [90, *[1] * 30]
+
+    assert [len(batch) for batch in plan_batches(lengths, lambda: 100, padded=False)] == [11, 20]
+    assert [len(batch) for batch in plan_batches(lengths, lambda: 100, padded=True)] == [1, 30]
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_batch_size_bounds_the_padded_tokens_of_every_forward_pass(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, batch_size: int
+def test_batch_size_bounds_the_tokens_of_every_forward_pass(
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    encoder = twin(stella, max_length=64, batch_size=batch_size)
+    encoder = either(max_length=64, batch_size=batch_size)
     shapes = watch(monkeypatch, encoder)
 
     encoder.encode([f"{number} " * (number % 40) for number in range(120)])
 
     assert len(shapes) > 1
-    assert max(rows * columns for rows, columns in shapes) <= batch_size * 64
-    assert max(rows for rows, _ in shapes) > batch_size  # short texts fill the same room in greater number
+    assert max(tokens for _, tokens in shapes) <= batch_size * 64
+    assert max(texts for texts, _ in shapes) > batch_size  # short texts fill the same room in greater number
+
+
+@pytest.mark.parametrize("budget", [100, 400, 2_000])
+def test_token_budget_bounds_the_tokens_of_every_forward_pass(
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    encoder = either(max_length=64, token_budget=budget)
+    shapes = watch(monkeypatch, encoder)
+
+    encoder.encode([f"{number} " * (number % 40) for number in range(120)])
+
+    assert max(tokens for _, tokens in shapes) <= budget
+    if encoder.packed:
+        assert min(tokens for _, tokens in shapes[:-1]) > budget - 64  # and wastes none of it
+        assert sum(tokens for _, tokens in shapes) == encoder.stats.tokens
 
 
 def test_batch_size_of_a_call_stands_before_that_of_the_encoder(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = twin(stella, max_length=64, batch_size=8)
+    encoder = either(max_length=64, batch_size=8)
     shapes = watch(monkeypatch, encoder)
 
     encoder.encode([f"{LONG}{number}"[number:] for number in range(20)], batch_size=2)
 
-    assert shapes == [(2, 64)] * 10
+    assert shapes == [(2, 2 * 64)] * 10
 
 
 def test_a_batch_size_beyond_the_device_does_not_make_larger_batches(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = twin(stella, batch_size=10_000)
+    encoder = either(batch_size=10_000)
     shapes = watch(monkeypatch, encoder)
 
     encoder.encode([f"{TEXTS[7]} {number}" for number in range(30)])
 
-    assert max(rows * columns for rows, columns in shapes) <= TOKEN_BUDGET["cpu"]
+    assert max(tokens for _, tokens in shapes) <= TOKEN_BUDGET["cpu"]
 
 
-def test_a_text_longer_than_the_budget_goes_alone(stella: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = twin(stella)
-    encoder.token_budget = 10
+def test_a_text_longer_than_the_budget_goes_alone(
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = either(token_budget=10)
     shapes = watch(monkeypatch, encoder)
 
     encoder.encode([TEXTS[1], TEXTS[7], "x"])
 
-    assert [rows for rows, _ in shapes] == [1, 1, 1]
+    assert [texts for texts, _ in shapes] == [1, 1, 1]
     assert shapes[0][1] > shapes[1][1] > 10
 
 
 def test_a_text_that_stands_several_times_goes_through_the_backbone_once(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
+    stella: TextEncoder, either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = twin(stella)
+    encoder = either()
     shapes = watch(monkeypatch, encoder)
 
     vectors = encoder.encode([TEXTS[0], TEXTS[1], TEXTS[0], TEXTS[0]], S2S)
 
-    assert sum(rows for rows, _ in shapes) == 2
+    assert sum(texts for texts, _ in shapes) == 2
     assert (encoder.stats.texts, encoder.stats.encoded) == (4, 2)
     assert encoder.stats.tokens == sum(map(len, stella.tokenise([S2S + TEXTS[0], S2S + TEXTS[1]])))
     np.testing.assert_array_equal(vectors[[2, 3]], vectors[[0, 0]])
@@ -355,16 +431,194 @@ def test_the_stats_count_the_texts_at_the_limit(stella: TextEncoder) -> None:
     assert encoder.stats.tokens == 2 + 16 + 16
 
 
-def test_progress_ends_with_all_tokens_done(stella: TextEncoder) -> None:
+@pytest.mark.parametrize("texts", [TEXTS[:4], TEXTS, ["", "x"], [""]], ids=["some", "all", "short", "empty"])
+def test_progress_rises_and_ends_with_all_tokens_done(either: Callable[..., TextEncoder], texts: list[str]) -> None:
+    seen: list[tuple[int, int]] = []
+    encoder = either(token_budget=1)
+
+    encoder.encode(texts, progress=lambda done, total: seen.append((done, total)))
+
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert len(seen) == len(texts)
+    assert seen[-1] == (encoder.stats.tokens, encoder.stats.tokens)
+
+
+# -------------------------------------------------------------------------------------------------------- the windows
+
+NUMBERED = [f"{number} boats, " * (number * 7 % 11 + 1) for number in range(40)]
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stella_mteb.engine.encoder._WINDOW", 7)
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_windows_give_the_same_vectors_in_the_same_order(
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = either()
+    asked: list[int] = []
+    monkeypatch.setattr(encoder, "tokenise", lambda texts, own=encoder.tokenise: asked.append(len(texts)) or own(texts))
+
+    vectors = encoder.encode([*NUMBERED, *NUMBERED[:3]], S2S)
+
+    assert asked == [7, 7, 7, 7, 7, 5]
+    alone = np.concatenate([encoder.encode([text], S2S) for text in NUMBERED])
+    np.testing.assert_allclose(vectors, [*alone, *alone[:3]], atol=1e-5)
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_over_several_windows_progress_rises_and_ends_with_all_tokens_done(stella: TextEncoder) -> None:
     seen: list[tuple[int, int]] = []
     encoder = twin(stella)
-    encoder.token_budget = 30
 
-    encoder.encode(TEXTS[:4], progress=lambda done, total: seen.append((done, total)))
+    encoder.encode(NUMBERED, progress=lambda done, total: seen.append((done, total)))
 
-    assert len(seen) > 1
+    assert len(seen) >= 6
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert all(done <= total for done, total in seen)
     assert seen[-1] == (encoder.stats.tokens, encoder.stats.tokens)
+    # The total is an estimate: within a third of what it turns out to be.
+    assert all(abs(total / seen[-1][1] - 1) < 1 / 3 for _, total in seen)
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_the_next_window_is_tokenised_while_one_is_computed(
+    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first forward pass waits for the second window; tokenised one after the other, it would wait for ever."""
+    encoder = twin(stella)
+    second, calls = threading.Event(), []
+
+    def tokenise(texts: Sequence[str], own: Any = encoder.tokenise) -> Any:
+        calls.append(len(texts))
+        if len(calls) == 2:
+            second.set()
+        return own(texts)
+
+    monkeypatch.setattr(encoder, "tokenise", tokenise)
+    in_time: list[bool] = []
+    watch(monkeypatch, encoder, lambda *_: in_time.append(second.wait(20)))
+
+    encoder.encode(NUMBERED)
+
+    assert all(in_time)
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("window", [1, 2, 6])
+def test_an_error_of_the_tokenising_thread_is_the_callers_and_what_was_computed_is_stored(
+    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, window: int
+) -> None:
+    encoder = twin(stella)
+    encoder.store = VectorStore(tmp_path, encoder.fingerprint)
+    calls: list[Sequence[str]] = []
+
+    def tokenise(texts: Sequence[str], own: Any = encoder.tokenise) -> Any:
+        calls.append(texts)
+        if len(calls) == window:
+            raise ValueError(f"window {window} cannot be tokenised")
+        return own(texts)
+
+    monkeypatch.setattr(encoder, "tokenise", tokenise)
+
+    with pytest.raises(ValueError, match=f"window {window} cannot be tokenised"):
+        encoder.encode(NUMBERED)
+
+    stored = len(VectorStore(tmp_path, encoder.fingerprint))
+    assert stored == 7 * (window - 1)
+    assert encoder.stats.encoded == stored
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_an_error_in_the_middle_leaves_the_finished_batches_stored_and_the_rest_is_done_next_time(
+    either: Callable[..., TextEncoder], stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    expected = stella.encode(NUMBERED)
+    encoder = either()
+    encoder.store = VectorStore(tmp_path, encoder.fingerprint)
+    passes: list[int] = []
+
+    def fault(ids: Texts, _: Texts) -> None:
+        passes.append(len(ids))
+        if len(passes) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        watch(broken, encoder, fault)
+        encoder.encode(NUMBERED)
+
+    encoder.store = VectorStore(tmp_path, encoder.fingerprint)
+    assert len(encoder.store) == sum(passes[:3]) > 0
+    shapes = watch(monkeypatch, encoder)
+    np.testing.assert_allclose(encoder.encode(NUMBERED), expected, atol=1e-5)
+    assert sum(texts for texts, _ in shapes) == len(NUMBERED) - sum(passes[:3])
+
+
+# ---------------------------------------------------------------------------------------------------------- the store
+
+
+def test_what_fill_stores_is_what_pool_gives(
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    encoder = either()
+    encoder.store = VectorStore(tmp_path, encoder.fingerprint)
+    shapes = watch(monkeypatch, encoder)
+
+    returned = encoder.fill([*TEXTS, TEXTS[0]], S2S)
+
+    assert returned is None
+    assert sum(texts for texts, _ in shapes) == len(TEXTS)
+    stored = np.empty((len(TEXTS), 32), dtype=np.float32)
+    assert VectorStore(tmp_path, encoder.fingerprint).read([text_key(S2S, text) for text in TEXTS], stored).all()
+    encoder.store = None
+    np.testing.assert_array_equal(stored, encoder.pool(TEXTS, S2S))
+    assert (encoder.stats.texts, encoder.stats.encoded) == (2 * len(TEXTS) + 1, 2 * len(TEXTS))
+
+
+def test_after_fill_encode_runs_no_forward_pass(
+    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    expected = stella.encode(TEXTS, S2S, dimension=256)
+    encoder = twin(stella)
+    encoder.store = VectorStore(tmp_path, encoder.fingerprint)
+    encoder.fill(TEXTS, S2S)
+    shapes = watch(monkeypatch, encoder)
+
+    vectors = encoder.encode(TEXTS[::-1], S2S, dimension=256)
+    encoder.fill(TEXTS, S2S)
+
+    assert shapes == []
+    np.testing.assert_allclose(vectors, expected[::-1], atol=1e-6)
+    encoder.fill(TEXTS)
+    assert sum(texts for texts, _ in shapes) == len(TEXTS)  # another prompt, another vector
+
+
+def test_fill_encodes_only_what_the_store_lacks_and_tells_of_progress(
+    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    encoder = twin(stella)
+    encoder.store = VectorStore(tmp_path, encoder.fingerprint)
+    encoder.pool(TEXTS[:3])
+    shapes, seen = watch(monkeypatch, encoder), []
+
+    encoder.fill(TEXTS, progress=lambda done, total: seen.append((done, total)))
+
+    assert sum(texts for texts, _ in shapes) == len(TEXTS) - 3
+    rest = sum(map(len, stella.tokenise(TEXTS[3:])))
+    assert seen[-1] == (rest, rest)
+
+
+@pytest.mark.parametrize("texts", ["one string", ["x", None]])
+def test_fill_refuses_what_encode_refuses(stella: TextEncoder, tmp_path: Path, texts: Any) -> None:
+    encoder = twin(stella)
+    encoder.store = VectorStore(tmp_path, encoder.fingerprint)
+
+    with pytest.raises(ConfigError, match="must be a"):
+        encoder.fill(texts)
+
+    assert len(encoder.store) == 0
 
 
 # --------------------------------------------------------------------------------------------------------- the tokens
@@ -433,23 +687,24 @@ def test_odd_texts_have_finite_vectors_of_unit_length(pair: Any, text: str) -> N
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
 def test_running_out_of_memory_halves_the_batch_and_changes_no_vector(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    stella: TextEncoder,
+    either: Callable[..., TextEncoder],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
 ) -> None:
     texts = [f"{number} {TEXTS[1]}" for number in range(60)]
     expected = stella.encode(texts, S2S)
-    encoder = twin(stella, max_length=64)
-    encoder.token_budget = 64 * 60
+    encoder = either(max_length=64, token_budget=64 * 60)
     shapes = watch(monkeypatch, encoder, runs_out_above(10, error))
 
     vectors = encoder.encode(texts, S2S)
 
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
-    assert max(rows for rows, _ in shapes) > 10  # it did run out
+    assert max(texts for texts, _ in shapes) > 10  # it did run out
 
 
-def test_the_lowered_budget_stays_lowered(stella: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = twin(stella, max_length=64)
-    encoder.token_budget = 64 * 60
+def test_the_lowered_budget_stays_lowered(either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = either(max_length=64, token_budget=64 * 60)
     shapes = watch(monkeypatch, encoder, runs_out_above(10))
     encoder.encode([f"{LONG}{number}"[number:] for number in range(60)])
     lowered = encoder.token_budget
@@ -458,16 +713,38 @@ def test_the_lowered_budget_stays_lowered(stella: TextEncoder, monkeypatch: pyte
     encoder.encode([f"{LONG}{number}"[number:] for number in range(60, 120)])
 
     assert lowered == 7 * 64  # 60 texts, then 30, 15, and 7 of 64 tokens
-    assert max(rows for rows, _ in shapes) <= 10  # nothing failed again
+    assert max(texts for texts, _ in shapes) <= 10  # nothing failed again
     assert encoder.token_budget == lowered
 
 
-def test_the_cpu_allocator_also_counts_as_out_of_memory(stella: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fault(input_ids: torch.Tensor, _: torch.Tensor) -> None:
-        if len(input_ids) > 2:
+def test_packed_texts_of_mixed_length_run_out_of_memory_in_one_batch_and_in_none_after_it(
+    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A packed pass takes memory by its tokens; half of the texts times the longest says nothing of these."""
+    encoder = twin(stella, token_budget=1_000)
+    failed: list[bool] = []
+
+    def fault(ids: Texts, _: Texts) -> None:
+        failed.append(sum(map(len, ids)) > 750)
+        if failed[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    watch(monkeypatch, encoder, fault)
+
+    encoder.encode(["~!" * 200, *(f"{number}" for number in range(100, 700))])
+
+    assert failed[0]
+    assert failed.count(True) == 1
+
+
+def test_the_cpu_allocator_also_counts_as_out_of_memory(
+    stella: TextEncoder, either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(ids: Texts, _: Texts) -> None:
+        if len(ids) > 2:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to ...")
 
-    encoder = twin(stella)
+    encoder = either()
     expected = stella.encode(TEXTS)
     watch(monkeypatch, encoder, fault)
 
@@ -475,23 +752,25 @@ def test_the_cpu_allocator_also_counts_as_out_of_memory(stella: TextEncoder, mon
 
 
 def test_a_single_text_that_does_not_fit_is_named_by_its_tokens(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
+    stella: TextEncoder, either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = len(stella.tokenise([TEXTS[1]])[0])
-    encoder = twin(stella)
+    encoder = either()
     watch(monkeypatch, encoder, runs_out_above(0))
 
     with pytest.raises(EnvironmentProblem, match=f"single text of {tokens} tokens; lower max_length"):
         encoder.encode(["x", TEXTS[1], "y"])
 
 
-def test_another_runtime_error_passes_through_at_once(stella: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_runtime_error_passes_through_at_once(
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
     bug = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    def fault(*_: torch.Tensor) -> None:
+    def fault(*_: Texts) -> None:
         raise bug
 
-    encoder = twin(stella)
+    encoder = either()
     budget = encoder.token_budget
     shapes = watch(monkeypatch, encoder, fault)
 
@@ -507,9 +786,9 @@ def test_another_runtime_error_passes_through_at_once(stella: TextEncoder, monke
 
 
 def test_nan_names_the_position_in_the_callers_list_and_is_not_stored(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    encoder = twin(stella)
+    encoder = either()
     encoder.store = VectorStore(tmp_path, encoder.fingerprint)
     watch(monkeypatch, encoder, spoils(encoder, "the bad one"))
 
@@ -521,10 +800,9 @@ def test_nan_names_the_position_in_the_callers_list_and_is_not_stored(
 
 
 def test_nan_in_a_later_batch_leaves_the_finished_ones_stored(
-    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    stella: TextEncoder, either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    encoder = twin(stella)
-    encoder.token_budget = 1
+    encoder = either(token_budget=1)
     encoder.store = VectorStore(tmp_path, encoder.fingerprint)
     watch(monkeypatch, encoder, spoils(encoder, "x"))
 

@@ -308,7 +308,7 @@ def test_batch_size_bounds_a_batch(stella_folder: Path, monkeypatch: pytest.Monk
     model.encode_texts([f"{number} boats leave the harbour" for number in range(20)])
 
     assert sum(rows for rows, _ in shapes) == 20
-    assert max(rows * columns for rows, columns in shapes) <= 2 * 32
+    assert max(tokens for _, tokens in shapes) <= 2 * 32
 
 
 # ----------------------------------------------------------------------------------------------------- many at once

@@ -458,11 +458,11 @@ def test_an_interrupted_run_goes_on_with_what_is_left(
     expected = scores_by_model(judge(uninterrupted, "", REFERENCES, candidates()))
     forward, finished = minilm.backbone.forward, []
 
-    def presses_ctrl_c(*, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+    def presses_ctrl_c(*, input_ids: torch.Tensor, **given: Any) -> Any:
         if len(finished) == batches_before:
             raise KeyboardInterrupt
-        output = forward(input_ids=input_ids, attention_mask=attention_mask)
-        finished.append(int(attention_mask.sum()))
+        output = forward(input_ids=input_ids, **given)
+        finished.append(input_ids.numel())  # packed: there is no padding
         return output
 
     with monkeypatch.context() as patch:

@@ -25,7 +25,7 @@ from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.models import resolve
 from stella_mteb.models.layout import read_layout
 from stella_mteb.models.locate import find_config, find_folder, folder_fingerprint
-from tests.spies import S2S, twin, watch
+from tests.spies import S2S, padded, twin, watch
 from tests.tiny import DIMENSIONS, EOS, PROMPTS, write_dense, write_json, write_modules, write_tokenizer
 from tests.tiny_gte import HIDDEN, reference_states, write_stella_400m
 
@@ -687,9 +687,10 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return resolve(str(folder)).load("cpu"), {name.removeprefix("new."): value for name, value in weights.items()}
 
 
-def test_stella_400m_is_the_published_network(small: Any) -> None:
-    """Natively loaded, batched and padded, against the architecture written down in float64."""
-    encoder, weights = small
+@pytest.mark.parametrize("another", [twin, padded], ids=["packed", "padded"])
+def test_stella_400m_is_the_published_network(small: Any, another: Any) -> None:
+    """Natively loaded, in batches, against the architecture written down in float64."""
+    encoder, weights = another(small[0]), small[1]
     prompted = [S2S + text for text in [*TEXTS, "the car " * 100]]
     expected = [reference_states(weights, row.tolist()).mean(dim=0).numpy() for row in encoder.tokenise(prompted)]
 
@@ -721,13 +722,16 @@ def test_stella_400m_ends_with_head_and_unit_length(small: Any, dimension: int) 
 
 
 def test_the_fixed_padding_of_the_published_tokenizer_is_dropped(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, _ = small
-    shapes = watch(monkeypatch, encoder)
+    packing = twin(small[0])
+    padding = padded(packing)
+    packed_shapes, padded_shapes = watch(monkeypatch, packing), watch(monkeypatch, padding)
 
-    encoder.encode(["the man", "car"])
+    packing.encode(["the man", "car"])
+    padding.encode(["the man", "car"])
 
-    assert [row.tolist()[0] for row in encoder.tokenise(["the man", "car"])] == [2, 2]
-    assert shapes == [(2, 4)]  # [CLS] the man [SEP]
+    assert [row.tolist()[0] for row in packing.tokenise(["the man", "car"])] == [2, 2]
+    assert packed_shapes == [(2, 4 + 3)]  # [CLS] the man [SEP], [CLS] car [SEP]
+    assert padded_shapes == [(2, 2 * 4)]
 
 
 def test_stella_400m_closes_a_cut_text(small: Any) -> None:

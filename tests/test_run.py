@@ -351,7 +351,7 @@ def test_a_task_that_fails_says_why_stores_nothing_and_the_next_one_runs(
     monkeypatch.setattr(bad, "evaluate", evaluate)
     seen: list[Any] = []
 
-    outcomes = run([tiny], [bad, good], tmp_path / "out", seen.append)
+    outcomes = run([[tiny]], [bad, good], tmp_path / "out", seen.append)
 
     assert [(o.task, o.status, o.error) for o in outcomes] == [
         ("BadSTS", "failed", "RuntimeError: the gold scores ran away"),
@@ -465,7 +465,7 @@ def test_models_run_one_after_the_other_and_only_one_is_in_memory(stella_folder:
         for dimension in (256, 768, 1024):
             model = encoder(f"{stella_folder}@{dimension}")
             made.append(weakref.ref(model.text_encoder))
-            yield model
+            yield [model]
             del model
 
     def count(_: Any) -> None:
@@ -487,9 +487,186 @@ def test_the_rows_of_a_finished_task_are_given_back(tiny: Any, tmp_path: Path) -
 
     task = find(write_task(tmp_path))
 
-    run([tiny], [task], tmp_path / "out", lambda _: None)
+    run([[tiny]], [task], tmp_path / "out", lambda _: None)
 
     assert not task.data_loaded
+
+
+# -------------------------------------------------------------------------------- several dimensions of one model
+
+
+def members(spec: str, dimensions: Sequence[int], cache: Path | None) -> list[Any]:
+    from stella_mteb.encoder import family
+    from stella_mteb.models import resolve
+
+    return family(resolve(spec), dimensions, device="cpu", cache=cache)
+
+
+def run_all(families: Any, tasks: Sequence[Any], output: Path, **kwargs: Any) -> list[Any]:
+    from stella_mteb.run import run
+
+    return run(families, tasks, output, kwargs.pop("on_outcome", lambda _: None), **kwargs)
+
+
+def test_every_dimension_scores_as_it_does_alone_and_every_text_is_encoded_once(
+    stella_folder: Path, tmp_path: Path
+) -> None:
+    rows = write_some_summaries(tmp_path / "own.jsonl")
+    tasks = [f"VideoSummarySTS={tmp_path}/own.jsonl", f"VideoSummaryRetrieval={tmp_path}/own.jsonl"]
+    together = members(str(stella_folder), [256, 1024, 8192], tmp_path / "cache")
+
+    outcomes = run_all([together], [find(name) for name in tasks], tmp_path / "out")
+    alone = [
+        outcome
+        for dimension in (256, 1024, 8192)
+        for outcome in run_all(
+            [members(f"{stella_folder}@{dimension}", [], tmp_path / f"cache{dimension}")],
+            [find(name) for name in tasks],
+            tmp_path / f"out{dimension}",
+        )
+    ]
+
+    def scores(of: list[Any]) -> dict[tuple[str, str], float]:
+        return {(outcome.model, outcome.task): outcome.score for outcome in of}
+
+    assert len(scores(outcomes)) == 6
+    assert scores(outcomes) == scores(alone)
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    texts = {row["reference"] for row in rows} | {row["candidate"] for row in rows}
+    queries = {row["candidate"] for row in rows if row["score"] >= 2}
+    engines = {id(member.text_encoder) for member in together}
+    assert len(engines) == 1
+    assert together[0].text_encoder.stats.encoded == len(texts) + len(queries) + len({row["reference"] for row in rows})
+    paths = result_files(tmp_path / "out")
+    assert sorted(path.parent for path in paths) == sorted(2 * list({path.parent for path in paths}))
+    assert len({path.parent for path in paths}) == 3
+
+
+@pytest.mark.parametrize("family", [True, False], ids=["dimensions", "models"])
+def test_a_task_that_draws_at_random_draws_the_same_for_every_model(
+    stella_folder: Path, tmp_path: Path, family: bool
+) -> None:
+    """MTEB's task carries its generator from one evaluation to the next; scores would depend on what ran before."""
+    from datasets import Dataset, DatasetDict
+    from mteb.mocks.mock_tasks import LegacyMockClusteringFastTask
+
+    class Sampled(LegacyMockClusteringFastTask):  # type: ignore[misc]
+        max_document_to_embed = max_documents_per_cluster = 12
+
+        def load_data(self, num_proc: int | None = None, **_: Any) -> None:
+            texts = [f"number {n} of {n % 5} boats" for n in range(60)]
+            columns = {"sentences": texts, "labels": [n % 3 for n in range(60)]}
+            self.dataset = DatasetDict(test=Dataset.from_dict(columns))
+            self.data_loaded = True
+
+    if family:
+        families = [members(str(stella_folder), [256, 1024], tmp_path / "cache")]
+    else:
+        families = [members(f"{stella_folder}@{dimension}", [], tmp_path / "cache") for dimension in (256, 1024)]
+    first, second = run_all(families, [Sampled()], tmp_path / "out")
+    (alone,) = run_all(
+        [members(f"{stella_folder}@1024", [], tmp_path / "cache-alone")], [Sampled()], tmp_path / "out-alone"
+    )
+
+    assert (first.status, second.status) == ("done", "done")
+    assert len(families[-1][-1].text_encoder.store) == 12
+    assert second.score == alone.score
+
+
+def test_after_an_interruption_between_two_dimensions_the_first_is_kept(stella_folder: Path, tmp_path: Path) -> None:
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    path = write_task(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(
+            [members(str(stella_folder), [256, 1024], tmp_path / "cache")],
+            [find(path)],
+            tmp_path / "out",
+            on_outcome=interrupt,
+        )
+    resumed = members(str(stella_folder), [256, 1024], tmp_path / "cache")
+    first, second = run_all([resumed], [find(path)], tmp_path / "out")
+
+    assert (first.status, second.status) == ("kept", "done")
+    assert resumed[0].text_encoder.stats.encoded == 0
+    assert second.score == pytest.approx(spearman_of(encoder(f"{stella_folder}@1024"), RATED_PAIRS), abs=1e-9)
+    assert first.score == pytest.approx(spearman_of(encoder(f"{stella_folder}@256"), RATED_PAIRS), abs=1e-6)
+
+
+def test_a_finished_run_of_all_dimensions_loads_no_model(
+    stella_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    path = write_task(tmp_path)
+    run_all([members(str(stella_folder), [256, 1024], tmp_path / "cache")], [find(path)], tmp_path / "out")
+    request.getfixturevalue("no_forward")
+    missing: list[Any] = []
+    later = members(str(stella_folder), [256, 1024], tmp_path / "cache")
+
+    outcomes = run_all(
+        [later], [find(path)], tmp_path / "out", before=lambda model, tasks: missing.append((model, list(tasks)))
+    )
+
+    assert [outcome.status for outcome in outcomes] == ["kept", "kept"]
+    assert not any(member.loaded for member in later)
+    assert missing == [(later[0], [])]
+
+
+def test_a_task_that_only_one_dimension_lacks_is_missing(stella_folder: Path, tmp_path: Path) -> None:
+    path = write_task(tmp_path)
+    run_all([members(f"{stella_folder}@1024", [], tmp_path / "cache")], [find(path)], tmp_path / "out")
+    missing: list[str] = []
+
+    run_all(
+        [members(str(stella_folder), [256, 1024], tmp_path / "cache")],
+        [find(path)],
+        tmp_path / "out",
+        before=lambda _, tasks: missing.extend(task.metadata.name for task in tasks),
+    )
+
+    assert missing == ["OwnSTS"]
+
+
+def test_vectors_of_one_prompt_never_serve_another(stella_folder: Path, tmp_path: Path) -> None:
+    path, found = write_task(tmp_path, more="instruction: Compare the two.\n"), {}
+    for profile in ("card", "leaderboard", "builtin"):
+        for cache in ("shared", profile):
+            (member,) = members(f"{stella_folder}@256[{profile}]", [], tmp_path / cache)
+            (outcome,) = run_all([[member]], [find(path)], tmp_path / f"out-{cache}-{profile}")
+            found[cache, profile] = outcome.score, member.prompt_notes("OwnSTS")["both"]["text"]
+
+    prompts = {prompt for _, prompt in found.values()}
+    assert len(prompts) > 1
+    for profile in ("card", "leaderboard", "builtin"):
+        assert found["shared", profile] == found[profile, profile]
+
+
+def test_the_time_of_encoding_is_part_of_the_time_of_the_task(stella_folder: Path, tmp_path: Path) -> None:
+    path = write_task(tmp_path)
+    pair = members(str(stella_folder), [256, 1024], tmp_path / "cache")
+
+    first, second = run_all([pair], [find(path)], tmp_path / "out")
+    kept, _ = run_all([pair], [find(path)], tmp_path / "out")
+
+    assert 0 < pair[0].text_encoder.stats.seconds <= first.encoding <= first.seconds
+    assert 0 < second.encoding <= second.seconds
+    assert kept.encoding == 0
+
+
+def test_texts_that_are_cut_are_counted_once_and_not_again_for_the_next_dimension(
+    stella_folder: Path, tmp_path: Path
+) -> None:
+    path = write_task(tmp_path)
+    pair = members(f"{stella_folder}[max_length=32]", [256, 1024], tmp_path / "cache")
+
+    first, second = run_all([pair], [find(path)], tmp_path / "out")
+
+    engine = encoder(f"{stella_folder}@256").text_encoder
+    texts = {text for left, right, _ in RATED_PAIRS for text in (left, right)}
+    lengths = [len(ids) for ids in engine.tokenise([S2S + text for text in texts])]
+    full = sum(length >= 32 for length in lengths)
+    assert 0 < full < len(texts)
+    assert (first.at_limit, second.at_limit) == (full, 0)
 
 
 # ------------------------------------------------------------------------------------------------ real weights

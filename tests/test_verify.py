@@ -133,7 +133,11 @@ def test_a_tokenizer_that_drops_the_closing_token_of_long_texts_is_caught(
     assert "expected 151643" in found[EOS_CHECK].detail
 
 
-def test_padding_that_is_attended_to_is_caught(stella_folder: Path, loaded: Callable[..., None]) -> None:
+def test_padding_that_is_attended_to_is_caught(
+    stella_folder: Path, loaded: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stella_mteb.engine.packing.supports", lambda *_: False)
+
     def unmask(encoder: Any) -> None:
         original = encoder.backbone.forward
         encoder.backbone.forward = lambda input_ids, attention_mask=None: original(input_ids=input_ids)
@@ -143,6 +147,29 @@ def test_padding_that_is_attended_to_is_caught(stella_folder: Path, loaded: Call
     found = checks(stella_folder)
 
     assert found[BATCHING].status == "fail"
+
+
+def test_a_neighbour_in_the_pack_that_is_attended_to_is_caught(
+    stella_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_text(packing: Any) -> Any:
+        tokens = int(packing.bounds[-1])
+        return iter([(slice(0, tokens), tokens)])
+
+    monkeypatch.setattr("stella_mteb.engine.packing.Packing.runs", one_text)
+
+    found = checks(stella_folder)
+
+    assert found[BATCHING].status == "fail"
+    assert found[EOS_CHECK].status == found[BOTH_WAYS].status == "pass"
+
+
+def test_a_model_that_pads_passes_the_same_checks(
+    stella_folder: Path, tiny_checks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stella_mteb.engine.packing.supports", lambda *_: False)
+
+    assert statuses(checks(stella_folder)) == statuses(tiny_checks)
 
 
 def test_a_head_that_gives_nan_is_a_failed_check_among_the_others(stella_folder: Path, tmp_path: Path) -> None:

@@ -97,4 +97,4 @@ def main() -> None:
 
 
 # The commands register themselves with `app`; importing them is cheap.
-from stella_mteb.cli import demo, judge, models, run  # noqa: E402, F401
+from stella_mteb.cli import bench, cache, demo, judge, models, run  # noqa: E402, F401

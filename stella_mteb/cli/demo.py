@@ -26,7 +26,7 @@ def demo(
     from stella_mteb.cli.run import run  # noqa: PLC0415
 
     say(f"1. MTEB tasks on bundled data, with {MODEL}")
-    run(models=[MODEL], tasks=list(TASKS), output=output, device=device, offline=True)
+    run(models=[MODEL], tasks=list(TASKS), output=output, device=device, offline=True, cache=output / "vectors")
     references, predictions = write_judge_inputs(output / "judge-input")
     say("\n2. The judge: each kind of fault plays a candidate model that always makes that fault")
     say("   (most faults were written for half of the clips; the others are listed as missing)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +15,6 @@ from stella_mteb.tables import TableFormat, render
 if TYPE_CHECKING:
     from stella_mteb.judge.inputs import Candidate
     from stella_mteb.models import ResolvedModel
-
-
-def cache_folder() -> Path:
-    """Where pooled vectors are kept: $STELLA_MTEB_CACHE, else ~/.cache/stella-mteb."""
-    return Path(os.environ.get("STELLA_MTEB_CACHE") or "~/.cache/stella-mteb").expanduser()
 
 
 @app.command()
@@ -39,6 +33,7 @@ def judge(
     set_offline(offline)
     if prompt_type not in {"s2s", "s2p", "none"}:
         raise typer.BadParameter("must be s2s, s2p or none", param_hint="--prompt-type")
+    from stella_mteb.cache import default_folder  # noqa: PLC0415
     from stella_mteb.judge.inputs import read_candidates, read_references  # noqa: PLC0415
     from stella_mteb.models import resolve  # noqa: PLC0415
 
@@ -48,7 +43,7 @@ def judge(
         _say_gaps(candidate)
     resolved = [resolve(spec) for spec in models]
     for model in resolved:
-        judge_with(model, prompt_type, texts, candidates, output, device=device, cache=cache or cache_folder())
+        judge_with(model, prompt_type, texts, candidates, output, device=device, cache=cache or default_folder())
     _print_ranking(output, form)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,15 +31,26 @@ def run(
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results"),
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never ask the network.")] = False,
+    dims: Annotated[str | None, typer.Option(metavar="256,1024|all", help="Heads to score, from one pass.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Vectors of earlier runs [~/.cache/stella-mteb].")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep vectors.")] = False,
+    prefill: Annotated[bool, typer.Option("--prefill", help="Encode all tasks' texts before the first one.")] = False,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Rows of local data that may be left out.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
     form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
 ) -> None:
     """Run MTEB tasks with models. Finished tasks are kept: the same command again runs what is missing."""
     set_offline(offline)
+    if no_cache and (dims or prefill or cache):
+        option = "--dims" if dims else "--prefill" if prefill else "--cache"
+        raise typer.BadParameter(f"{option} needs the cache", param_hint="--no-cache")
+    from stella_mteb.cache import default_folder  # noqa: PLC0415 -- imports numpy
+
+    folder = None if no_cache else cache or default_folder()
     resolved = _resolve(models, prompts)
+    dimensions = [_dimensions(model, dims) for model in resolved]
     say("loading MTEB ...")
-    from stella_mteb.encoder import Encoder  # noqa: PLC0415
+    from stella_mteb.encoder import family  # noqa: PLC0415
     from stella_mteb.results import require_writable  # noqa: PLC0415
     from stella_mteb.run import find_tasks  # noqa: PLC0415
     from stella_mteb.run import run as run_all  # noqa: PLC0415
@@ -47,22 +58,27 @@ def run(
     found = find_tasks(tasks, benchmarks, max_bad_rows)
     if not dry_run:
         require_writable(output)
+    families = (
+        family(model, wanted, device=device, cache=folder) for model, wanted in zip(resolved, dimensions, strict=True)
+    )
     if dry_run:
-        _print_plan([Encoder(model, device) for model in resolved], found, output, form)
+        _print_plan([encoder for members in families for encoder in members], found, output, form)
         return
     with token_progress("encoding") as progress:
 
-        def encoders() -> Iterator[Encoder]:
-            for model in resolved:
-                encoder = Encoder(model, device)
-                encoder.on_progress = progress
-                yield encoder
+        def watched() -> Iterator[list[Encoder]]:
+            for members in families:
+                for encoder in members:
+                    encoder.on_progress = progress
+                yield members
 
-        outcomes = run_all(encoders(), found, output, _report)
+        outcomes = run_all(watched(), found, output, _report, _prefill if prefill else None)
     typer.echo(render([_row(outcome, form) for outcome in outcomes], form))
     if form == "table":
-        for outcome in outcomes:
+        for outcome in outcomes if not dims else ():
             print_per_label(outcome)
+        if dims:
+            _print_dimensions(outcomes)
     say(f"results: {output / 'results'}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
@@ -74,6 +90,52 @@ def _resolve(specs: list[str], prompts: str | None) -> list[ResolvedModel]:
 
     parsed = [Spec.parse(spec) for spec in specs]
     return [resolve(replace(spec, prompts=prompts) if prompts else spec) for spec in parsed]
+
+
+def _dimensions(model: ResolvedModel, dims: str | None) -> list[int]:
+    if dims is None:
+        return []
+    known = model.layout.dimensions
+    if model.spec.dimension is not None:
+        raise typer.BadParameter(f"{model.spec} names a dimension already", param_hint="--dims")
+    if dims == "all":
+        return known
+    parts = [part.strip() for part in dims.split(",")]
+    wrong = [part for part in parts if part not in map(str, known)]
+    have = ", ".join(map(str, known))
+    if wrong == [""]:
+        raise typer.BadParameter(f"give all, or some of {have}", param_hint="--dims")
+    if wrong:
+        raise typer.BadParameter(f"{model.spec} has no head of {', '.join(wrong)}; it has {have}", param_hint="--dims")
+    return sorted({int(part) for part in parts})
+
+
+def _prefill(encoder: Encoder, tasks: Sequence[object]) -> None:
+    from stella_mteb.prefill import prefill  # noqa: PLC0415
+
+    if not tasks:
+        return
+    stats = replace(encoder.text_encoder.stats)
+    texts = prefill(encoder, tasks, encoder.on_progress)
+    now = encoder.text_encoder.stats
+    say(
+        f"prefill: {encoder.resolved.spec}: {texts.seen} texts of {len(tasks)} tasks, "
+        f"{now.encoded - stats.encoded} of them encoded ({now.tokens - stats.tokens} tokens, "
+        f"{now.seconds - stats.seconds:.1f} s{_cut(now.at_limit - stats.at_limit)})"
+    )
+
+
+def _print_dimensions(outcomes: Sequence[Outcome]) -> None:
+    from stella_mteb.spec import Spec  # noqa: PLC0415
+
+    rows: dict[tuple[str, str], dict[str, object]] = {}
+    for outcome in outcomes:
+        spec = Spec.parse(outcome.model)
+        name = str(replace(spec, dimension=None))
+        row = rows.setdefault((name, outcome.task), {"model": name, "task": outcome.task})
+        row[str(spec.dimension)] = outcome.score
+    typer.echo("\nMain score by dimension")
+    typer.echo(render(list(rows.values()), "table"))
 
 
 def _print_plan(encoders: list[Encoder], tasks: list[object], output: Path, form: TableFormat) -> None:
@@ -98,10 +160,17 @@ def _print_plan(encoders: list[Encoder], tasks: list[object], output: Path, form
 def _report(outcome: Outcome) -> None:
     score = "" if outcome.score is None else f" {outcome.score:.4f}"
     left_out = f", {outcome.bad_rows} bad rows left out" if outcome.bad_rows else ""
-    left_out += f", {outcome.at_limit} texts at max_length" if outcome.at_limit else ""
-    say(f"{outcome.status}: {outcome.model} on {outcome.task}{score} ({outcome.seconds:.1f} s{left_out})")
+    left_out += _cut(outcome.at_limit)
+    seconds = f"{outcome.seconds:.1f} s"
+    if outcome.status == "done":
+        seconds += f", {outcome.encoding:.1f} s of it encoding"
+    say(f"{outcome.status}: {outcome.model} on {outcome.task}{score} ({seconds}{left_out})")
     if outcome.error:
         say(f"  {outcome.error}")
+
+
+def _cut(texts: int) -> str:
+    return f", {texts} texts at max_length" if texts else ""
 
 
 def _row(outcome: Outcome, form: TableFormat) -> dict[str, object]:
@@ -111,7 +180,8 @@ def _row(outcome: Outcome, form: TableFormat) -> dict[str, object]:
         "main score": outcome.score,
         "status": outcome.status,
         "seconds": round(outcome.seconds, 1),
-        **({"error": outcome.error} if form != "table" else {}),
+        # 80 columns; the line of each task has the rest.
+        **({"encoding": round(outcome.encoding, 1), "error": outcome.error} if form != "table" else {}),
     }
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 
-# Padded tokens in one forward pass. A GPU needs some 8 thousand to be busy with arithmetic rather than with
+# Tokens in one forward pass, padding included. A GPU needs some 8 thousand to be busy with arithmetic rather than with
 # launching kernels; on a CPU more than a thousand falls out of the caches and is slower.
 TOKEN_BUDGET = {"cuda": 16_384, "mps": 4_096, "cpu": 1_024}
 
@@ -71,3 +72,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     # The CPU and MPS allocators and cuBLAS raise plain RuntimeErrors; nothing but the text tells them from a bug.
     known = ("DefaultCPUAllocator", "MPS backend out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in known)
+
+
+def to_device(values: NDArray[Any] | list[int], device: torch.device) -> torch.Tensor:
+    """Copy to the device; to a GPU from pinned memory, so that neither side waits for the other."""
+    tensor = torch.as_tensor(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

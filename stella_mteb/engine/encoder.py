@@ -8,35 +8,54 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stella_mteb import PIPELINE
+from stella_mteb.engine import packing
 from stella_mteb.engine.batching import plan_batches
-from stella_mteb.engine.devices import TOKEN_BUDGET, is_out_of_memory
+from stella_mteb.engine.devices import TOKEN_BUDGET, is_out_of_memory, to_device
 from stella_mteb.engine.heads import Head
 from stella_mteb.engine.pooling import Pooling
+from stella_mteb.engine.tokenising import Tokeniser
 from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError
 
 FloatMatrix = NDArray[np.float32]
 Progress = Callable[[int, int], None]
-"""Called after every batch with the tokens done and the tokens to do."""
-
-PIPELINE = "1"
-"""Raised by whoever changes what this file, pooling or loading make of the same files: stored vectors are then void."""
+"""Called after every batch with the tokens done and the tokens to do (an estimate until all are tokenised)."""
 
 _CHUNK = 4_096
+# Texts tokenised and sorted at a time: bounds memory, and one window is tokenised while the one before is computed.
+_WINDOW = 16_384
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Ids = NDArray[np.int32]
+Fetch = Callable[[], FloatMatrix]
+"""Waits for the device and gives the pooled vectors of a batch."""
 
 
 class PooledStore(Protocol):
-    """Keeps pooled vectors between calls and runs; `stella_mteb.cache` has the one on disk."""
+    """Keeps pooled vectors between calls and runs; `stella_mteb.cache` has the one on disk.
+
+    Attributes:
+        keeps: Whether `add` has any effect.
+    """
+
+    keeps: bool
 
     def read(self, keys: Sequence[bytes], into: FloatMatrix) -> NDArray[np.bool_]:
         """Fill the rows of `into` that are known; return which are."""
+
+    def contains(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Which are known, without reading their vectors."""
 
     def add(self, keys: Sequence[bytes], vectors: FloatMatrix) -> None:
         """Keep these rows."""
@@ -76,7 +95,9 @@ class TextEncoder:
         max_length: Longest input in tokens, prompt and special tokens included; longer texts are cut.
         normalize: Whether vectors get unit L2 length.
         batch_size: How many texts of `max_length` tokens a batch may be as large as. Short texts fill the
-            same room in greater number. None: as large as is fast on the device (`devices.TOKEN_BUDGET`).
+            same room in greater number. None: no bound but the token budget.
+        token_budget: Tokens of one forward pass; `stella-mteb bench` measures what is fastest. None: what is fast
+            on most devices of the kind (`devices.TOKEN_BUDGET`).
         fingerprint: Names whatever else changes a pooled vector: weights, revision, architecture.
     """
 
@@ -91,16 +112,19 @@ class TextEncoder:
         max_length: int,
         normalize: bool = True,
         batch_size: int | None = None,
+        token_budget: int | None = None,
         fingerprint: str = "",
     ) -> None:
         parameter = next(backbone.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.tokenizer, self.pooling = tokenizer, pooling
+        self.tokenise = Tokeniser(tokenizer, max_length)
         self.backbone = backbone.eval()
+        self.packed, self._causal = packing.is_packed(backbone), packing.is_causal(backbone.config)
         self.heads = {head.dimension: head for head in heads}
         self.dimension = self._known(dimension)
         self.max_length, self.normalize = max_length, normalize
-        self.token_budget = TOKEN_BUDGET.get(self.device.type, TOKEN_BUDGET["cpu"])
+        self.token_budget = token_budget or TOKEN_BUDGET.get(self.device.type, TOKEN_BUDGET["cpu"])
         self.batch_size = batch_size
         self.fingerprint = {
             "pipeline": PIPELINE,
@@ -169,17 +193,25 @@ class TextEncoder:
         keys = [text_key(prompt, text) for text in unique]
         known = self.store.read(keys, pooled) if self.store is not None else np.zeros(len(unique), dtype=bool)
         missing = np.flatnonzero(~known)
-        try:
-            for at, vectors in self._forward_all([unique[i] for i in missing], prompt, batch_size, progress):
-                where = missing[at]
-                self._require_finite(vectors, where, inverse)
-                pooled[where] = vectors
-                if self.store is not None:
-                    self.store.add([keys[i] for i in where], vectors)
-        finally:
-            if self.store is not None:
-                self.store.flush()
+        for at, vectors in self._encode_new([unique[i] for i in missing], prompt, texts, batch_size, progress):
+            pooled[missing[at]] = vectors
         return pooled[inverse]
+
+    def fill(self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None) -> None:
+        """Encode into the store what it does not hold, and nothing into memory; for corpora.
+
+        Args:
+            texts: As for `encode`.
+            prompt: As for `encode`.
+            progress: Called after every batch.
+        """
+        assert self.store is not None, "fill() without a store would throw its work away"  # noqa: S101
+        _refuse_non_strings(texts)
+        self.stats.texts += len(texts)
+        unique = list(dict.fromkeys(texts))
+        known = self.store.contains([text_key(prompt, text) for text in unique])
+        for _ in self._encode_new([unique[i] for i in np.flatnonzero(~known)], prompt, texts, None, progress):
+            pass
 
     def project(self, pooled: FloatMatrix, dimension: int | None = None) -> FloatMatrix:
         """Apply a head to pooled vectors, then L2 where the encoder normalises; both in float32.
@@ -201,47 +233,76 @@ class TextEncoder:
                 if self.normalize:
                     out = torch.nn.functional.normalize(out, dim=-1)
                 vectors[start : start + len(part)] = out.cpu().numpy()
-        self._require_finite(vectors, np.arange(len(vectors)), range(len(vectors)))
+        _require_finite(vectors, self, lambda row: row)
         return vectors
 
-    def tokenise(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Token ids of each text as the backbone sees them: cut at `max_length`, special tokens kept."""
-        ids: list[NDArray[np.int32]] = []
-        for start in range(0, len(texts), _CHUNK):
-            chunk = [_well_formed(text) for text in texts[start : start + _CHUNK]]
-            encoded = self.tokenizer(
-                chunk, truncation=True, max_length=self.max_length, padding=False, return_attention_mask=False
-            )
-            # Arrays at once: as lists of Python integers, a corpus of long texts would not fit in memory.
-            ids += [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]
-        return ids
+    @torch.inference_mode()
+    def hidden(self, ids: list[Ids]) -> torch.Tensor:
+        """Last hidden states of one batch, in the dtype of the backbone, [tokens of all texts, width].
+
+        Args:
+            ids: From `tokenise`; at least one text has a token.
+        """
+        return self._hidden_packed(ids) if self.packed else self._hidden_padded(ids)
 
     # ------------------------------------------------------------------------------------------------ forward
 
-    def _forward_all(
-        self, texts: list[str], prompt: str, batch_size: int | None, progress: Progress | None
-    ) -> Iterable[tuple[NDArray[np.intp], FloatMatrix]]:
+    def _encode_new(
+        self, new: list[str], prompt: str, texts: Sequence[str], batch_size: int | None, progress: Progress | None
+    ) -> Iterator[tuple[NDArray[np.intp], FloatMatrix]]:
+        """Encode texts that are distinct and not in the store, store them, and yield their positions and vectors."""
         started = time.perf_counter()
-        ids = self.tokenise([prompt + text for text in texts])
-        lengths = [len(row) for row in ids]
-        prompt_tokens = self._prompt_tokens(prompt)
-        total, done = sum(lengths), 0
-        self.stats.at_limit += sum(length >= self.max_length for length in lengths)
-        for batch in plan_batches(lengths, lambda: self._budget(batch_size)):
-            yield batch, self._forward_or_halve([ids[i] for i in batch], prompt_tokens)
-            tokens = sum(lengths[i] for i in batch)
-            done += tokens
-            self.stats.encoded += len(batch)
-            self.stats.tokens += tokens
-            if progress:
-                progress(done, total)
-        self.stats.seconds += time.perf_counter() - started
+        total, done, tokens = sum(map(len, new)), 0, 0
+        try:
+            for at, ids, vectors in self._forward_all(new, prompt, batch_size):
+                _require_finite(vectors, self, lambda row, at=at: list(texts).index(new[at[row]]))  # type: ignore[misc]
+                if self.store is not None:
+                    self.store.add([text_key(prompt, new[i]) for i in at], vectors)
+                yield at, vectors
+                lengths = [len(row) for row in ids]
+                self.stats.encoded += len(ids)
+                self.stats.tokens += sum(lengths)
+                self.stats.at_limit += sum(length >= self.max_length for length in lengths)
+                done, tokens = done + sum(len(new[i]) for i in at), tokens + sum(lengths)
+                if progress:
+                    progress(tokens, round(tokens * total / done) if done else tokens)
+        finally:
+            self.stats.seconds += time.perf_counter() - started
+            if self.store is not None:
+                self.store.flush()
+
+    def _forward_all(
+        self, texts: list[str], prompt: str, batch_size: int | None
+    ) -> Iterator[tuple[NDArray[np.intp], list[Ids], FloatMatrix]]:
+        prompt_tokens = 0 if self.pooling.include_prompt else self.tokenise.prompt_tokens(prompt)
+        # On CUDA the next batch is launched before the last one is fetched, so that the GPU never waits for Python.
+        depth = 1 if self.device.type == "cuda" else 0
+        launched: deque[tuple[NDArray[np.intp], list[Ids], Fetch]] = deque()
+        for batch, tokens in self._batches(texts, prompt, batch_size):
+            launched.append((batch, tokens, self._forward_or_halve(tokens, prompt_tokens)))
+            if len(launched) > depth:
+                at, ids, fetch = launched.popleft()
+                yield at, ids, fetch()
+        for at, ids, fetch in launched:
+            yield at, ids, fetch()
+
+    def _batches(
+        self, texts: list[str], prompt: str, batch_size: int | None
+    ) -> Iterator[tuple[NDArray[np.intp], list[Ids]]]:
+        # Longest first, by characters over all texts and by tokens within a window.
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        windows = [order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW)]
+        tokenised = _ahead(lambda window: self.tokenise([prompt + texts[i] for i in window]), windows)
+        for window, ids in zip(windows, tokenised, strict=True):
+            lengths = [len(row) for row in ids]
+            for batch in plan_batches(lengths, lambda: self._budget(batch_size), padded=not self.packed):
+                yield window[batch], [ids[i] for i in batch]
 
     def _budget(self, batch_size: int | None) -> int:
         limits = [rows * self.max_length for rows in (batch_size, self.batch_size) if rows is not None]
         return min([self.token_budget, *limits])
 
-    def _forward_or_halve(self, ids: list[NDArray[np.int32]], prompt_tokens: int) -> FloatMatrix:
+    def _forward_or_halve(self, ids: list[Ids], prompt_tokens: int) -> Fetch:
         try:
             return self._forward(ids, prompt_tokens)
         except (RuntimeError, MemoryError) as error:
@@ -258,37 +319,46 @@ class TextEncoder:
         elif self.device.type == "mps":
             torch.mps.empty_cache()
         half = len(ids) // 2
-        self.token_budget = max(self.max_length, min(self.token_budget, half * max(map(len, ids))))
-        parts = [self._forward_or_halve(part, prompt_tokens) for part in (ids[:half], ids[half:])]
-        return np.concatenate(parts)
+        halves = (ids[:half], ids[half:])
+        room = sum(map(len, halves[0])) if self.packed else half * max(map(len, ids))
+        self.token_budget = max(self.max_length, min(self.token_budget, room))
+        parts = [self._forward_or_halve(part, prompt_tokens) for part in halves]
+        return lambda: np.concatenate([fetch() for fetch in parts])
 
     @torch.inference_mode()
-    def _forward(self, ids: list[NDArray[np.int32]], prompt_tokens: int) -> FloatMatrix:
-        longest = max(1, *map(len, ids))
+    def _forward(self, ids: list[Ids], prompt_tokens: int) -> Fetch:
+        lengths = [len(row) for row in ids]
+        if not any(lengths):
+            return lambda: np.zeros((len(ids), self._width), dtype=np.float32)
+        return _fetch_later(self.pooling(self.hidden(ids), to_device(lengths, self.device), prompt_tokens))
+
+    def _hidden_packed(self, ids: list[Ids]) -> torch.Tensor:
+        # A text without a token takes no room in the row.
+        present = [row for row in ids if len(row)]
+        pack = packing.Packing([len(row) for row in present], causal=self._causal, device=self.device)
+        row = [np.concatenate(present), np.concatenate([np.arange(len(row)) for row in present])]
+        input_ids, position_ids = to_device(np.stack(row).astype(np.int64), self.device)
+        output = self.backbone(input_ids=input_ids[None], position_ids=position_ids[None], packing=pack)
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def _hidden_padded(self, ids: list[Ids]) -> torch.Tensor:
+        longest = max(map(len, ids))
         input_ids = np.full((len(ids), longest), self.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros((len(ids), longest), dtype=np.int64)
         for row, tokens in enumerate(ids):
             input_ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
-        on_device = torch.from_numpy(mask).to(self.device)
-        hidden = self.backbone(
-            input_ids=torch.from_numpy(input_ids).to(self.device), attention_mask=on_device
-        ).last_hidden_state
-        pooled: FloatMatrix = self.pooling(hidden, on_device, prompt_tokens).cpu().numpy()
-        return pooled
+        on_device = to_device(mask, self.device)
+        output = self.backbone(input_ids=to_device(input_ids, self.device), attention_mask=on_device)
+        hidden: torch.Tensor = output.last_hidden_state[on_device.bool()]
+        return hidden
 
     # ------------------------------------------------------------------------------------------------ details
 
     @property
     def _width(self) -> int:
         return int(self.backbone.config.hidden_size) * len(self.pooling.modes)  # type: ignore[union-attr,arg-type]
-
-    def _prompt_tokens(self, prompt: str) -> int:
-        if not prompt or self.pooling.include_prompt:
-            return 0
-        ids = self.tokenizer(prompt)["input_ids"]
-        # A closing special token (EOS, [SEP]) stands after the text, not after the prompt.
-        return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
 
     def _known(self, dimension: int) -> int:
         if dimension not in self.heads:
@@ -303,16 +373,6 @@ class TextEncoder:
         if dimension not in self._loaded_heads:
             self._loaded_heads[dimension] = self.heads[dimension].load().float().to(self.device).eval()
         return self._loaded_heads[dimension]
-
-    def _require_finite(self, vectors: FloatMatrix, where: NDArray[np.intp], inverse: Sequence[int]) -> None:
-        bad = ~np.isfinite(vectors).all(axis=1)
-        if bad.any():
-            position = list(inverse).index(int(where[int(bad.argmax())]))
-            raise NonFiniteVectorError(
-                f"the vector of text {position} (counted from 0) holds NaN or infinity "
-                f"(backbone in {self.dtype} on {self.device}); it is neither returned nor stored. "
-                "Use fp32 or bf16; if it stays, the weights are damaged"
-            )
 
 
 def text_key(prompt: str, text: str) -> bytes:
@@ -332,10 +392,39 @@ def _refuse_non_strings(texts: Sequence[str]) -> None:
             )
 
 
-def _well_formed(text: str) -> str:
-    # A lone surrogate has no UTF-8 form and makes the tokenizer fail; U+FFFD is what a decoder would give.
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+def _require_finite(vectors: FloatMatrix, encoder: TextEncoder, position: Callable[[int], int]) -> None:
+    bad = ~np.isfinite(vectors).all(axis=1)
+    if bad.any():
+        raise NonFiniteVectorError(
+            f"the vector of text {position(int(bad.argmax()))} (counted from 0) holds NaN or infinity "
+            f"(backbone in {encoder.dtype} on {encoder.device}); it is neither returned nor stored. "
+            "Use fp32 or bf16; if it stays, the weights are damaged"
+        )
+
+
+def _fetch_later(pooled: torch.Tensor) -> Fetch:
+    if pooled.device.type != "cuda":
+        array: FloatMatrix = pooled.cpu().numpy()
+        return lambda: array
+    on_host = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
+    on_host.copy_(pooled, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def fetch() -> FloatMatrix:
+        copied.synchronize()
+        return on_host.numpy()
+
+    return fetch
+
+
+def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The results in order, each computed in a thread while the caller uses the one before."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming: deque[Future[Result]] = deque()
+        for item in items:
+            coming.append(thread.submit(function, item))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()

@@ -20,35 +20,48 @@ class Pooling:
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
 
-    def __call__(self, hidden: torch.Tensor, mask: torch.Tensor, prompt_tokens: int = 0) -> torch.Tensor:
-        """Pool one right-padded batch.
+    def __call__(self, hidden: torch.Tensor, lengths: torch.Tensor, prompt_tokens: int = 0) -> torch.Tensor:
+        """Pool texts that stand end to end.
 
         Args:
-            hidden: Last hidden states, any float dtype, [texts, tokens, width].
-            mask: 1 for a token and 0 for padding, [texts, tokens].
-            prompt_tokens: Leading tokens that belong to the prompt.
+            hidden: Last hidden states, any float dtype, [tokens, width].
+            lengths: Tokens of each text, int64 [texts]; their sum is `tokens`.
+            prompt_tokens: Leading tokens of each text that belong to the prompt.
 
         Returns:
-            float32 [texts, width * number of modes].
+            float32 [texts, width * number of modes]; zeros for a text without tokens.
         """
-        positions = torch.arange(mask.shape[1], device=mask.device)
+        states = hidden.float()
+        starts = lengths.cumsum(0) - lengths
+        positions = torch.arange(len(states), device=states.device)
+        positions = positions - torch.repeat_interleave(starts, lengths, output_size=len(states))
         if prompt_tokens and not self.include_prompt:
-            mask = mask * (positions >= prompt_tokens)
-        states, weights = hidden.float(), mask.float().unsqueeze(-1)
-        return torch.cat([_pool(mode, states, weights, positions) for mode in self.modes], dim=-1)
+            kept = positions >= prompt_tokens
+            states, positions = states[kept], positions[kept]
+            lengths = (lengths - prompt_tokens).clamp(min=0)
+        if not len(states):
+            return states.new_zeros(len(lengths), states.shape[1] * len(self.modes))
+        pooled = [_pool(mode, states, lengths, positions) for mode in self.modes]
+        return torch.where(lengths.unsqueeze(1) > 0, torch.cat(pooled, dim=-1), 0.0)
 
 
-def _pool(mode: str, states: torch.Tensor, weights: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    # `weights` is the mask as float32, [texts, tokens, 1]; a text without tokens gives zeros, not NaN.
+def _pool(mode: str, states: torch.Tensor, lengths: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    # What stands here for a text without tokens is thrown away by the caller.
+    ends = lengths.cumsum(0)
     if mode == "cls":
-        first = weights.squeeze(-1).argmax(dim=1)
-        return states[torch.arange(len(states), device=states.device), first]
+        return states[(ends - lengths).clamp(max=len(states) - 1)]
     if mode == "lasttoken":
-        last = (weights.squeeze(-1) * (positions + 1)).argmax(dim=1)
-        return states[torch.arange(len(states), device=states.device), last]
+        return states[(ends - 1).clamp(min=0)]
     if mode == "max":
-        return states.masked_fill(weights == 0, float("-inf")).amax(dim=1)
+        return _segments(states, lengths, "max")
     if mode == "weightedmean":
-        weights = weights * (positions + 1).unsqueeze(-1)
-    total, count = (states * weights).sum(dim=1), weights.sum(dim=1).clamp(min=1e-9)
-    return total / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)
+        weights = (positions + 1).float().unsqueeze(1)
+        return _segments(states * weights, lengths, "sum") / _segments(weights, lengths, "sum")
+    count = lengths.float().unsqueeze(1)
+    return _segments(states, lengths, "sum") / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)
+
+
+def _segments(states: torch.Tensor, lengths: torch.Tensor, reduce: str) -> torch.Tensor:
+    # Not index_add: on CUDA it adds in the order in which threads come, another one at every run. `unsafe` leaves
+    # out a check of the lengths that would make the GPU wait for the CPU.
+    return torch.segment_reduce(states, reduce, lengths=lengths, axis=0, unsafe=True)

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from stella_mteb.engine import Head, Pooling, TextEncoder
+from stella_mteb.engine import Head, Pooling, TextEncoder, packing
 from stella_mteb.engine.devices import is_out_of_memory, resolve_device
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import read_json
@@ -51,6 +51,7 @@ def load_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
         max_length=_checked_length(model),
         normalize=layout.normalize if config.normalize is None else config.normalize,
         batch_size=config.batch_size,
+        token_budget=config.token_budget,
         # The version stands for what transformers does with the same files: a fix there changes vectors.
         fingerprint=f"{config.full_name}@{model.revision}, {config.loading or 'as is'}, transformers {version}",
     )
@@ -92,11 +93,13 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
         # of a padded batch stays causal.
         config.is_causal = False
     config.use_cache = False
+    packing.register()
     try:
         backbone, info = AutoModel.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
+            attn_implementation=packing.NAME if packing.supports(config, model.max_length) else None,
             use_safetensors=True,
             trust_remote_code=trusted,
             output_loading_info=True,

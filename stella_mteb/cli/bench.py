@@ -1,0 +1,148 @@
+"""`stella-mteb bench`: what this model costs on this machine, and the token budget that is fastest here."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stella_mteb.cli import app, set_offline
+from stella_mteb.cli.display import say
+from stella_mteb.tables import TableFormat, render
+
+if TYPE_CHECKING:
+    from stella_mteb.engine import TextEncoder
+    from stella_mteb.models import ResolvedModel
+
+_SECONDS = 3.0
+"""About how long one pass over the texts takes; there are some 20 in all."""
+_ROUNDS = 3
+_OURS = "stella-mteb"
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Option("--model", "-m", metavar="SPEC", help="A model.")],
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the network.")] = False,
+    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+) -> None:
+    """Measure speed here, beside sentence-transformers with the same weights, and recommend a token budget."""
+    set_offline(offline)
+    from stella_mteb.bench import recommend_budget  # noqa: PLC0415
+    from stella_mteb.models import resolve  # noqa: PLC0415
+
+    resolved = resolve(model)
+    say(f"loading {resolved.spec} ...")
+    encoder = resolved.load(device)
+    texts = _sample(encoder)
+    tokens = sum(map(len, encoder.tokenise(texts)))
+    say(
+        f"{len(texts)} of the bundled summaries and their sentences, {tokens} tokens, {encoder.dtype}, {encoder.device}"
+    )
+    rows = _side_by_side(resolved, encoder, texts, tokens)
+    say("token budgets ...")
+    found = recommend_budget(encoder, texts, repeats=_ROUNDS)
+    budgets: list[dict[str, object]] = [
+        {
+            "token budget": budget,
+            "tokens/s": round(speed),
+            "": "recommended" if budget == found.recommended else "",
+        }
+        for budget, speed in found.tokens_per_second.items()
+    ]
+    if form == "json":
+        typer.echo(json.dumps({"speed": rows, "budgets": budgets, "token_budget": found.recommended}, indent=2))
+        return
+    typer.echo(render(rows, form) + "\n\n" + render(budgets, form))
+    _say_recommendation(encoder, found.recommended, found.out_of_memory)
+
+
+def _say_recommendation(encoder: TextEncoder, recommended: int, too_large: int | None) -> None:
+    if too_large:
+        say(f"a budget of {too_large} tokens does not fit in memory")
+    if recommended != encoder.token_budget:
+        say(f"to use it: token_budget: {recommended} in the model's YAML (now {encoder.token_budget})")
+
+
+def _sample(encoder: TextEncoder) -> list[str]:
+    """Summaries and sentences in turn, as many as take some seconds here."""
+    from stella_mteb.judge.sentences import split_sentences  # noqa: PLC0415
+    from stella_mteb.task import bundled_tasks  # noqa: PLC0415
+
+    pairs = bundled_tasks()["VideoSummarySTS"].pairs
+    summaries = list(dict.fromkeys([*pairs.first, *pairs.second]))
+    sentences = list(dict.fromkeys(sentence for text in summaries for sentence in split_sentences(text)))
+    # Three sentences for each summary: most texts are short, most tokens are not, as in real work.
+    turns = zip(*[iter(sentences)] * 3, strict=False)
+    mixed = [text for summary, three in zip(summaries, turns, strict=False) for text in (summary, *three)]
+    encoder.encode(mixed[:4])  # the first pass also loads the head and warms up
+    started = time.perf_counter()
+    encoder.encode(mixed[:24])
+    per_text = (time.perf_counter() - started) / 24
+    wanted = min(max(60, round(_SECONDS / per_text)), 50 * len(mixed))
+    # A fast device needs more texts than there are: numbered, they are distinct.
+    copies = (f"{text} {copy}" if copy else text for copy in itertools.count() for text in mixed)
+    return list(itertools.islice(copies, wanted))
+
+
+def _side_by_side(model: ResolvedModel, encoder: TextEncoder, texts: list[str], tokens: int) -> list[dict[str, object]]:
+    from stella_mteb.bench import attended_length, flops_per_token, interleave, matmul_rate, ratio  # noqa: PLC0415
+
+    variants: dict[str, Any] = {_OURS: lambda: encoder.encode(texts)}
+    reference = _reference(model, encoder)
+    if reference is not None:
+
+        def peer(batch_size: int) -> Any:
+            return lambda: reference.encode(texts, batch_size=batch_size, show_progress_bar=False)
+
+        # Its default, and what is about its best on such a device.
+        sizes = (32, 8) if encoder.device.type == "cpu" else (32, 128)
+        variants |= {f"sentence-transformers, {size}": peer(size) for size in sizes}
+    say("side by side ...")
+    times = interleave(variants, _ROUNDS, device=encoder.device, warm_up=False)
+    lengths = [len(ids) for ids in encoder.tokenise(texts)]
+    flops = flops_per_token(encoder.backbone, attended_length(lengths))
+    peak = matmul_rate(encoder.device, encoder.dtype)
+    return [
+        {
+            "what": name,
+            "tokens/s": round(tokens / statistics.median(seconds)),
+            "texts/s": round(len(texts) / statistics.median(seconds), 1),
+            "of matmul": f"{tokens / statistics.median(seconds) * flops / peak:.0%}",
+            "times ours": round(ratio(times, name, _OURS).median, 2),
+        }
+        for name, seconds in times.items()
+    ]
+
+
+def _reference(model: ResolvedModel, encoder: TextEncoder) -> Any:
+    """sentence-transformers on the same folder, if it gives the same vectors; else no comparison."""
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+
+    from stella_mteb.bench import differences  # noqa: PLC0415
+    from stella_mteb.engine import packing  # noqa: PLC0415
+
+    try:
+        reference = SentenceTransformer(
+            str(model.folder), device=str(encoder.device), model_kwargs={"dtype": encoder.dtype}
+        )
+    except Exception as error:
+        say(f"sentence-transformers cannot load {model.folder}: {error}")
+        return None
+    reference[0].model.config.is_causal = packing.is_causal(encoder.backbone.config)
+    reference.max_seq_length, reference.prompts = encoder.max_length, {}
+    probe = ["A man opens a door.", "Rain falls on the empty street, and the train is late again."]
+    expected = reference.encode(probe, show_progress_bar=False)
+    dimension = expected.shape[1]
+    if (
+        dimension not in encoder.dimensions
+        or differences(encoder.encode(probe, dimension=dimension), expected).min_cosine < 0.99
+    ):
+        say("sentence-transformers gives other vectors from this folder (its head or its attention); not compared")
+        return None
+    return reference

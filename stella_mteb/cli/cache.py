@@ -1,0 +1,99 @@
+"""`stella-mteb cache ls | verify | prune`: the vectors that earlier runs left on disk."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stella_mteb.cli import app
+from stella_mteb.cli.display import say
+from stella_mteb.tables import TableFormat, render
+
+if TYPE_CHECKING:
+    from stella_mteb.cache import StoreInfo
+
+commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the vectors of earlier runs.")
+app.add_typer(commands, name="cache")
+
+_CACHE = typer.Option("--cache", help="The folder [~/.cache/stella-mteb].")
+_DAY = 86_400.0
+
+
+@commands.command("ls")
+def list_stores(
+    folder: Annotated[Path | None, _CACHE] = None,
+    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+) -> None:
+    """List what is stored: one store for each way of making vectors."""
+    from stella_mteb.cache import default_folder, stores  # noqa: PLC0415 -- imports numpy
+
+    found = stores(folder or default_folder())
+    if not found:
+        say(f"{folder or default_folder()}: no vectors are stored here")
+    typer.echo(render([_row(info) for info in found], form))
+
+
+def _row(info: StoreInfo) -> dict[str, object]:
+    return {
+        "store": info.folder.name[:8],
+        "model": _short(info.fingerprint.get("model", "(fingerprint.json is lost)")),
+        "dtype": info.fingerprint.get("dtype", ""),
+        "texts": info.texts,
+        "MB": round(info.bytes / 1e6, 1),
+        "last used": datetime.datetime.fromtimestamp(info.last_used).astimezone().date().isoformat(),
+        "state": _state(info),
+    }
+
+
+def _short(model: str) -> str:
+    # organisation/name@revision, how it was loaded
+    name, at, revision = model.partition(",")[0].rpartition("/")[2].partition("@")
+    return f"{name}{at}{revision.removeprefix('local-')[:8]}"
+
+
+def _state(info: StoreInfo) -> str:
+    if not info.readable:
+        return "of another version"
+    return f"{len(info.damaged)} damaged" if info.damaged else "good"
+
+
+@commands.command("verify")
+def verify_stores(folder: Annotated[Path | None, _CACHE] = None) -> None:
+    """Read every vector and compare it with its checksum; damaged files are set aside and encoded again when needed."""
+    from stella_mteb.cache import default_folder, stores, verify  # noqa: PLC0415
+
+    shards = texts = wrong = 0
+    for info in stores(folder or default_folder()):
+        texts += info.texts
+        for path, problem in verify(info):
+            shards += 1
+            if problem:
+                wrong += 1
+                typer.echo(f"{path}: {problem}")
+    typer.echo(f"{texts} vectors in {shards} files, {wrong} files damaged")
+    if wrong:
+        raise typer.Exit(1)
+
+
+@commands.command()
+def prune(
+    folder: Annotated[Path | None, _CACHE] = None,
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="Stores not used for so long.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and stop.")] = False,
+) -> None:
+    """Delete damaged files, what killed writers left, stores that this version cannot read, and those long unused."""
+    from stella_mteb.cache import default_folder, prunable, remove, stores  # noqa: PLC0415
+
+    age = None if older_than is None else older_than * _DAY
+    doomed = [path for info in stores(folder or default_folder()) for path in prunable(info, older_than=age)]
+    freed = sum(file.stat().st_size for path in doomed for file in ([path] if path.is_file() else path.iterdir()))
+    for path in doomed:
+        typer.echo(path)
+    if not dry_run:
+        remove(doomed)
+    typer.echo(f"{'would free' if dry_run else 'freed'} {freed / 1e6:.1f} MB")

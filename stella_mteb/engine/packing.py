@@ -1,0 +1,145 @@
+"""Texts end to end in one row, without padding; attention sees each text alone.
+
+The model code stays transformers' own: an attention function of this project is registered under a name, and a
+model that was loaded with that name calls it. transformers makes no mask for a name it does not know, so this
+function alone keeps texts apart: `tests/test_packing.py` proves that it does, for every architecture in `_TESTED`.
+Restarted position ids are not enough: with the masks of transformers 5.23 a bidirectional model then attends
+across texts, without a word.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from stella_mteb.engine.devices import to_device
+
+NAME = "stella_mteb_packed"
+
+# Architectures that read `position_ids` as they are and hand keyword arguments on to attention. Not every one does:
+# RoBERTa counts positions from 2, T5 and MPNet have relative ones that span the whole row.
+_TESTED = {"bert", "gte", "mistral", "qwen2"}
+
+
+class Packing:
+    """Where each text begins and ends in one packed row.
+
+    Args:
+        lengths: Tokens of each text, at least one; on a CPU neighbours of equal length are computed together.
+        causal: Whether a token sees only those before it.
+        device: Where the row is.
+
+    Attributes:
+        bounds: int32 [texts + 1], on the device: text i is `bounds[i]` up to `bounds[i + 1]`.
+        longest: Tokens of the longest text.
+    """
+
+    def __init__(self, lengths: Sequence[int], *, causal: bool, device: torch.device) -> None:
+        self.causal, self.longest = causal, max(lengths)
+        self.bounds = to_device(np.cumsum([0, *lengths], dtype=np.int32), device)
+        self._runs = [(length, len(list(run))) for length, run in itertools.groupby(lengths)]
+
+    def runs(self) -> Iterator[tuple[slice, int]]:
+        """Neighbours of equal length: where they are in the row, and how many tokens each has."""
+        start = 0
+        for length, texts in self._runs:
+            yield slice(start, start + length * texts), length
+            start += length * texts
+
+
+def supports(config: Any, max_length: int) -> bool:
+    """Whether texts of up to `max_length` tokens can be packed for a model of this configuration."""
+    # A window that no text reaches changes nothing; one that cuts texts is left to the masks of transformers.
+    window = getattr(config, "sliding_window", None)
+    return (
+        config.model_type in _TESTED
+        and not getattr(config, "is_decoder", False)
+        and getattr(config, "position_embedding_type", None) in (None, "absolute", "rope")
+        and (not window or window >= max_length)
+    )
+
+
+def is_packed(backbone: Any) -> bool:
+    """Whether a loaded model calls this module's attention."""
+    return getattr(backbone.config, "_attn_implementation", None) == NAME
+
+
+def is_causal(config: Any) -> bool:
+    """Whether a token of this model sees only those before it; transformers' masks go by the same attribute."""
+    return config.model_type in {"mistral", "qwen2"} and getattr(config, "is_causal", True)
+
+
+def register() -> None:
+    """Make the attention function known to transformers; idempotent."""
+    from transformers import AttentionInterface  # noqa: PLC0415 -- seconds; an error should not wait for it
+
+    AttentionInterface.register(NAME, attention)
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    packing: Packing,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention within each text of a packed row; transformers calls it in every layer.
+
+    On CUDA in half precision this is FlashAttention's variable-length kernel, which ships with torch; elsewhere one
+    call of `scaled_dot_product_attention` for each run of texts of equal length, which on a CPU was faster than a
+    mask, nested tensors and compiled FlexAttention (docs/lab-log.md).
+
+    Args:
+        module: The calling layer; not used.
+        query: [1, heads, tokens, width].
+        key: [1, key heads, tokens, width]; a divisor of the heads (grouped-query attention).
+        value: As `key`.
+        attention_mask: None; transformers makes none for this function.
+        packing: Where the texts are.
+        scaling: Of the scores.
+
+    Returns:
+        [1, tokens, heads, width], and None in the place of attention weights.
+    """
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and _has_varlen(query.device):
+        return _varlen(query, key, value, packing, scaling).unsqueeze(0), None
+    out = torch.empty_like(query.transpose(1, 2))
+    for where, length in packing.runs():
+        # [1, heads, texts * length, width] -> [texts, heads, length, width]
+        q, k, v = (
+            part[0, :, where].reshape(part.shape[1], -1, length, part.shape[3]).transpose(0, 1)
+            for part in (query, key, value)
+        )
+        grouped = query.shape[1] != key.shape[1]
+        seen = scaled_dot_product_attention(q, k, v, is_causal=packing.causal, scale=scaling, enable_gqa=grouped)
+        out[0, where] = seen.transpose(1, 2).flatten(0, 1)
+    return out, None
+
+
+def _has_varlen(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 -- not in every build of torch
+
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0) if packing.causal else (-1, -1)}
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        options["enable_gqa"] = True
+    else:  # torch 2.11
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+    bounds, longest = packing.bounds, packing.longest
+    return varlen_attn(query, key, value, bounds, bounds, longest, longest, **options)  # type: ignore[return-value]
