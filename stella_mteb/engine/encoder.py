@@ -195,7 +195,7 @@ class TextEncoder:
         missing = np.flatnonzero(~known)
         for at, vectors in self._encode_new([unique[i] for i in missing], prompt, texts, batch_size, progress):
             pooled[missing[at]] = vectors
-        return pooled[inverse]
+        return pooled if len(unique) == len(texts) else pooled[inverse]
 
     def fill(self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None) -> None:
         """Encode into the store what it does not hold, and nothing into memory; for corpora.
