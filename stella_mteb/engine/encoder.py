@@ -6,6 +6,7 @@ Not covered here: where a model comes from (`stella_mteb.models`), which prompt 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from stella_mteb.engine.batching import plan_batches
 from stella_mteb.engine.devices import TOKEN_BUDGET, is_out_of_memory, to_device
 from stella_mteb.engine.heads import Head
 from stella_mteb.engine.pooling import Pooling
+from stella_mteb.engine.prefix import WORTH_IT, Prefix, common_prefix
 from stella_mteb.engine.tokenising import Tokeniser
 from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError
 
@@ -133,6 +135,9 @@ class TextEncoder:
             "max_length": str(max_length),
             "pooling": f"{'+'.join(pooling.modes)}, prompt {'in' if pooling.include_prompt else 'out'}",
         }
+        # The last token's state is all that is needed of a causal text, so what stands before it can be shared.
+        self._shares_prefix = self.packed and self._causal and pooling.modes == ("lasttoken",)
+        self._prefix: Prefix | None = None
         self.store: PooledStore | None = None
         self.stats = EncodeStats()
         self._loaded_heads: dict[int, torch.nn.Module] = {}
@@ -243,7 +248,7 @@ class TextEncoder:
         Args:
             ids: From `tokenise`; at least one text has a token.
         """
-        return self._hidden_packed(ids) if self.packed else self._hidden_padded(ids)
+        return self._run(ids) if self.packed else self._run_padded(ids)
 
     # ------------------------------------------------------------------------------------------------ forward
 
@@ -254,15 +259,14 @@ class TextEncoder:
         started = time.perf_counter()
         total, done, tokens = sum(map(len, new)), 0, 0
         try:
-            for at, ids, vectors in self._forward_all(new, prompt, batch_size):
+            for at, lengths, vectors in self._forward_all(new, prompt, batch_size):
                 _require_finite(vectors, self, lambda row, at=at: list(texts).index(new[at[row]]))  # type: ignore[misc]
                 if self.store is not None:
                     self.store.add([text_key(prompt, new[i]) for i in at], vectors)
                 yield at, vectors
-                lengths = [len(row) for row in ids]
-                self.stats.encoded += len(ids)
+                self.stats.encoded += len(at)
                 self.stats.tokens += sum(lengths)
-                self.stats.at_limit += sum(length >= self.max_length for length in lengths)
+                self.stats.at_limit += sum(length >= self.tokenise.longest(prompt) for length in lengths)
                 done, tokens = done + sum(len(new[i]) for i in at), tokens + sum(lengths)
                 if progress:
                     progress(tokens, round(tokens * total / done) if done else tokens)
@@ -273,38 +277,58 @@ class TextEncoder:
 
     def _forward_all(
         self, texts: list[str], prompt: str, batch_size: int | None
-    ) -> Iterator[tuple[NDArray[np.intp], list[Ids], FloatMatrix]]:
+    ) -> Iterator[tuple[NDArray[np.intp], list[int], FloatMatrix]]:
+        """Yields positions in `texts`, their lengths in tokens, and their pooled vectors."""
         prompt_tokens = 0 if self.pooling.include_prompt else self.tokenise.prompt_tokens(prompt)
         # On CUDA the next batch is launched before the last one is fetched, so that the GPU never waits for Python.
         depth = 1 if self.device.type == "cuda" else 0
-        launched: deque[tuple[NDArray[np.intp], list[Ids], Fetch]] = deque()
-        for batch, tokens in self._batches(texts, prompt, batch_size):
-            launched.append((batch, tokens, self._forward_or_halve(tokens, prompt_tokens)))
+        launched: deque[tuple[NDArray[np.intp], list[int], Fetch]] = deque()
+        for batch, tokens, prefix in self._batches(texts, prompt, batch_size):
+            shared = len(prefix.ids) if prefix else 0
+            fetched_later = self._forward_or_halve(tokens, prompt_tokens, prefix)
+            launched.append((batch, [shared + len(row) for row in tokens], fetched_later))
             if len(launched) > depth:
-                at, ids, fetch = launched.popleft()
-                yield at, ids, fetch()
-        for at, ids, fetch in launched:
-            yield at, ids, fetch()
+                at, lengths, fetch = launched.popleft()
+                yield at, lengths, fetch()
+        for at, lengths, fetch in launched:
+            yield at, lengths, fetch()
 
     def _batches(
         self, texts: list[str], prompt: str, batch_size: int | None
-    ) -> Iterator[tuple[NDArray[np.intp], list[Ids]]]:
+    ) -> Iterator[tuple[NDArray[np.intp], list[Ids], Prefix | None]]:
         # Longest first, by characters over all texts and by tokens within a window.
         order = np.argsort([-len(text) for text in texts], kind="stable")
         windows = [order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW)]
-        tokenised = _ahead(lambda window: self.tokenise([prompt + texts[i] for i in window]), windows)
-        for window, ids in zip(windows, tokenised, strict=True):
-            lengths = [len(row) for row in ids]
-            for batch in plan_batches(lengths, lambda: self._budget(batch_size), padded=not self.packed):
-                yield window[batch], [ids[i] for i in batch]
+        tokenised = _ahead(lambda window: self.tokenise([texts[i] for i in window], prompt), windows)
+        for window, rows in zip(windows, tokenised, strict=True):
+            prefix = self._shared(rows) if self._shares_prefix else None
+            shared = len(prefix.ids) if prefix else 0
+            ids = [row[shared:] for row in rows]
+            budget = functools.partial(self._budget, batch_size, shared)
+            for batch in plan_batches([len(row) for row in ids], budget, padded=not self.packed):
+                yield window[batch], [ids[i] for i in batch], prefix
 
-    def _budget(self, batch_size: int | None) -> int:
+    def _shared(self, rows: list[Ids]) -> Prefix | None:
+        """What all texts begin with, computed; the last one again where it serves."""
+        found = common_prefix(rows)
+        last = self._prefix
+        if last is not None and 2 * len(last.ids) >= len(found) and all(map(last.begins, rows)):
+            return last
+        if len(found) < WORTH_IT or len(rows) == 1:
+            return None
+        self._prefix = Prefix(found)
+        self.stats.tokens += len(found)
+        self._run([found], into=self._prefix)
+        return self._prefix
+
+    def _budget(self, batch_size: int | None, shared: int) -> int:
         limits = [rows * self.max_length for rows in (batch_size, self.batch_size) if rows is not None]
-        return min([self.token_budget, *limits])
+        # Every token of a batch attends to the shared prefix, which takes room of its own.
+        return max(min([self.token_budget, *limits]) - shared, min(self.token_budget, self.max_length))
 
-    def _forward_or_halve(self, ids: list[Ids], prompt_tokens: int) -> Fetch:
+    def _forward_or_halve(self, ids: list[Ids], prompt_tokens: int, prefix: Prefix | None) -> Fetch:
         try:
-            return self._forward(ids, prompt_tokens)
+            return self._forward(ids, prompt_tokens, prefix)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -322,27 +346,32 @@ class TextEncoder:
         halves = (ids[:half], ids[half:])
         room = sum(map(len, halves[0])) if self.packed else half * max(map(len, ids))
         self.token_budget = max(self.max_length, min(self.token_budget, room))
-        parts = [self._forward_or_halve(part, prompt_tokens) for part in halves]
+        parts = [self._forward_or_halve(part, prompt_tokens, prefix) for part in halves]
         return lambda: np.concatenate([fetch() for fetch in parts])
 
     @torch.inference_mode()
-    def _forward(self, ids: list[Ids], prompt_tokens: int) -> Fetch:
+    def _forward(self, ids: list[Ids], prompt_tokens: int, prefix: Prefix | None) -> Fetch:
         lengths = [len(row) for row in ids]
         if not any(lengths):
             return lambda: np.zeros((len(ids), self._width), dtype=np.float32)
-        return _fetch_later(self.pooling(self.hidden(ids), to_device(lengths, self.device), prompt_tokens))
+        hidden = self._run(ids, after=prefix) if self.packed else self._run_padded(ids)
+        return _fetch_later(self.pooling(hidden, to_device(lengths, self.device), prompt_tokens))
 
-    def _hidden_packed(self, ids: list[Ids]) -> torch.Tensor:
+    @torch.inference_mode()
+    def _run(self, ids: list[Ids], *, after: Prefix | None = None, into: Prefix | None = None) -> torch.Tensor:
         # A text without a token takes no room in the row.
         present = [row for row in ids if len(row)]
-        pack = packing.Packing([len(row) for row in present], causal=self._causal, device=self.device)
-        row = [np.concatenate(present), np.concatenate([np.arange(len(row)) for row in present])]
+        pack = packing.Packing(
+            [len(row) for row in present], causal=self._causal, device=self.device, after=after, into=into
+        )
+        shared = len(after.ids) if after else 0
+        row = [np.concatenate(present), np.concatenate([np.arange(len(row)) + shared for row in present])]
         input_ids, position_ids = to_device(np.stack(row).astype(np.int64), self.device)
         output = self.backbone(input_ids=input_ids[None], position_ids=position_ids[None], packing=pack)
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 
-    def _hidden_padded(self, ids: list[Ids]) -> torch.Tensor:
+    def _run_padded(self, ids: list[Ids]) -> torch.Tensor:
         longest = max(map(len, ids))
         input_ids = np.full((len(ids), longest), self.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros((len(ids), longest), dtype=np.int64)

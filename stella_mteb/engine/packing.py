@@ -19,6 +19,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from stella_mteb.engine.devices import to_device
+from stella_mteb.engine.prefix import Prefix, attend, merge
 
 NAME = "stella_mteb_packed"
 
@@ -34,14 +35,25 @@ class Packing:
         lengths: Tokens of each text, at least one; on a CPU neighbours of equal length are computed together.
         causal: Whether a token sees only those before it.
         device: Where the row is.
+        after: What stands before every text; the row holds what follows.
+        into: Takes up the keys and values of this row, which is the prefix itself.
 
     Attributes:
         bounds: int32 [texts + 1], on the device: text i is `bounds[i]` up to `bounds[i + 1]`.
         longest: Tokens of the longest text.
     """
 
-    def __init__(self, lengths: Sequence[int], *, causal: bool, device: torch.device) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        *,
+        causal: bool,
+        device: torch.device,
+        after: Prefix | None = None,
+        into: Prefix | None = None,
+    ) -> None:
         self.causal, self.longest = causal, max(lengths)
+        self.after, self.into = after, into
         self.bounds = to_device(np.cumsum([0, *lengths], dtype=np.int32), device)
         self._runs = [(length, len(list(run))) for length, run in itertools.groupby(lengths)]
 
@@ -100,7 +112,7 @@ def attention(
     mask, nested tensors and compiled FlexAttention (docs/lab-log.md).
 
     Args:
-        module: The calling layer; not used.
+        module: The calling layer.
         query: [1, heads, tokens, width].
         key: [1, key heads, tokens, width]; a divisor of the heads (grouped-query attention).
         value: As `key`.
@@ -111,35 +123,60 @@ def attention(
     Returns:
         [1, tokens, heads, width], and None in the place of attention weights.
     """
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and _has_varlen(query.device):
+    layer: Any = getattr(module, "layer_idx", None)
+    if packing.into is not None:
+        packing.into.layers[layer] = key[0], value[0]
+    if packing.after is not None:
+        shared = attend(query[0], *packing.after.layers[layer], scaling, causal=False)
+        return merge(shared, _own(query, key, value, packing, scaling), query.dtype).transpose(0, 1).unsqueeze(0), None
+    if _has_varlen(query):
         return _varlen(query, key, value, packing, scaling).unsqueeze(0), None
     out = torch.empty_like(query.transpose(1, 2))
     for where, length in packing.runs():
-        # [1, heads, texts * length, width] -> [texts, heads, length, width]
-        q, k, v = (
-            part[0, :, where].reshape(part.shape[1], -1, length, part.shape[3]).transpose(0, 1)
-            for part in (query, key, value)
-        )
+        q, k, v = (_texts(part, where, length) for part in (query, key, value))
         grouped = query.shape[1] != key.shape[1]
         seen = scaled_dot_product_attention(q, k, v, is_causal=packing.causal, scale=scaling, enable_gqa=grouped)
         out[0, where] = seen.transpose(1, 2).flatten(0, 1)
     return out, None
 
 
-def _has_varlen(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+def _texts(part: torch.Tensor, where: slice, length: int) -> torch.Tensor:
+    # [1, heads, texts * length, width] -> [texts, heads, length, width]
+    return part[0, :, where].reshape(part.shape[1], -1, length, part.shape[3]).transpose(0, 1)
+
+
+def _own(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each text's attention to itself, [heads, tokens, width], and its softmax sums, [heads, tokens]."""
+    if _has_varlen(query):
+        from torch.nn.attention.varlen import AuxRequest  # noqa: PLC0415
+
+        seen, sums = _varlen(query, key, value, packing, scaling, return_aux=AuxRequest(lse=True))
+        return seen.transpose(0, 1).float(), sums.transpose(0, 1)
+    found = []
+    for where, length in packing.runs():
+        q, k, v = (_texts(part, where, length) for part in (query, key, value))
+        seen, sums = attend(q, k, v, scaling, causal=packing.causal)
+        found.append((seen.transpose(0, 1).flatten(1, 2), sums.transpose(0, 1).flatten(1, 2)))
+    return torch.cat([seen for seen, _ in found], dim=1), torch.cat([sums for _, sums in found], dim=1)
+
+
+def _has_varlen(query: torch.Tensor) -> bool:
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and half and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _varlen(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float
-) -> torch.Tensor:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float, **options: Any
+) -> Any:
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 -- not in every build of torch
 
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
-    options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0) if packing.causal else (-1, -1)}
+    options |= {"scale": scaling, "window_size": (-1, 0) if packing.causal else (-1, -1)}
     if "enable_gqa" in inspect.signature(varlen_attn).parameters:
         options["enable_gqa"] = True
     else:  # torch 2.11
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
     bounds, longest = packing.bounds, packing.longest
-    return varlen_attn(query, key, value, bounds, bounds, longest, longest, **options)  # type: ignore[return-value]
+    return varlen_attn(query, key, value, bounds, bounds, longest, longest, **options)

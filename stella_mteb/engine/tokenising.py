@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK = 4_096
+CHUNK = 4_096
 # No tokenizer seen gives fewer than one token for 16 characters of prose; where one does, more is looked at.
 _CHARACTERS_PER_TOKEN = 16
 
@@ -37,13 +37,17 @@ class Tokeniser:
         self._margin = 2 + max((len(token.content) for token in added), default=0)
         self.max_length = max_length
 
-    def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Token ids of each text; the same as transformers' own call gives with `truncation=True`."""
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> list[NDArray[np.int32]]:
+        """Token ids of prompt + text; the same as transformers' own call gives with `truncation=True`."""
         ids: list[NDArray[np.int32]] = []
-        for start in range(0, len(texts), _CHUNK):
-            chunk = [_well_formed(text) for text in texts[start : start + _CHUNK]]
+        for start in range(0, len(texts), CHUNK):
+            chunk = [well_formed(prompt + text) for text in texts[start : start + CHUNK]]
             ids += self._encode(chunk, self.max_length * _CHARACTERS_PER_TOKEN)
         return ids
+
+    def longest(self, prompt: str) -> int:
+        """Tokens of the longest text under a prompt; one of so many was cut, or just fits."""
+        return self.max_length
 
     def prompt_tokens(self, prompt: str) -> int:
         """How many tokens a prompt is, the opening special token included and the closing one not."""
@@ -80,7 +84,7 @@ def _last_word(encoding: Any) -> int:
     return max((word for word in encoding.word_ids if word is not None), default=0)
 
 
-def _well_formed(text: str) -> str:
+def well_formed(text: str) -> str:
     # A lone surrogate has no UTF-8 form and makes the tokenizer fail; U+FFFD is what a decoder would give.
     try:
         text.encode()

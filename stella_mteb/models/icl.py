@@ -1,0 +1,88 @@
+"""BGE-en-ICL's input, assembled token for token as FlagEmbedding does it.
+
+    <s> example 1 \\n\\n example 2 \\n\\n <instruct>{instruction}\\n<query>{text}\\n<response> </s>
+
+with examples of the form `<instruct>…\\n<query>…\\n<response>…`; documents stand bare. The order of steps is that of
+`ICLLLMEmbedder.encode_queries_single_device` (FlagEmbedding 1.4): instruction and text are tokenised, cut, *decoded again*,
+framed and tokenised once more. The round trip changes some texts (white space around added tokens, characters that the
+tokenizer normalises). `compat` follows it, because the published scores were made so; `clean` would frame the token ids
+themselves, and differs only on such texts.
+
+The prompt of a text is everything that stands before it, as one string: a store, a result and a log know it so.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stella_mteb.engine.tokenising import CHUNK, Tokeniser, well_formed
+
+INSTRUCT, RESPONSE = "<instruct>", "\n<response>"
+Ids = NDArray[np.int32]
+
+
+class IclTokeniser(Tokeniser):
+    """A tokeniser of few-shot prompts.
+
+    Args:
+        tokenizer: The model's, with its added tokens `<instruct>`, `<query>` and `<response>`.
+        max_length: Longest text with its instruction, opening and closing tokens; examples come on top.
+        compat: Whether to decode and tokenise again, as FlagEmbedding does.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, *, compat: bool = True) -> None:
+        super().__init__(tokenizer, max_length)
+        self._tokenizer, self._compat = tokenizer, compat
+        self._whole = copy.deepcopy(tokenizer.backend_tokenizer)
+        self._whole.no_padding()
+        self._whole.no_truncation()
+        opened = self._whole.encode("").ids
+        self._opening, self._closing = opened[:1], opened[-1:]
+        self._response = self._ids([RESPONSE])[0]
+
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> list[Ids]:
+        """Token ids of each text under a prompt that ends with an instruction; with another prompt, or none, as usual."""
+        if INSTRUCT not in prompt:
+            return super().__call__(texts, prompt)
+        rows: list[Ids] = []
+        for start in range(0, len(texts), CHUNK):
+            rows += self._assemble(texts[start : start + CHUNK], *_divide(prompt))
+        return rows
+
+    def longest(self, prompt: str) -> int:
+        """Tokens of the longest text under a prompt, examples included."""
+        examples, _ = _divide(prompt)
+        return self.max_length + len(self._ids([examples])[0])
+
+    def _assemble(self, texts: Sequence[str], examples: str, instruction: str) -> list[Ids]:
+        shared = self._ids([examples])[0]
+        room = self.max_length - len(self._opening) - len(self._response) - len(self._closing)
+        cut = [ids[:room] for ids in self._ids([instruction + well_formed(text) for text in texts])]
+        if self._compat:
+            framed = [text + RESPONSE for text in self._tokenizer.batch_decode(cut)]
+            own = self._ids(framed)
+            # An added token divides a text, so examples and query are tokenised apart; a tokenizer without it shows here.
+            if examples and self._ids([examples + framed[0]])[0] != shared + own[0]:
+                shared, own = [], self._ids([examples + text for text in framed])
+        else:
+            own = [ids + self._response for ids in cut]
+        # FlagEmbedding's own limit for the second pass, multiples of eight and all.
+        limit = (len(self._ids([examples])[0]) + len(self._response) + self.max_length + 8) // 8 * 8 + 8
+        limit -= len(self._opening) + len(self._closing)
+        return [
+            np.asarray([*self._opening, *(shared + ids)[:limit], *self._closing], dtype=np.int32) for ids in own
+        ]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._whole.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def _divide(prompt: str) -> tuple[str, str]:
+    """The examples, and the instruction that ends the prompt."""
+    at = max(prompt.rfind(INSTRUCT), 0)
+    return prompt[:at], prompt[at:]
