@@ -63,13 +63,15 @@ class PromptConfig(StrictModel):
         s2p: For the queries of asymmetric ones.
         document: For the documents of asymmetric ones.
         own: Prompts by task name or task type, each optionally with `-query` or `-document` appended.
+        examples: Profile `icl`: folder of `<Task>.json` files, relative to the YAML, that stand before the published.
     """
 
-    profile: Literal["card", "leaderboard", "builtin", "own"] = "card"
+    profile: Literal["card", "leaderboard", "builtin", "own", "icl"] = "card"
     s2s: str = ""
     s2p: str = ""
     document: str = ""
     own: dict[str, str] = {}
+    examples: str | None = None
 
 
 class TokenGolden(StrictModel):
@@ -101,7 +103,11 @@ class ModelConfig(StrictModel):
         path: A local folder, which then stands before package and hub; relative to the YAML.
         package: Weights in an installed Python package, which stand before the hub.
         attention: `bidirectional` or `causal` where the files do not say; None leaves it to the files.
+        bos_token_id: The token that must open every text.
         eos_token_id: The token that must close every text.
+        pooling: How token states become one vector, where the files do not say.
+        few_shot: Whether prompts are BGE-en-ICL's, and how they are assembled: `compat` as FlagEmbedding does it,
+            `clean` without its decoding and tokenising again (`stella_mteb.models.icl`).
         dimensions: The published dimensions, for listings before the files are there; those on disk decide.
         dimension: The head that is used when none is asked for; None for the only one, or the folder's own.
         max_length: Longest input in tokens; None for the folder's own.
@@ -120,7 +126,10 @@ class ModelConfig(StrictModel):
     path: str | None = None
     package: Package | None = None
     attention: Literal["bidirectional", "causal"] | None = None
+    bos_token_id: int | None = Field(default=None, ge=0)
     eos_token_id: int | None = Field(default=None, ge=0)
+    pooling: Literal["cls", "mean", "lasttoken"] | None = None
+    few_shot: Literal["compat", "clean"] | None = None
     dimensions: list[int] = []
     dimension: int | None = Field(default=None, ge=1)
     max_length: int | None = Field(default=None, ge=8, le=MAX_LENGTH)
@@ -142,6 +151,8 @@ class ModelConfig(StrictModel):
                 "trust_remote_code needs hub.revision, the full 40-digit commit whose code you have read",
                 "trust_remote_code",
             )
+        if self.prompts.profile == "icl" and not self.few_shot:
+            raise FaultAt("prompts.profile icl needs few_shot: compat, or clean", "prompts", "profile")
         if self.prompts.profile == "own" and not self.prompts.own:
             raise FaultAt("prompts.profile is own, but prompts.own is empty", "prompts", "profile")
         return self
@@ -157,6 +168,8 @@ class ModelConfig(StrictModel):
         parts = [
             self.attention,
             f"eos{self.eos_token_id}" if self.eos_token_id is not None else None,
+            self.pooling,
+            f"icl-{self.few_shot}" if self.few_shot else None,
             "remote-code" if self.trust_remote_code else None,
         ]
         return "+".join(part for part in parts if part)
@@ -179,6 +192,13 @@ def load_config(path: Path) -> ModelConfig:
     if config.path is not None:
         folder = (path.parent / Path(config.path).expanduser()).resolve()
         config = config.model_copy(update={"path": str(folder)})
+    if config.prompts.examples is not None:
+        examples = (path.parent / Path(config.prompts.examples).expanduser()).resolve()
+        if not examples.is_dir():
+            line = lines.get(("prompts", "examples"))
+            raise ConfigError(f"{path}{f':{line}' if line else ''}: prompts.examples: {examples} is not a folder")
+        prompts = config.prompts.model_copy(update={"examples": str(examples)})
+        config = config.model_copy(update={"prompts": prompts})
     return config
 
 

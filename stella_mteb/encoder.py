@@ -30,7 +30,7 @@ from stella_mteb.engine.devices import resolve_device, resolve_dtype
 from stella_mteb.engine.encoder import Progress
 from stella_mteb.errors import ConfigError
 from stella_mteb.models import ResolvedModel, bundled_configs, load_config, resolve, resolve_config
-from stella_mteb.prompts import Prompt, choose, profile_of, prompts_id
+from stella_mteb.prompts import Prompt, choose, profile_of, prompts_id, table
 from stella_mteb.spec import DTYPES, Spec
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         self.calls += 1
         texts = texts_of(inputs, task_metadata)
         prompt = self.prompt_for(task_metadata, prompt_type)
+        _refuse_examples_in_data(prompt, texts, task_metadata.name)
         started = time.perf_counter()
         vectors = self.text_encoder.encode(
             texts,
@@ -137,6 +138,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
             dimension=self.resolved.dimension,
             batch_size=kwargs.get("batch_size"),
             progress=self.on_progress,
+            normalize=False if self._leaves_length(task_metadata) else None,
         )
         self.seconds += time.perf_counter() - started
         return vectors
@@ -147,12 +149,21 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         key = (task_metadata.name, side or "both")
         if key not in self.prompts_used:
             prompt = choose(
-                self.resolved.prompts, self.resolved.config.prompts, registry.task_info(task_metadata), side
+                self.resolved.prompts,
+                self.resolved.config.prompts,
+                registry.task_info(task_metadata),
+                side,
+                shots=self.resolved.spec.shots,
+                offline=self.resolved.offline,
             )
             if prompt.fallback:
                 logger.warning("task %s (%s): %s; prompt %r", *key, prompt.source, prompt.text)
             self.prompts_used[key] = prompt
         return self.prompts_used[key]
+
+    def _leaves_length(self, task_metadata: TaskMetadata) -> bool:
+        # Part of the profile, as the published scores were made; a cosine does not notice.
+        return self.resolved.prompts == "icl" and task_metadata.type in table("icl")["not_normalized"]
 
     def prompt_notes(self, task: str) -> dict[str, dict[str, Any]]:
         """The prompts that a task was run with, for its result."""
@@ -161,6 +172,16 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
             for (name, side), prompt in self.prompts_used.items()
             if name == task
         }
+
+
+def _refuse_examples_in_data(prompt: Prompt, texts: Sequence[str], task: str) -> None:
+    scored = set(texts) if prompt.examples else set()
+    for example in prompt.examples:
+        if found := scored & {example.query, example.response}:
+            raise ConfigError(
+                f"task {task}: the example {found.pop()[:60]!r} also stands in the scored data; the model would be "
+                "shown what it is asked. Choose other examples, or run with [shots=0]"
+            )
 
 
 def texts_of(inputs: Any, task_metadata: TaskMetadata) -> list[str]:
@@ -252,6 +273,7 @@ def load_for_mteb(
         DTYPES.get(str(dtype), dtype),
         profile_of(prompts) if prompts else None,
         identity.get("max_length"),
+        None if identity.get("shots") in (None, "all") else int(identity["shots"]),
     )
     # By its config, not by its name: a folder of that name in the working folder must not stand in for the hub's.
     encoder = Encoder(resolve_config(config, spec), device)
@@ -271,13 +293,15 @@ def experiment(model: ResolvedModel, dtype: str) -> dict[str, Any]:
         model: The model.
         dtype: Of the backbone.
     """
-    return _experiment(model.config, model.dimension, model.max_length, dtype, model.prompts, model.layout.normalize)
+    return _experiment(
+        model.config, model.dimension, model.max_length, dtype, model.prompts, model.layout.normalize, model.spec.shots
+    )
 
 
 def default_experiment(config: ModelConfig) -> dict[str, Any]:
     """The same for a bundled model run with its defaults on this machine, before its files are looked for."""
     dtype = str(resolve_dtype(config.dtype, resolve_device(None), config.refused_dtypes)).removeprefix("torch.")
-    return _experiment(config, config.dimension, config.max_length, dtype, config.prompts.profile, True)
+    return _experiment(config, config.dimension, config.max_length, dtype, config.prompts.profile, True, None)
 
 
 def _experiment(
@@ -287,6 +311,7 @@ def _experiment(
     dtype: str,
     profile: str,
     folder_normalizes: bool,
+    shots: int | None,
 ) -> dict[str, Any]:
     bundled = [load_config(path) for path in bundled_configs().values()]
     # A local folder has no hub name; a Stella checkout is known by its prompts.
@@ -299,6 +324,8 @@ def _experiment(
         "prompts": prompts_id(profile, config.prompts, same),
     }
     normalizes = folder_normalizes if config.normalize is None else config.normalize
+    if profile == "icl":
+        identity["shots"] = "all" if shots is None else shots
     if config.loading:
         identity["loading"] = config.loading
     return identity if normalizes else {**identity, "normalize": False}

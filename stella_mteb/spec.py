@@ -4,6 +4,7 @@
     stella_en_1.5B_v5@1024                 another head
     stella_en_1.5B_v5@8192[bf16,card]      and a dtype and a prompt profile
     stella_en_1.5B_v5[max_length=256]      settings with a value
+    bge_en_icl[shots=3]                    at most so many few-shot examples
     ./my_models/stella@256                 a local folder
 
 `Spec.parse(str(spec)) == spec` for every spec.
@@ -34,6 +35,7 @@ class Spec:
         dtype: `bfloat16`, `float32` or `float16`, or None for the device's default.
         prompts: Name of the prompt profile, or None for the config's default.
         max_length: Longest input in tokens, prompt and special tokens included, or None for the config's.
+        shots: Few-shot examples of each task at most, 0 for none, or None for all.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Spec:
     dtype: str | None = None
     prompts: str | None = None
     max_length: int | None = None
+    shots: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Spec:
@@ -70,9 +73,9 @@ class Spec:
         field: str
         parsed: Any
         if equals:
-            if key != "max_length":
-                raise ConfigError(f"model spec {text!r}: unknown setting {key!r}; max_length=N is known")
-            field, parsed = key, _positive(text, key, value)
+            if key not in {"max_length", "shots"}:
+                raise ConfigError(f"model spec {text!r}: unknown setting {key!r}; max_length=N and shots=N are known")
+            field, parsed = key, 0 if key == "shots" and value == "0" else _positive(text, key, value)
         elif option in DTYPES:
             field, parsed = "dtype", DTYPES[option]
         elif _PROFILE.fullmatch(option):
@@ -91,6 +94,7 @@ class Spec:
             _SHORT_DTYPES[self.dtype] if self.dtype else None,
             self.prompts,
             f"max_length={self.max_length}" if self.max_length else None,
+            f"shots={self.shots}" if self.shots is not None else None,
         ]
         named = ",".join(option for option in options if option)
         return self.name + (f"@{self.dimension}" if self.dimension else "") + (f"[{named}]" if named else "")

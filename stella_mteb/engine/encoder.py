@@ -101,6 +101,7 @@ class TextEncoder:
         token_budget: Tokens of one forward pass; `stella-mteb bench` measures what is fastest. None: what is fast
             on most devices of the kind (`devices.TOKEN_BUDGET`).
         fingerprint: Names whatever else changes a pooled vector: weights, revision, architecture.
+        tokenise: How prompt and text become token ids; None for the tokenizer's own way.
     """
 
     def __init__(
@@ -116,11 +117,12 @@ class TextEncoder:
         batch_size: int | None = None,
         token_budget: int | None = None,
         fingerprint: str = "",
+        tokenise: Tokeniser | None = None,
     ) -> None:
         parameter = next(backbone.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.tokenizer, self.pooling = tokenizer, pooling
-        self.tokenise = Tokeniser(tokenizer, max_length)
+        self.tokenise = tokenise or Tokeniser(tokenizer, max_length)
         self.backbone = backbone.eval()
         self.packed, self._causal = packing.is_packed(backbone), packing.is_causal(backbone.config)
         self.heads = {head.dimension: head for head in heads}
@@ -155,6 +157,7 @@ class TextEncoder:
         dimension: int | None = None,
         batch_size: int | None = None,
         progress: Progress | None = None,
+        normalize: bool | None = None,
     ) -> FloatMatrix:
         """Encode texts.
 
@@ -164,6 +167,7 @@ class TextEncoder:
             dimension: One of `dimensions`; None for the encoder's own.
             batch_size: For this call; the smaller of this and the encoder's own holds.
             progress: Called after every batch.
+            normalize: Whether vectors get unit L2 length; None as the encoder says.
 
         Returns:
             float32 [texts, dimension], in the order of `texts`.
@@ -174,7 +178,8 @@ class TextEncoder:
             EnvironmentProblem: If one text alone does not fit in memory.
         """
         dimension = self._known(dimension or self.dimension)
-        return self.project(self.pool(texts, prompt, batch_size=batch_size, progress=progress), dimension)
+        pooled = self.pool(texts, prompt, batch_size=batch_size, progress=progress)
+        return self.project(pooled, dimension, normalize=normalize)
 
     def pool(
         self,
@@ -218,12 +223,15 @@ class TextEncoder:
         for _ in self._encode_new([unique[i] for i in np.flatnonzero(~known)], prompt, texts, None, progress):
             pass
 
-    def project(self, pooled: FloatMatrix, dimension: int | None = None) -> FloatMatrix:
+    def project(
+        self, pooled: FloatMatrix, dimension: int | None = None, *, normalize: bool | None = None
+    ) -> FloatMatrix:
         """Apply a head to pooled vectors, then L2 where the encoder normalises; both in float32.
 
         Args:
             pooled: float32 [texts, width], from `pool`.
             dimension: One of `dimensions`; None for the encoder's own.
+            normalize: Whether vectors get unit L2 length; None as the encoder says.
 
         Returns:
             float32 [texts, dimension].
@@ -235,7 +243,7 @@ class TextEncoder:
             for start in range(0, len(pooled), _CHUNK):
                 part = torch.from_numpy(pooled[start : start + _CHUNK]).to(self.device)
                 out = head(part)
-                if self.normalize:
+                if self.normalize if normalize is None else normalize:
                     out = torch.nn.functional.normalize(out, dim=-1)
                 vectors[start : start + len(part)] = out.cpu().numpy()
         _require_finite(vectors, self, lambda row: row)

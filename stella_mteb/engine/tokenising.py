@@ -85,7 +85,7 @@ def _last_word(encoding: Any) -> int:
 
 
 def well_formed(text: str) -> str:
-    # A lone surrogate has no UTF-8 form and makes the tokenizer fail; U+FFFD is what a decoder would give.
+    """The text with U+FFFD, as a decoder would give, for each lone surrogate; a tokenizer fails on those."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -38,6 +38,7 @@ class ResolvedModel:
         folder: The files.
         revision: Commit of the hub, or `local-…`, a fingerprint of the files.
         layout: What the folder holds.
+        offline: Whether nothing more may be fetched for it (few-shot examples).
     """
 
     spec: Spec
@@ -45,6 +46,7 @@ class ResolvedModel:
     folder: Path
     revision: str
     layout: Layout
+    offline: bool = False
 
     @property
     def dimension(self) -> int:
@@ -101,10 +103,13 @@ def resolve(spec: Spec | str, *, offline: bool | None = None) -> ResolvedModel:
 def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bool | None = None) -> ResolvedModel:
     """The same for a config that is at hand already."""
     spec = spec or Spec(config.name)
-    folder, revision = find_folder(config, offline=is_offline() if offline is None else offline)
+    offline = is_offline() if offline is None else offline
+    folder, revision = find_folder(config, offline=offline)
     if config == ModelConfig(name=config.name, hub=config.hub, path=config.path, package=config.package):
         config = recognise(folder, config)  # only now are the files of a bare hub name there to be looked at
-    model = ResolvedModel(spec, config, folder, revision, read_layout(folder))
+    model = ResolvedModel(spec, config, folder, revision, read_layout(folder), offline)
+    if spec.shots is not None and model.prompts != "icl":
+        raise ConfigError(f"model spec {str(spec)!r}: shots needs a model with few-shot prompts (profile icl)")
     require_profile(model.prompts, config.prompts)
     known = model.layout.dimensions
     if model.dimension not in known:

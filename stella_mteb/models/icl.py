@@ -1,11 +1,11 @@
-"""BGE-en-ICL's input, assembled token for token as FlagEmbedding does it.
+r"""BGE-en-ICL's input, assembled token for token as FlagEmbedding does it.
 
-    <s> example 1 \\n\\n example 2 \\n\\n <instruct>{instruction}\\n<query>{text}\\n<response> </s>
+    <s> example 1 \n\n example 2 \n\n <instruct>{instruction}\n<query>{text}\n<response> </s>
 
-with examples of the form `<instruct>…\\n<query>…\\n<response>…`; documents stand bare. The order of steps is that of
+with examples of the form `<instruct>…\n<query>…\n<response>…`; documents stand bare. The order of steps is that of
 `ICLLLMEmbedder.encode_queries_single_device` (FlagEmbedding 1.4): instruction and text are tokenised, cut, *decoded again*,
-framed and tokenised once more. The round trip changes some texts (white space around added tokens, characters that the
-tokenizer normalises). `compat` follows it, because the published scores were made so; `clean` would frame the token ids
+framed and tokenised once more. The round trip changes some texts (white space around added tokens, characters that
+the tokenizer normalises). `compat` follows it, because the published scores were made so; `clean` frames the token ids
 themselves, and differs only on such texts.
 
 The prompt of a text is everything that stands before it, as one string: a store, a result and a log know it so.
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from stella_mteb.engine.tokenising import CHUNK, Tokeniser, well_formed
 
 INSTRUCT, RESPONSE = "<instruct>", "\n<response>"
+ADDED = (INSTRUCT, "<query>", "<response>")
 Ids = NDArray[np.int32]
 
 
@@ -46,7 +47,7 @@ class IclTokeniser(Tokeniser):
         self._response = self._ids([RESPONSE])[0]
 
     def __call__(self, texts: Sequence[str], prompt: str = "") -> list[Ids]:
-        """Token ids of each text under a prompt that ends with an instruction; with another prompt, or none, as usual."""
+        """Token ids of each text under a prompt that ends with an instruction; under any other, as usual."""
         if INSTRUCT not in prompt:
             return super().__call__(texts, prompt)
         rows: list[Ids] = []
@@ -66,7 +67,7 @@ class IclTokeniser(Tokeniser):
         if self._compat:
             framed = [text + RESPONSE for text in self._tokenizer.batch_decode(cut)]
             own = self._ids(framed)
-            # An added token divides a text, so examples and query are tokenised apart; a tokenizer without it shows here.
+            # An added token divides a text, so examples and query can be tokenised apart; one text shows that it does.
             if examples and self._ids([examples + framed[0]])[0] != shared + own[0]:
                 shared, own = [], self._ids([examples + text for text in framed])
         else:
@@ -74,9 +75,7 @@ class IclTokeniser(Tokeniser):
         # FlagEmbedding's own limit for the second pass, multiples of eight and all.
         limit = (len(self._ids([examples])[0]) + len(self._response) + self.max_length + 8) // 8 * 8 + 8
         limit -= len(self._opening) + len(self._closing)
-        return [
-            np.asarray([*self._opening, *(shared + ids)[:limit], *self._closing], dtype=np.int32) for ids in own
-        ]
+        return [np.asarray([*self._opening, *(shared + ids)[:limit], *self._closing], dtype=np.int32) for ids in own]
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._whole.encode_batch_fast(list(texts), add_special_tokens=False)]

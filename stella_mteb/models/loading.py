@@ -15,6 +15,7 @@ from stella_mteb.engine.devices import is_out_of_memory, resolve_device
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import read_json
 from stella_mteb.models.gte import gte_config
+from stella_mteb.models.icl import ADDED, IclTokeniser
 from stella_mteb.models.layout import positions
 
 if TYPE_CHECKING:
@@ -37,15 +38,16 @@ def load_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
     dtype = getattr(torch, model.dtype(device))
     layout, config = model.layout, model.config
     backbone = _load_backbone(model, dtype, where)
+    tokenizer = _load_tokenizer(
+        layout.transformer, config.eos_token_id, lower_case=layout.lower_case, trusted=config.trust_remote_code
+    )
+    if config.bos_token_id is not None:
+        _require_closed(tokenizer, config.bos_token_id, config.eos_token_id, layout.transformer)
     return TextEncoder(
-        tokenizer=_load_tokenizer(
-            layout.transformer,
-            config.eos_token_id,
-            lower_case=layout.lower_case,
-            trusted=config.trust_remote_code,
-        ),
+        tokenizer=tokenizer,
+        tokenise=_icl_tokeniser(model, tokenizer) if config.few_shot else None,
         backbone=backbone,
-        pooling=Pooling(layout.pooling_modes, layout.include_prompt),
+        pooling=Pooling((config.pooling,) if config.pooling else layout.pooling_modes, layout.include_prompt),
         heads=[Head(dimension, _head_loader(chain)) for dimension, chain in layout.heads.items()],
         dimension=model.dimension,
         max_length=_checked_length(model),
@@ -187,6 +189,25 @@ def _load_tokenizer(folder: Path, eos: int | None, *, lower_case: bool, trusted:
         if tokenizer("x")["input_ids"][-1] != eos:
             raise ConfigError(f"{folder}: the tokenizer does not close a text with token {eos}")
     return tokenizer
+
+
+def _require_closed(tokenizer: Any, bos: int, eos: int | None, folder: Path) -> None:
+    ids = tokenizer("x")["input_ids"]
+    if ids[0] != bos or (eos is not None and ids[-1] != eos):
+        raise ConfigError(
+            f"{folder}: a text must begin with token {bos} and end with {eos}, and this tokenizer gives "
+            f"{ids[0]} and {ids[-1]}; it is not the model's own: download tokenizer.json again"
+        )
+
+
+def _icl_tokeniser(model: ResolvedModel, tokenizer: Any) -> IclTokeniser:
+    lacking = [token for token in ADDED if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
+    if lacking:
+        raise ConfigError(
+            f"{model.layout.transformer}: the tokenizer lacks {', '.join(lacking)}, which every few-shot prompt "
+            "is made of; it is not that of BGE-en-ICL"
+        )
+    return IclTokeniser(tokenizer, _checked_length(model), compat=model.config.few_shot == "compat")
 
 
 def _head_loader(chain: tuple[Path, ...]) -> Callable[[], torch.nn.Module]:

@@ -4,6 +4,7 @@
     leaderboard  an instruction for each task in the frame of the card: `leaderboard.yaml`
     builtin      bit for bit what MTEB's own wrapper gives Stella: the bare instruction glued to the text
     own          the user's, from `prompts.own` of the config
+    icl          BGE-en-ICL's: the task's examples, then its instruction: `icl.yaml`
 
 A task for which the profile has nothing gets the next best, and the choice says so (`Prompt.fallback`); the
 encoder warns and records it. Knows nothing of MTEB's classes: `TaskInfo` is all it needs of a task.
@@ -23,8 +24,9 @@ from typing import Any, Literal
 from stella_mteb.config import PromptConfig
 from stella_mteb.errors import ConfigError
 from stella_mteb.files import read_yaml
+from stella_mteb.prompts.examples import Example, find_examples, frame
 
-PROFILES = ("card", "leaderboard", "builtin", "own")
+PROFILES = ("card", "leaderboard", "builtin", "own", "icl")
 Side = Literal["query", "document"] | None
 """`query` or `document` of an asymmetric task, None for a symmetric one (MTEB's prompt_type)."""
 
@@ -56,14 +58,24 @@ class Prompt:
         text: What is put before the text; empty for none.
         source: Where it is from, in words.
         fallback: Whether the profile had nothing for this task.
+        examples: Those in it that must not occur in the data; the published ones are the authors' affair.
     """
 
     text: str
     source: str
     fallback: bool = False
+    examples: tuple[Example, ...] = ()
 
 
-def choose(profile: str, prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
+def choose(
+    profile: str,
+    prompts: PromptConfig,
+    task: TaskInfo,
+    side: Side,
+    *,
+    shots: int | None = None,
+    offline: bool = False,
+) -> Prompt:
     """Choose the prompt for one side of a task.
 
     Args:
@@ -71,11 +83,16 @@ def choose(profile: str, prompts: PromptConfig, task: TaskInfo, side: Side) -> P
         prompts: The model's prompts.
         task: The task.
         side: Which texts.
+        shots: Profile `icl`: how many examples at most; None for all.
+        offline: Profile `icl`: never fetch examples.
 
     Raises:
-        ConfigError: If the profile is unknown, or is `own` and the config has none.
+        ConfigError: If the profile is unknown, or is `own` and the config has none, or examples are not well-formed.
+        EnvironmentProblem: If examples are needed and not to be had.
     """
     require_profile(profile, prompts)
+    if profile == "icl":
+        return _icl(prompts, task, side, shots, offline=offline)
     return _PROFILES[profile](prompts, task, side)
 
 
@@ -98,15 +115,20 @@ def prompts_id(profile: str, prompts: PromptConfig, bundled: Iterable[PromptConf
         prompts: The model's prompts.
         bundled: The prompts that ship for this model.
     """
-    if profile in {"leaderboard", "builtin"}:
+    if profile == "icl" and prompts.examples:
+        return f"icl-{_digest([path.read_text() for path in sorted(Path(prompts.examples).glob('*.json'))])}"
+    if profile in {"leaderboard", "builtin", "icl"}:
         return profile
     texts = prompts.model_dump(exclude={"profile"} if profile == "own" else {"profile", "own"})
     if profile == "card" and not any(texts.values()):
         return "none"
     if profile == "card" and any(texts == known.model_dump(exclude={"profile", "own"}) for known in bundled):
         return "card"
-    digest = hashlib.blake2b(json.dumps(texts, sort_keys=True).encode(), digest_size=4).hexdigest()
-    return f"{profile}-{digest}"
+    return f"{profile}-{_digest(texts)}"
+
+
+def _digest(texts: Any) -> str:
+    return hashlib.blake2b(json.dumps(texts, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 def profile_of(prompts_id: str) -> str:
@@ -162,6 +184,26 @@ def _instruction(task: TaskInfo, side: Side) -> tuple[str, str, bool]:
     if task.type in rules["types"]:
         return rules["types"][task.type], f"leaderboard: all tasks of type {task.type}", False
     return task.type_instruction, f"leaderboard: no instruction, MTEB's default for {task.type}", True
+
+
+def _icl(prompts: PromptConfig, task: TaskInfo, side: Side, shots: int | None, *, offline: bool) -> Prompt:
+    if side == "document":
+        return Prompt("", "icl: documents stay bare")
+    instruction, source, fallback = _instruction(task, side)
+    instruction = instruction.rstrip(".") + "."
+    if shots == 0:
+        return Prompt(frame(instruction, (), 0), f"icl: zero-shot, {source}", fallback=fallback)
+    folder = Path(prompts.examples) if prompts.examples else None
+    inherit = table("leaderboard")["inherit"]
+    names = [task.name, inherit.get(task.name), *(inherit.get(parent, parent) for parent, _ in task.parents)]
+    for name in filter(None, names):
+        examples = find_examples(name, folder, offline=offline)
+        if examples is not None:
+            chosen = examples.rows[:shots]
+            where = f"icl: {len(chosen)} of {len(examples.rows)} examples of {name} ({examples.source}), {source}"
+            own = () if examples.published else chosen
+            return Prompt(frame(instruction, examples.rows, shots), where, fallback=fallback, examples=own)
+    return Prompt(frame(instruction, (), 0), f"icl: no examples for this task, so zero-shot; {source}", fallback=True)
 
 
 def _builtin(_prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:

@@ -1,0 +1,124 @@
+"""Few-shot examples: for each task a file `<Task>.json`, a list of {"query": ..., "response": ...}.
+
+Looked for in this order: the folder that the model's YAML names; the examples that ship with a bundled task; those that
+BGE-en-ICL's authors published, fetched file by file at one commit, each with a checksum, and kept for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stella_mteb.errors import ConfigError, EnvironmentProblem
+from stella_mteb.files import atomic_write, read_json, read_yaml
+
+_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query and the text that answers it."""
+
+    query: str
+    response: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of one task.
+
+    Attributes:
+        rows: In the order of the file; the first n are those of `shots=n`.
+        source: Where they are from, in words.
+        published: Whether they are the ones that the published scores were made with.
+    """
+
+    rows: tuple[Example, ...]
+    source: str
+    published: bool = False
+
+
+def find_examples(task: str, folder: Path | None, *, offline: bool) -> Examples | None:
+    """The examples of a task, or None if there are none for it.
+
+    Args:
+        task: Name of the task.
+        folder: The user's own, which stands before all others; None for none.
+        offline: Never ask the network.
+
+    Raises:
+        ConfigError: If a file is not a list of examples.
+        EnvironmentProblem: If a published file is not on this machine and cannot be fetched.
+    """
+    if folder is not None and (folder / f"{task}.json").is_file():
+        return Examples(read_examples(folder / f"{task}.json"), f"{folder / task}.json")
+    bundled = Path(str(importlib.resources.files("stella_mteb.tasks"))).glob(f"*/icl_examples/{task}.json")
+    for path in bundled:
+        return Examples(read_examples(path), "bundled with the task")
+    checksum = published()["sha256"].get(task)
+    if checksum is None:
+        return None
+    return Examples(read_examples(_fetched(task, checksum, offline=offline)), "FlagEmbedding", published=True)
+
+
+def read_examples(path: Path) -> tuple[Example, ...]:
+    """Read one file.
+
+    Raises:
+        ConfigError: If it is not a list of `{"query": text, "response": text}`; names the place.
+    """
+    rows = read_json(path)
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError(f"{path}: must be a list of examples, each with query and response")
+    for number, row in enumerate(rows, 1):
+        wrong = not isinstance(row, dict) or any(not isinstance(row.get(key), str) for key in ("query", "response"))
+        if wrong or not row["query"].strip():
+            raise ConfigError(f"{path}: example {number}: must have a query and a response, both texts")
+    return tuple(Example(row["query"], row["response"]) for row in rows)
+
+
+def published() -> Any:
+    """Repository, commit, folder and checksums of the published examples (`icl.yaml`)."""
+    return read_yaml(Path(str(importlib.resources.files("stella_mteb.prompts"))) / "icl.yaml")[0]["examples"]
+
+
+def _fetched(task: str, checksum: str, *, offline: bool) -> Path:
+    source = published()
+    folder = Path(os.environ.get("STELLA_MTEB_CACHE") or "~/.cache/stella-mteb").expanduser() / "icl_examples"
+    path: Path = folder / source["commit"] / f"{task}.json"
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum:
+        return path
+    url = f"{source['base']}/{source['commit']}/{source['folder']}/{task}.json"
+    cure = f"fetch {url} elsewhere and give its folder as prompts.examples in the model's YAML, or run with [shots=0]"
+    if offline:
+        raise EnvironmentProblem(f"the examples of {task} are not on this machine, and offline; {cure}")
+    try:
+        with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 -- https, from icl.yaml
+            content = answer.read()
+    except (urllib.error.URLError, TimeoutError, OSError) as error:
+        raise EnvironmentProblem(f"the examples of {task} could not be fetched ({error}); {cure}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != checksum:
+        raise EnvironmentProblem(f"{url}: sha256 is {found}, not {checksum}; nothing was kept. {cure}")
+    with atomic_write(path, "wb") as file:
+        file.write(content)
+    return path
+
+
+def frame(instruction: str, examples: tuple[Example, ...], shots: int | None) -> str:
+    """What stands before a text: the examples, then the instruction; see `stella_mteb.models.icl`.
+
+    Args:
+        instruction: Of the task, with its closing full stop.
+        examples: Of the task.
+        shots: How many of them; None for all.
+    """
+    chosen = examples if shots is None else examples[:shots]
+    parts = [f"<instruct>{instruction}\n<query>{one.query}\n<response>{one.response}\n\n" for one in chosen]
+    return "".join(parts) + f"<instruct>{instruction}\n<query>"
