@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -69,6 +69,23 @@ def watch(monkeypatch: pytest.MonkeyPatch, encoder: TextEncoder, fault: Fault | 
 
     monkeypatch.setattr(encoder.backbone, "forward", spy)
     return shapes
+
+
+def overhear(monkeypatch: pytest.MonkeyPatch, encoder: TextEncoder, before: Callable[[Sequence[str]], object]) -> None:
+    """Call `before`, which may raise, with the texts of every call of the tokeniser."""
+
+    class Overheard:
+        def __init__(self, own: Any) -> None:
+            self._own = own
+
+        def __call__(self, texts: Sequence[str], prompt: str = "") -> Any:
+            before(texts)
+            return self._own(texts, prompt)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._own, name)
+
+    monkeypatch.setattr(encoder, "tokenise", Overheard(encoder.tokenise))
 
 
 def runs_out_above(texts: int, error: type[BaseException] = torch.OutOfMemoryError) -> Fault:

@@ -26,7 +26,7 @@ from stella_mteb.engine.devices import TOKEN_BUDGET
 from stella_mteb.engine.encoder import text_key
 from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError
 from tests.conftest import SHARED, needs_shared
-from tests.spies import S2S, Texts, padded, runs_out_above, spoils, twin, watch
+from tests.spies import S2S, Texts, overhear, padded, runs_out_above, spoils, twin, watch
 from tests.tiny import DIMENSIONS, EOS, PROMPTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -459,7 +459,7 @@ def test_windows_give_the_same_vectors_in_the_same_order(
 ) -> None:
     encoder = either()
     asked: list[int] = []
-    monkeypatch.setattr(encoder, "tokenise", lambda texts, own=encoder.tokenise: asked.append(len(texts)) or own(texts))
+    overhear(monkeypatch, encoder, lambda texts: asked.append(len(texts)))
 
     vectors = encoder.encode([*NUMBERED, *NUMBERED[:3]], S2S)
 
@@ -491,13 +491,12 @@ def test_the_next_window_is_tokenised_while_one_is_computed(
     encoder = twin(stella)
     second, calls = threading.Event(), []
 
-    def tokenise(texts: Sequence[str], own: Any = encoder.tokenise) -> Any:
+    def note(texts: Sequence[str]) -> None:
         calls.append(len(texts))
         if len(calls) == 2:
             second.set()
-        return own(texts)
 
-    monkeypatch.setattr(encoder, "tokenise", tokenise)
+    overhear(monkeypatch, encoder, note)
     in_time: list[bool] = []
     watch(monkeypatch, encoder, lambda *_: in_time.append(second.wait(20)))
 
@@ -515,13 +514,12 @@ def test_an_error_of_the_tokenising_thread_is_the_callers_and_what_was_computed_
     encoder.store = VectorStore(tmp_path, encoder.fingerprint)
     calls: list[Sequence[str]] = []
 
-    def tokenise(texts: Sequence[str], own: Any = encoder.tokenise) -> Any:
+    def fail(texts: Sequence[str]) -> None:
         calls.append(texts)
         if len(calls) == window:
             raise ValueError(f"window {window} cannot be tokenised")
-        return own(texts)
 
-    monkeypatch.setattr(encoder, "tokenise", tokenise)
+    overhear(monkeypatch, encoder, fail)
 
     with pytest.raises(ValueError, match=f"window {window} cannot be tokenised"):
         encoder.encode(NUMBERED)

@@ -18,6 +18,7 @@ _specs = st.builds(
     dtype=st.none() | st.sampled_from(sorted(DTYPES.values())),
     prompts=st.none() | st.from_regex(r"\A[A-Za-z][A-Za-z0-9_-]*\Z").filter(lambda name: name not in DTYPES),
     max_length=_numbers,
+    shots=st.none() | st.integers(0, 10**12),
 )
 
 
@@ -48,6 +49,8 @@ def test_any_text_is_either_a_spec_that_comes_back_or_a_config_error(text: str) 
         ("./my_models/stella@256", Spec("./my_models/stella", dimension=256)),
         ("NovaSearch/stella_en_1.5B_v5[fp32]", Spec("NovaSearch/stella_en_1.5B_v5", dtype="float32")),
         ("stella[leaderboard, max_length=64 ,fp16]", Spec("stella", None, "float16", "leaderboard", 64)),
+        ("bge_en_icl[shots=3]", Spec("bge_en_icl", shots=3)),
+        ("bge_en_icl[shots=0,bf16]", Spec("bge_en_icl", dtype="bfloat16", shots=0)),
         ("  stella @256  ", Spec("stella", dimension=256)),
         ("stella[]", Spec("stella")),
     ],
@@ -82,7 +85,11 @@ def test_equal_specs_written_differently_print_the_same() -> None:
         ("stella[max_length=]", "max_length must be a positive whole number (got '')"),
         ("stella[max_length=1.5]", "max_length must be a positive whole number (got '1.5')"),
         ("stella[max_length=-1]", "max_length must be a positive whole number"),
-        ("stella[max_len=8]", "unknown setting 'max_len'; max_length=N is known"),
+        ("stella[max_len=8]", "unknown setting 'max_len'; max_length=N and shots=N are known"),
+        ("stella[shots=]", "shots must be a positive whole number (got '')"),
+        ("stella[shots=-1]", "shots must be a positive whole number (got '-1')"),
+        ("stella[shots=00]", "shots must be a positive whole number (got '00')"),
+        ("stella[shots=0,shots=0]", "sets shots twice"),
         ("stella[8bit]", "option '8bit' is neither a dtype (bf16, fp32, fp16)"),
         ("stella[bf16,fp32]", "sets dtype twice"),
         ("stella[bf16,bf16]", "sets dtype twice"),

@@ -123,7 +123,12 @@ def test_a_tokenizer_that_drops_the_closing_token_of_long_texts_is_caught(
 ) -> None:
     def drop(encoder: Any) -> None:
         original = encoder.tokenise
-        encoder.tokenise = lambda texts: [ids[:-1] if len(ids) > 20 else ids for ids in original(texts)]
+
+        def dropping(texts: list[str], prompt: str = "") -> Any:
+            return [ids[:-1] if len(ids) > 20 else ids for ids in original(texts, prompt)]
+
+        dropping.longest = original.longest  # type: ignore[attr-defined]
+        encoder.tokenise = dropping
 
     loaded(drop)
 

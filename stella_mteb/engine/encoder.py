@@ -138,7 +138,8 @@ class TextEncoder:
             "pooling": f"{'+'.join(pooling.modes)}, prompt {'in' if pooling.include_prompt else 'out'}",
         }
         # The last token's state is all that is needed of a causal text, so what stands before it can be shared.
-        self._shares_prefix = self.packed and self._causal and pooling.modes == ("lasttoken",)
+        last_token = pooling.modes == ("lasttoken",) and pooling.include_prompt
+        self._shares_prefix = self.packed and self._causal and last_token
         self._prefix: Prefix | None = None
         self.store: PooledStore | None = None
         self.stats = EncodeStats()
@@ -265,7 +266,7 @@ class TextEncoder:
     ) -> Iterator[tuple[NDArray[np.intp], FloatMatrix]]:
         """Encode texts that are distinct and not in the store, store them, and yield their positions and vectors."""
         started = time.perf_counter()
-        total, done, tokens = sum(map(len, new)), 0, 0
+        total, done, tokens, longest = sum(map(len, new)), 0, 0, self.tokenise.longest(prompt)
         try:
             for at, lengths, vectors in self._forward_all(new, prompt, batch_size):
                 _require_finite(vectors, self, lambda row, at=at: list(texts).index(new[at[row]]))  # type: ignore[misc]
@@ -274,7 +275,7 @@ class TextEncoder:
                 yield at, vectors
                 self.stats.encoded += len(at)
                 self.stats.tokens += sum(lengths)
-                self.stats.at_limit += sum(length >= self.tokenise.longest(prompt) for length in lengths)
+                self.stats.at_limit += sum(length >= longest for length in lengths)
                 done, tokens = done + sum(len(new[i]) for i in at), tokens + sum(lengths)
                 if progress:
                     progress(tokens, round(tokens * total / done) if done else tokens)
@@ -324,10 +325,15 @@ class TextEncoder:
             return last
         if len(found) < WORTH_IT or len(rows) == 1:
             return None
-        self._prefix = Prefix(found)
-        self.stats.tokens += len(found)
-        self._run([found], into=self._prefix)
-        return self._prefix
+        prefix = Prefix(found)
+        try:
+            self._run([found], into=prefix)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None  # as a part of each text it meets the same limit, where the message names the text
+        self._prefix = prefix
+        return prefix
 
     def _budget(self, batch_size: int | None, shared: int) -> int:
         limits = [rows * self.max_length for rows in (batch_size, self.batch_size) if rows is not None]

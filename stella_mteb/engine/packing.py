@@ -41,6 +41,7 @@ class Packing:
     Attributes:
         bounds: int32 [texts + 1], on the device: text i is `bounds[i]` up to `bounds[i + 1]`.
         longest: Tokens of the longest text.
+        over_prefix: With `after`: bounds of all tokens as one text and of the prefix, and how long each is.
     """
 
     def __init__(
@@ -55,6 +56,9 @@ class Packing:
         self.causal, self.longest = causal, max(lengths)
         self.after, self.into = after, into
         self.bounds = to_device(np.cumsum([0, *lengths], dtype=np.int32), device)
+        if after is not None:
+            ends = np.array([[0, sum(lengths)], [0, len(after.ids)]], dtype=np.int32)
+            self.over_prefix = (*to_device(ends, device), *ends[:, 1].tolist())
         self._runs = [(length, len(list(run))) for length, run in itertools.groupby(lengths)]
 
     def runs(self) -> Iterator[tuple[slice, int]]:
@@ -127,7 +131,7 @@ def attention(
     if packing.into is not None:
         packing.into.layers[layer] = key[0], value[0]
     if packing.after is not None:
-        shared = attend(query[0], *packing.after.layers[layer], scaling, causal=False)
+        shared = _shared(query, *packing.after.layers[layer], packing, scaling)
         return merge(shared, _own(query, key, value, packing, scaling), query.dtype).transpose(0, 1).unsqueeze(0), None
     if _has_varlen(query):
         return _varlen(query, key, value, packing, scaling).unsqueeze(0), None
@@ -145,15 +149,21 @@ def _texts(part: torch.Tensor, where: slice, length: int) -> torch.Tensor:
     return part[0, :, where].reshape(part.shape[1], -1, length, part.shape[3]).transpose(0, 1)
 
 
+def _shared(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every token's attention to the shared prefix, [heads, tokens, width], and its softmax sums, [heads, tokens]."""
+    if _has_varlen(query):
+        return _varlen_with_sums(query, key.unsqueeze(0), value.unsqueeze(0), packing, scaling, shared=True)
+    return attend(query[0], key, value, scaling, causal=False)
+
+
 def _own(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Each text's attention to itself, [heads, tokens, width], and its softmax sums, [heads, tokens]."""
     if _has_varlen(query):
-        from torch.nn.attention.varlen import AuxRequest  # noqa: PLC0415
-
-        seen, sums = _varlen(query, key, value, packing, scaling, return_aux=AuxRequest(lse=True))
-        return seen.transpose(0, 1).float(), sums.transpose(0, 1)
+        return _varlen_with_sums(query, key, value, packing, scaling)
     found = []
     for where, length in packing.runs():
         q, k, v = (_texts(part, where, length) for part in (query, key, value))
@@ -168,15 +178,31 @@ def _has_varlen(query: torch.Tensor) -> bool:
 
 
 def _varlen(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float, **options: Any
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    packing: Packing,
+    scaling: float,
+    *,
+    shared: bool = False,
+    **options: Any,
 ) -> Any:
+    """FlashAttention within each text, or of all tokens over the shared prefix."""
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 -- not in every build of torch
 
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
-    options |= {"scale": scaling, "window_size": (-1, 0) if packing.causal else (-1, -1)}
+    options |= {"scale": scaling, "window_size": (-1, 0) if packing.causal and not shared else (-1, -1)}
     if "enable_gqa" in inspect.signature(varlen_attn).parameters:
         options["enable_gqa"] = True
     else:  # torch 2.11
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
-    bounds, longest = packing.bounds, packing.longest
-    return varlen_attn(query, key, value, bounds, bounds, longest, longest, **options)
+    where = packing.over_prefix if shared else (packing.bounds, packing.bounds, packing.longest, packing.longest)
+    return varlen_attn(query, key, value, *where, **options)
+
+
+def _varlen_with_sums(*parts: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    from torch.nn.attention.varlen import AuxRequest  # noqa: PLC0415
+
+    seen, sums = _varlen(*parts, **options, return_aux=AuxRequest(lse=True))
+    # The sums are [heads, tokens]: torch's documentation has it the other way round, its kernels do not.
+    return seen.transpose(0, 1).float(), sums

@@ -67,19 +67,21 @@ def attend(
         float32 [..., heads, tokens, width], and float32 [..., heads, tokens].
     """
     heads, key_heads = query.shape[-3], key.shape[-3]
+    # bfloat16 would round a score of 10 to 0.03, and the softmax by three per cent.
+    query, key, value = query.float(), key.float(), value.float()
     outs, sums = [], []
     # Key head by key head: all scores at once would be heads * tokens * keys numbers.
     for head in range(key_heads):
         mine = slice(head * heads // key_heads, (head + 1) * heads // key_heads)
         k, v = key[..., head : head + 1, :, :], value[..., head : head + 1, :, :]
-        scores = (query[..., mine, :, :] @ k.transpose(-1, -2)).float() * scaling
+        scores = query[..., mine, :, :] @ k.transpose(-1, -2) * scaling
         if causal:
             hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
             scores = scores.masked_fill(hidden, float("-inf"))
         total = torch.logsumexp(scores, dim=-1, keepdim=True)
-        outs.append((scores - total).exp().to(v.dtype) @ v)
+        outs.append((scores - total).exp() @ v)
         sums.append(total.squeeze(-1))
-    return torch.cat(outs, dim=-3).float(), torch.cat(sums, dim=-2)
+    return torch.cat(outs, dim=-3), torch.cat(sums, dim=-2)
 
 
 def merge(

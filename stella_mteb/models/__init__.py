@@ -111,6 +111,8 @@ def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bo
     if spec.shots is not None and model.prompts != "icl":
         raise ConfigError(f"model spec {str(spec)!r}: shots needs a model with few-shot prompts (profile icl)")
     require_profile(model.prompts, config.prompts)
+    if model.prompts == "icl" and not config.few_shot:
+        raise ConfigError(f"prompt profile icl is made for BGE-en-ICL; {config.name} does not declare few_shot")
     known = model.layout.dimensions
     if model.dimension not in known:
         lacking = model.layout.without_weights.get(model.dimension)

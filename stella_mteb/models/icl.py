@@ -3,10 +3,11 @@ r"""BGE-en-ICL's input, assembled token for token as FlagEmbedding does it.
     <s> example 1 \n\n example 2 \n\n <instruct>{instruction}\n<query>{text}\n<response> </s>
 
 with examples of the form `<instruct>…\n<query>…\n<response>…`; documents stand bare. The order of steps is that of
-`ICLLLMEmbedder.encode_queries_single_device` (FlagEmbedding 1.4): instruction and text are tokenised, cut, *decoded again*,
-framed and tokenised once more. The round trip changes some texts (white space around added tokens, characters that
-the tokenizer normalises). `compat` follows it, because the published scores were made so; `clean` frames the token ids
-themselves, and differs only on such texts.
+`ICLLLMEmbedder.encode_queries_single_device` (FlagEmbedding 1.4): instruction and text are tokenised, cut, *decoded
+again*, framed and tokenised once more. The round trip is not the identity: with a tokenizer of Mistral's kind, which
+marks the first word after an added token, every text gets a second space after `<instruct>` and `<query>`; a character
+that a cut divides into bytes becomes U+FFFD. `compat` follows it, because the published scores were made so; `clean`
+tokenises once, and cuts the token ids themselves.
 
 The prompt of a text is everything that stands before it, as one string: a store, a result and a log know it so.
 """
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stella_mteb.engine.tokenising import CHUNK, Tokeniser, well_formed
+from stella_mteb.errors import ConfigError
 
 INSTRUCT, RESPONSE = "<instruct>", "\n<response>"
 ADDED = (INSTRUCT, "<query>", "<response>")
@@ -34,10 +36,12 @@ class IclTokeniser(Tokeniser):
         tokenizer: The model's, with its added tokens `<instruct>`, `<query>` and `<response>`.
         max_length: Longest text with its instruction, opening and closing tokens; examples come on top.
         compat: Whether to decode and tokenise again, as FlagEmbedding does.
+        most: Longest input, examples included, all of which the model sees; None for no limit.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, *, compat: bool = True) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, *, compat: bool = True, most: int | None = None) -> None:
         super().__init__(tokenizer, max_length)
+        self._most = most
         self._tokenizer, self._compat = tokenizer, compat
         self._whole = copy.deepcopy(tokenizer.backend_tokenizer)
         self._whole.no_padding()
@@ -45,6 +49,8 @@ class IclTokeniser(Tokeniser):
         opened = self._whole.encode("").ids
         self._opening, self._closing = opened[:1], opened[-1:]
         self._response = self._ids([RESPONSE])[0]
+        # What it is behind a text; alone, the tokenizer marks it as the beginning of a word.
+        self._closing_response = self._ids(["x" + RESPONSE])[0][len(self._ids(["x"])[0]) :]
 
     def __call__(self, texts: Sequence[str], prompt: str = "") -> list[Ids]:
         """Token ids of each text under a prompt that ends with an instruction; under any other, as usual."""
@@ -71,9 +77,15 @@ class IclTokeniser(Tokeniser):
             if examples and self._ids([examples + framed[0]])[0] != shared + own[0]:
                 shared, own = [], self._ids([examples + text for text in framed])
         else:
-            own = [ids + self._response for ids in cut]
+            own = [ids + self._closing_response for ids in cut]
         # FlagEmbedding's own limit for the second pass, multiples of eight and all.
-        limit = (len(self._ids([examples])[0]) + len(self._response) + self.max_length + 8) // 8 * 8 + 8
+        before = len(self._ids([examples])[0])
+        limit = (before + len(self._response) + self.max_length + 8) // 8 * 8 + 8
+        if self._most is not None and limit > self._most:
+            raise ConfigError(
+                f"the examples of this task take {before} tokens, too many for a model that sees {self._most} at once "
+                f"with texts of {self.max_length}; give fewer ([shots=N]), shorter ones, or a smaller max_length"
+            )
         limit -= len(self._opening) + len(self._closing)
         return [np.asarray([*self._opening, *(shared + ids)[:limit], *self._closing], dtype=np.int32) for ids in own]
 

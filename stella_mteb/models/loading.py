@@ -39,7 +39,11 @@ def load_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
     layout, config = model.layout, model.config
     backbone = _load_backbone(model, dtype, where)
     tokenizer = _load_tokenizer(
-        layout.transformer, config.eos_token_id, lower_case=layout.lower_case, trusted=config.trust_remote_code
+        layout.transformer,
+        # Where a text is opened too, a template that lacks a token is refused below, not mended.
+        config.eos_token_id if config.bos_token_id is None else None,
+        lower_case=layout.lower_case,
+        trusted=config.trust_remote_code,
     )
     if config.bos_token_id is not None:
         _require_closed(tokenizer, config.bos_token_id, config.eos_token_id, layout.transformer)
@@ -207,7 +211,12 @@ def _icl_tokeniser(model: ResolvedModel, tokenizer: Any) -> IclTokeniser:
             f"{model.layout.transformer}: the tokenizer lacks {', '.join(lacking)}, which every few-shot prompt "
             "is made of; it is not that of BGE-en-ICL"
         )
-    return IclTokeniser(tokenizer, _checked_length(model), compat=model.config.few_shot == "compat")
+    max_length = _checked_length(model)
+    # A window that no text without examples reaches is left out of a packed pass, so no text with them may either.
+    window = model.layout.config.get("sliding_window") or 0
+    limits = [limit for limit in (positions(model.layout.config), window) if limit and limit >= max_length]
+    compat = model.config.few_shot == "compat"
+    return IclTokeniser(tokenizer, max_length, compat=compat, most=min(limits, default=None))
 
 
 def _head_loader(chain: tuple[Path, ...]) -> Callable[[], torch.nn.Module]:

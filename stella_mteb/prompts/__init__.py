@@ -116,7 +116,8 @@ def prompts_id(profile: str, prompts: PromptConfig, bundled: Iterable[PromptConf
         bundled: The prompts that ship for this model.
     """
     if profile == "icl" and prompts.examples:
-        return f"icl-{_digest([path.read_text() for path in sorted(Path(prompts.examples).glob('*.json'))])}"
+        files = sorted(Path(prompts.examples).glob("*.json"))
+        return f"icl-{_digest([(file.name, file.read_text(encoding='utf-8')) for file in files])}"
     if profile in {"leaderboard", "builtin", "icl"}:
         return profile
     texts = prompts.model_dump(exclude={"profile"} if profile == "own" else {"profile", "own"})
