@@ -30,7 +30,7 @@ from stella_mteb.engine.devices import resolve_device, resolve_dtype
 from stella_mteb.engine.encoder import Progress
 from stella_mteb.errors import ConfigError
 from stella_mteb.models import ResolvedModel, bundled_configs, load_config, resolve, resolve_config
-from stella_mteb.prompts import Prompt, choose, profile_of, prompts_id, table
+from stella_mteb.prompts import Prompt, choose, profile_of, prompts_id
 from stella_mteb.spec import DTYPES, Spec
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
             dimension=self.resolved.dimension,
             batch_size=kwargs.get("batch_size"),
             progress=self.on_progress,
-            normalize=False if self._leaves_length(task_metadata) else None,
+            normalize=None if prompt.normalized else False,
         )
         self.seconds += time.perf_counter() - started
         return vectors
@@ -161,14 +161,11 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
             self.prompts_used[key] = prompt
         return self.prompts_used[key]
 
-    def _leaves_length(self, task_metadata: TaskMetadata) -> bool:
-        # Part of the profile, as the published scores were made; a cosine does not notice.
-        return self.resolved.prompts == "icl" and task_metadata.type in table("icl")["not_normalized"]
-
     def prompt_notes(self, task: str) -> dict[str, dict[str, Any]]:
         """The prompts that a task was run with, for its result."""
         return {
             side: {"text": prompt.text, "source": prompt.source, "fallback": prompt.fallback}
+            | ({} if prompt.normalized else {"normalized": False})
             for (name, side), prompt in self.prompts_used.items()
             if name == task
         }

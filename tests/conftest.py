@@ -46,6 +46,15 @@ def stella(stella_folder: Path):
 
 
 @pytest.fixture(scope="session")
+def bge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A YAML of a tiny random model in BGE-en-ICL's layout, float32, at most 64 tokens without the examples."""
+    from tests.tiny_bge import bge_yaml, write_bge
+
+    folder = tmp_path_factory.mktemp("bge")
+    return bge_yaml(folder / "tiny_bge.yaml", write_bge(folder / "bge-en-icl"))
+
+
+@pytest.fixture(scope="session")
 def minilm():
     """The packaged all-MiniLM-L6-v2 through the engine; real weights."""
     from stella_mteb.models import resolve

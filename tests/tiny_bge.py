@@ -121,3 +121,21 @@ def write_tokenizer(
         },
     )
     return tokenizer.get_vocab_size()
+
+
+def bge_yaml(path: Path, folder: Path, more: str = "", *, few_shot: str = "compat", prompts: str = "") -> Path:
+    """A model's YAML that says of a folder what the bundled config says of the hub's.
+
+    Args:
+        path: Where to write it.
+        folder: From `write_bge`.
+        more: Further lines.
+        few_shot: As in the YAML.
+        prompts: Further lines below `prompts`.
+    """
+    path.write_text(
+        f"name: tiny_bge\npath: {folder}\nattention: causal\npooling: lasttoken\nbos_token_id: 1\neos_token_id: 2\n"
+        f"few_shot: {few_shot}\nmax_length: 64\nnormalize: true\ndtype: float32\n{more}"
+        f"prompts:\n  profile: icl\n{prompts}"
+    )
+    return path

@@ -347,8 +347,9 @@ class TextEncoder:
             if not is_out_of_memory(error):
                 raise
             if len(ids) == 1:
+                tokens = len(ids[0]) + (len(prefix.ids) if prefix else 0)
                 raise EnvironmentProblem(
-                    f"out of memory on {self.device} with a single text of {len(ids[0])} tokens; "
+                    f"out of memory on {self.device} with a single text of {tokens} tokens; "
                     "lower max_length, use a smaller dtype, or free the device"
                 ) from error
         # Outside the except block: there, the traceback would still hold the tensors that did not fit.

@@ -51,6 +51,8 @@ class IclTokeniser(Tokeniser):
         self._response = self._ids([RESPONSE])[0]
         # What it is behind a text; alone, the tokenizer marks it as the beginning of a word.
         self._closing_response = self._ids(["x" + RESPONSE])[0][len(self._ids(["x"])[0]) :]
+        # As FlagEmbedding reckons it.
+        self._room = max_length - len(self._opening) - len(self._response) - len(self._closing)
 
     def __call__(self, texts: Sequence[str], prompt: str = "") -> list[Ids]:
         """Token ids of each text under a prompt that ends with an instruction; under any other, as usual."""
@@ -62,22 +64,26 @@ class IclTokeniser(Tokeniser):
         return rows
 
     def longest(self, prompt: str) -> int:
-        """Tokens of the longest text under a prompt, examples included."""
-        examples, _ = _divide(prompt)
-        return self.max_length + len(self._ids([examples])[0])
+        """Tokens of a text that was cut, examples included."""
+        if INSTRUCT not in prompt:
+            return super().longest(prompt)
+        around = len(self._opening) + len(self._closing_response) + len(self._closing)
+        return len(self._ids([_divide(prompt)[0]])[0]) + self._room + around
 
     def _assemble(self, texts: Sequence[str], examples: str, instruction: str) -> list[Ids]:
         shared = self._ids([examples])[0]
-        room = self.max_length - len(self._opening) - len(self._response) - len(self._closing)
-        cut = [ids[:room] for ids in self._ids([instruction + well_formed(text) for text in texts])]
+        asked = [instruction + well_formed(text) for text in texts]
         if self._compat:
+            cut = [ids[: self._room] for ids in self._ids(asked)]
             framed = [text + RESPONSE for text in self._tokenizer.batch_decode(cut)]
             own = self._ids(framed)
             # An added token divides a text, so examples and query can be tokenised apart; one text shows that it does.
             if examples and self._ids([examples + framed[0]])[0] != shared + own[0]:
                 shared, own = [], self._ids([examples + text for text in framed])
         else:
-            own = [ids + self._closing_response for ids in cut]
+            fits = self._room + len(self._response)
+            whole = self._ids([text + RESPONSE for text in asked])
+            own = [ids if len(ids) <= fits else ids[: self._room] + self._closing_response for ids in whole]
         # FlagEmbedding's own limit for the second pass, multiples of eight and all.
         before = len(self._ids([examples])[0])
         limit = (before + len(self._response) + self.max_length + 8) // 8 * 8 + 8

@@ -17,7 +17,7 @@ import hashlib
 import importlib.resources
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,12 +59,14 @@ class Prompt:
         source: Where it is from, in words.
         fallback: Whether the profile had nothing for this task.
         examples: Those in it that must not occur in the data; the published ones are the authors' affair.
+        normalized: Whether vectors may get unit length; part of the profile, as the published scores were made.
     """
 
     text: str
     source: str
     fallback: bool = False
     examples: tuple[Example, ...] = ()
+    normalized: bool = True
 
 
 def choose(
@@ -92,7 +94,8 @@ def choose(
     """
     require_profile(profile, prompts)
     if profile == "icl":
-        return _icl(prompts, task, side, shots, offline=offline)
+        prompt = _icl(prompts, task, side, shots, offline=offline)
+        return replace(prompt, normalized=task.type not in table("icl")["not_normalized"])
     return _PROFILES[profile](prompts, task, side)
 
 
