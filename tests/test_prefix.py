@@ -403,16 +403,15 @@ def varlen_of_torch_2_11(*parts: Any, return_aux: Any = None, scale: Any = None,
     return varlen(*parts, return_aux=return_aux, scale=scale, window_size=window_size)
 
 
-@pytest.fixture(params=[varlen, varlen_of_torch_2_11], ids=["today's", "torch 2.11's"])
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """The branch for CUDA, with a kernel that runs here; gives tokens and keys of each of its calls."""
+def use_kernel(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[tuple[int, int]]:
+    """Take the branch for CUDA, with a kernel that runs here; gives queries and keys of each of its calls."""
     calls: list[tuple[int, int]] = []
 
     def noted(*parts: Any, **options: Any) -> Any:
         calls.append((len(parts[0]), len(parts[1])))
-        return request.param(*parts, **options)
+        return kernel(*parts, **options)
 
-    noted.__signature__ = inspect.signature(request.param)  # type: ignore[attr-defined]
+    noted.__signature__ = inspect.signature(kernel)  # type: ignore[attr-defined]
     module = ModuleType("torch.nn.attention.varlen")
     module.varlen_attn, module.AuxRequest = noted, AuxRequest  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -420,12 +419,12 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> l
     return calls
 
 
+@pytest.mark.parametrize("kernel", [varlen, varlen_of_torch_2_11], ids=["today's", "torch 2.11's"])
 def test_with_the_kernel_vectors_are_those_of_full_recomputation_without_it(
-    loaded: TextEncoder, request: pytest.FixtureRequest
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, kernel: Any
 ) -> None:
-    expected = in_full(loaded).encode(TEXTS, PROMPTS[3])
-    calls = request.getfixturevalue("kernel")
-    encoder = copy_of(loaded)
+    expected = in_full(encoder).encode(TEXTS, PROMPTS[3])
+    calls = use_kernel(monkeypatch, kernel)
 
     vectors = encoder.encode(TEXTS, PROMPTS[3])
 
