@@ -282,7 +282,7 @@ def test_no_command_at_all_shows_the_help(call: Call) -> None:
         ),
         (["-m", "all_minilm_l6_v2@512", "-t", "STS12"], "no head of dimension 512; on disk are 384"),
         (["-m", "all_minilm_l6_v2[fp99", "-t", "STS12"], "is not understood. The form is NAME"),
-        (["-m", "all_minilm_l6_v2[x=1]", "-t", "STS12"], "unknown setting 'x'; max_length=N is known"),
+        (["-m", "all_minilm_l6_v2[x=1]", "-t", "STS12"], "unknown setting 'x'; max_length=N and shots=N are known"),
         (
             ["-m", "all_minilm_l6_v2", "-t", "VideoSumarySTS"],
             "no task is called 'VideoSumarySTS'.*VideoSummarySTS",
