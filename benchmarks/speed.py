@@ -176,18 +176,23 @@ def padded_share(reference: Any, texts: Sequence[str], batch_size: int) -> float
     return 1 - seen["real"] / seen["all"]
 
 
-def best_batch_size(reference: Any, texts: Sequence[str]) -> tuple[int, dict[str, float]]:
-    variants = {str(size): st_variant(reference, texts, size) for size in BATCH_SIZES}
+def best_batch_size(reference: Any, texts: Sequence[str], sizes: Sequence[int]) -> tuple[int, dict[str, float]]:
+    variants = {str(size): st_variant(reference, texts, size) for size in sizes}
     times = bench.interleave(variants, 2, warm_up=False)
     seconds = {size: min(each) for size, each in times.items()}
     return int(min(seconds, key=lambda size: seconds[size])), seconds
 
 
 def measure(
-    texts: Sequence[str], engines: Mapping[str, TextEncoder], reference: Any, flag: Any, repeats: int
+    texts: Sequence[str],
+    engines: Mapping[str, TextEncoder],
+    reference: Any,
+    flag: Any,
+    repeats: int,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> dict[str, Any]:
     lengths = [len(ids) for ids in engines[ENGINE].tokenise(texts)]
-    best, scan = best_batch_size(reference, texts)
+    best, scan = best_batch_size(reference, texts, batch_sizes)
     variants: Variants = {name: (lambda encoder=engine: encoder.encode(texts)) for name, engine in engines.items()}
     variants |= {REFERENCE: st_variant(reference, texts, 32)}
     if best != 32:
@@ -250,6 +255,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=16_000, help="of each workload")
     parser.add_argument("--workloads", nargs="+", default=["sts", "passages", "long", "mixture"])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=BATCH_SIZES, help="of sentence-transformers")
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="bf16: the engine in bf16 as well")
     parser.add_argument("--heads", action="store_true", help="also all heads against one (stella_shape)")
     parser.add_argument("--out", type=Path, required=True)
@@ -268,7 +274,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         flag = flag_variant(options.model, folder, texts[kind])
         if isinstance(flag, str) and not reports:
             print(f"FlagEmbedding is left out: {flag}")
-        reports[kind] = measure(texts[kind], engines, reference, flag, options.repeats)
+        reports[kind] = measure(texts[kind], engines, reference, flag, options.repeats, options.batch_sizes)
         add_shares(reports[kind], engines, rates)
         show(kind, reports[kind])
     figures: dict[str, Any] = {"matmul_flop_per_second": rates, "workloads": reports}
