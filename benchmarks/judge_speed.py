@@ -1,6 +1,6 @@
 """The judge beside the loop that it replaces: the same scores, pair by pair.
 
-    python -m benchmarks.judge_speed --data ../shared/data --clips 6 --out results/performance/judge.json
+    python -m benchmarks.judge_speed --data ../shared/data --clips 2 --out results/performance/judge.json
 
 The loop does for one pair at a time what the judge does for all: sentence-transformers encodes reference and prediction
 with their sentences, then coarse, fine and HM-CF. A reference is encoded again for every model, as in-house. MiniLM
@@ -27,7 +27,7 @@ from stella_mteb.models import resolve
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=6)
+    parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
