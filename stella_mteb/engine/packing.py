@@ -112,8 +112,7 @@ def attention(
     """Attention within each text of a packed row; transformers calls it in every layer.
 
     On CUDA in half precision this is FlashAttention's variable-length kernel, which ships with torch; elsewhere one
-    call of `scaled_dot_product_attention` for each run of texts of equal length, which on a CPU was faster than a
-    mask, nested tensors and compiled FlexAttention (docs/lab-log.md).
+    call of `scaled_dot_product_attention` for each run of texts of equal length (docs/decisions/006-packing.md).
 
     Args:
         module: The calling layer.
