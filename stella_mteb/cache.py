@@ -51,11 +51,6 @@ _KEY = np.dtype("S16")  # shorter ones are padded with zero bytes, but every key
 _ROW_BITS = 32
 
 
-def default_folder() -> Path:
-    """Where vectors are kept: $STELLA_MTEB_CACHE, else ~/.cache/stella-mteb."""
-    return Path(os.environ.get("STELLA_MTEB_CACHE") or "~/.cache/stella-mteb").expanduser()
-
-
 class VectorStore:
     """The pooled vectors of one fingerprint; a `stella_mteb.engine.encoder.PooledStore`.
 
@@ -68,8 +63,8 @@ class VectorStore:
     """
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, str]) -> None:
-        named = {"schema": SCHEMA, **fingerprint}
-        text = json.dumps(named, sort_keys=True)
+        self._named = {"schema": SCHEMA, **fingerprint}
+        text = json.dumps(self._named, sort_keys=True)
         self.folder = folder / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
         self._shards: list[_Shard] = []
         # Of every known text its key, ascending, and where its vector is: number of the shard << 32 | row.
@@ -78,8 +73,7 @@ class VectorStore:
         self._pending_keys: list[bytes] = []
         self._pending: list[FloatMatrix] = []
         self._flushed = time.monotonic()
-        self._named = named
-        self.keeps = self._claim(named)
+        self.keeps = self._claim()
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 self._index(*_open(path))
@@ -88,12 +82,12 @@ class VectorStore:
             except OSError as error:
                 _pass_over(path, error)
 
-    def _claim(self, named: Mapping[str, str]) -> bool:
+    def _claim(self) -> bool:
         """Make the folder, or mark it as used; whether it can be written."""
         label = self.folder / "fingerprint.json"
         try:
-            if _fingerprint(self.folder) != named:
-                write_json(label, named)
+            if _fingerprint(self.folder) != self._named:
+                write_json(label, self._named)
             label.touch()
         except StorageProblem as error:
             raise StorageProblem(f"{error}. Vectors are kept there; see --cache and STELLA_MTEB_CACHE") from error
@@ -154,7 +148,7 @@ class VectorStore:
         keys = np.frombuffer(b"".join(self._pending_keys), dtype=np.uint8).reshape(-1, 16)
         crc = np.fromiter(map(_checksum, self._pending_keys, vectors), dtype=np.uint32, count=len(keys))
         if not (self.folder / "fingerprint.json").exists():  # deleted under our feet; shards without it are lost
-            self._claim(self._named)
+            self._claim()
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         with atomic_write(path, "wb") as file:
             file.write(save({"keys": keys.copy(), "vectors": vectors, "crc": crc}))
@@ -254,10 +248,9 @@ class StoreInfo:
     """One store on disk.
 
     Attributes:
-        folder: Where it is; its name is what `cache prune --store` takes.
+        folder: Where it is.
         fingerprint: What the name stands for; empty if `fingerprint.json` is lost.
         texts: Rows in its shards.
-        width: Length of a pooled vector.
         bytes: Size of its files, damaged ones included.
         last_used: Seconds since the epoch.
         damaged: Files that were set aside.
@@ -267,7 +260,6 @@ class StoreInfo:
     folder: Path
     fingerprint: dict[str, str]
     texts: int
-    width: int
     bytes: int
     last_used: float
     damaged: list[Path]
@@ -292,7 +284,6 @@ def _is_store(folder: Path) -> bool:
 
 
 def _info(folder: Path) -> StoreInfo:
-    shapes = [shape for path in folder.glob("*.safetensors") if (shape := _shape(path)) is not None]
     states: dict[Path, os.stat_result] = {}
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # a writer's temporary file comes and goes
@@ -300,8 +291,7 @@ def _info(folder: Path) -> StoreInfo:
     return StoreInfo(
         folder=folder,
         fingerprint=_fingerprint(folder),
-        texts=sum(rows for rows, _ in shapes),
-        width=max((width for _, width in shapes), default=0),
+        texts=sum(map(_rows, folder.glob("*.safetensors"))),
         bytes=sum(state.st_size for state in states.values()),
         last_used=max((state.st_mtime for state in states.values()), default=0.0),
         damaged=sorted(folder.glob("*.damaged")),
@@ -321,12 +311,11 @@ def _fingerprint(folder: Path) -> dict[str, str]:
         return {}
 
 
-def _shape(path: Path) -> tuple[int, int] | None:
+def _rows(path: Path) -> int:
     try:
-        shard, keys = _open(path)
+        return len(_open(path)[1])
     except (*_DAMAGE, OSError):
-        return None
-    return len(keys), shard.width
+        return 0
 
 
 def verify(info: StoreInfo) -> Iterator[tuple[Path, str]]:

@@ -246,3 +246,8 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """Where is kept what can be made or fetched again: $STELLA_MTEB_CACHE, else ~/.cache/stella-mteb."""
+    return Path(os.environ.get("STELLA_MTEB_CACHE") or "~/.cache/stella-mteb").expanduser()

@@ -10,6 +10,7 @@ import typer
 
 from stella_mteb.cli import app
 from stella_mteb.cli.display import say
+from stella_mteb.files import cache_folder
 from stella_mteb.tables import TableFormat, render
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ def list_stores(
     form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
 ) -> None:
     """List what is stored: one store for each way of making vectors."""
-    from stella_mteb.cache import default_folder, stores  # noqa: PLC0415 -- imports numpy
+    from stella_mteb.cache import stores  # noqa: PLC0415 -- imports numpy
 
-    found = stores(folder or default_folder())
+    found = stores(folder or cache_folder())
     if not found:
-        say(f"{folder or default_folder()}: no vectors are stored here")
+        say(f"{folder or cache_folder()}: no vectors are stored here")
     typer.echo(render([_row(info) for info in found], form))
 
 
@@ -63,10 +64,10 @@ def _state(info: StoreInfo) -> str:
 @commands.command("verify")
 def verify_stores(folder: Annotated[Path | None, _CACHE] = None) -> None:
     """Read every vector and compare it with its checksum; damaged files are set aside and encoded again when needed."""
-    from stella_mteb.cache import default_folder, stores, verify  # noqa: PLC0415
+    from stella_mteb.cache import stores, verify  # noqa: PLC0415
 
     shards = texts = wrong = 0
-    for info in stores(folder or default_folder()):
+    for info in stores(folder or cache_folder()):
         texts += info.texts
         for path, problem in verify(info):
             shards += 1
@@ -87,10 +88,10 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and stop.")] = False,
 ) -> None:
     """Delete damaged files, what killed writers left, stores that this version cannot read, and those long unused."""
-    from stella_mteb.cache import default_folder, prunable, remove, stores  # noqa: PLC0415
+    from stella_mteb.cache import prunable, remove, stores  # noqa: PLC0415
 
     age = None if older_than is None else older_than * _DAY
-    doomed = [path for info in stores(folder or default_folder()) for path in prunable(info, older_than=age)]
+    doomed = [path for info in stores(folder or cache_folder()) for path in prunable(info, older_than=age)]
     freed = sum(file.stat().st_size for path in doomed for file in ([path] if path.is_file() else path.iterdir()))
     for path in doomed:
         typer.echo(path)

@@ -10,6 +10,7 @@ import typer
 
 from stella_mteb.cli import app, set_offline
 from stella_mteb.cli.display import say, token_progress
+from stella_mteb.files import cache_folder
 from stella_mteb.tables import TableFormat, render
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ def judge(
     set_offline(offline)
     if prompt_type not in {"s2s", "s2p", "none"}:
         raise typer.BadParameter("must be s2s, s2p or none", param_hint="--prompt-type")
-    from stella_mteb.cache import default_folder  # noqa: PLC0415
     from stella_mteb.judge.inputs import read_candidates, read_references  # noqa: PLC0415
     from stella_mteb.models import resolve  # noqa: PLC0415
 
@@ -43,7 +43,7 @@ def judge(
         _say_gaps(candidate)
     resolved = [resolve(spec) for spec in models]
     for model in resolved:
-        judge_with(model, prompt_type, texts, candidates, output, device=device, cache=cache or default_folder())
+        judge_with(model, prompt_type, texts, candidates, output, device=device, cache=cache or cache_folder())
     _print_ranking(output, form)
 
 

@@ -14,6 +14,7 @@ import typer
 
 from stella_mteb.cli import app, set_offline
 from stella_mteb.cli.display import say, token_progress
+from stella_mteb.files import cache_folder
 from stella_mteb.tables import TableFormat, render
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ def run(
     if no_cache and (dims or prefill or cache):
         option = "--dims" if dims else "--prefill" if prefill else "--cache"
         raise typer.BadParameter(f"{option} needs the cache", param_hint="--no-cache")
-    from stella_mteb.cache import default_folder  # noqa: PLC0415 -- imports numpy
-
-    folder = None if no_cache else cache or default_folder()
+    folder = None if no_cache else cache or cache_folder()
     resolved = _resolve(models, prompts)
     dimensions = [_dimensions(model, dims) for model in resolved]
     say("loading MTEB ...")

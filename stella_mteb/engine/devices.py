@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from stella_mteb.errors import ConfigError, EnvironmentProblem
+
+Fetch = Callable[[], NDArray[np.float32]]
+"""Waits for the device and gives the vectors of a batch."""
 
 # Tokens in one forward pass, padding included. A GPU needs some 8 thousand to be busy with arithmetic rather than with
 # launching kernels; on a CPU more than a thousand falls out of the caches and is slower.
@@ -78,3 +82,20 @@ def to_device(values: NDArray[Any] | list[int], device: torch.device) -> torch.T
     """Copy to the device; to a GPU from pinned memory, so that neither side waits for the other."""
     tensor = torch.as_tensor(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def fetch_later(pooled: torch.Tensor) -> Fetch:
+    """Start copying vectors to the host; from a GPU without waiting for what it has still to do."""
+    if pooled.device.type != "cuda":
+        array: NDArray[np.float32] = pooled.cpu().numpy()
+        return lambda: array
+    on_host = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
+    on_host.copy_(pooled, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def fetch() -> NDArray[np.float32]:
+        copied.synchronize()
+        return on_host.numpy()
+
+    return fetch

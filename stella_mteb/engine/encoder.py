@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from stella_mteb import PIPELINE
 from stella_mteb.engine import packing
 from stella_mteb.engine.batching import plan_batches
-from stella_mteb.engine.devices import TOKEN_BUDGET, is_out_of_memory, to_device
+from stella_mteb.engine.devices import TOKEN_BUDGET, Fetch, fetch_later, is_out_of_memory, to_device
 from stella_mteb.engine.heads import Head
 from stella_mteb.engine.pooling import Pooling
 from stella_mteb.engine.prefix import WORTH_IT, Prefix, common_prefix
-from stella_mteb.engine.tokenising import Tokeniser
+from stella_mteb.engine.tokenising import Ids, Tokeniser
 from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError
 
 FloatMatrix = NDArray[np.float32]
@@ -39,9 +39,6 @@ _WINDOW = 16_384
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Ids = NDArray[np.int32]
-Fetch = Callable[[], FloatMatrix]
-"""Waits for the device and gives the pooled vectors of a batch."""
 
 
 class PooledStore(Protocol):
@@ -251,13 +248,14 @@ class TextEncoder:
         return vectors
 
     @torch.inference_mode()
-    def hidden(self, ids: list[Ids]) -> torch.Tensor:
+    def hidden(self, ids: list[Ids], after: Prefix | None = None) -> torch.Tensor:
         """Last hidden states of one batch, in the dtype of the backbone, [tokens of all texts, width].
 
         Args:
             ids: From `tokenise`; at least one text has a token.
+            after: What stands before every text and is not in `ids`; packed models only.
         """
-        return self._run(ids) if self.packed else self._run_padded(ids)
+        return self._run(ids, after=after) if self.packed else self._run_padded(ids)
 
     # ------------------------------------------------------------------------------------------------ forward
 
@@ -369,8 +367,8 @@ class TextEncoder:
         lengths = [len(row) for row in ids]
         if not any(lengths):
             return lambda: np.zeros((len(ids), self._width), dtype=np.float32)
-        hidden = self._run(ids, after=prefix) if self.packed else self._run_padded(ids)
-        return _fetch_later(self.pooling(hidden, to_device(lengths, self.device), prompt_tokens))
+        hidden = self.hidden(ids, after=prefix)
+        return fetch_later(self.pooling(hidden, to_device(lengths, self.device), prompt_tokens))
 
     @torch.inference_mode()
     def _run(self, ids: list[Ids], *, after: Prefix | None = None, into: Prefix | None = None) -> torch.Tensor:
@@ -444,22 +442,6 @@ def _require_finite(vectors: FloatMatrix, encoder: TextEncoder, position: Callab
             f"(backbone in {encoder.dtype} on {encoder.device}); it is neither returned nor stored. "
             "Use fp32 or bf16; if it stays, the weights are damaged"
         )
-
-
-def _fetch_later(pooled: torch.Tensor) -> Fetch:
-    if pooled.device.type != "cuda":
-        array: FloatMatrix = pooled.cpu().numpy()
-        return lambda: array
-    on_host = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
-    on_host.copy_(pooled, non_blocking=True)
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
-
-    def fetch() -> FloatMatrix:
-        copied.synchronize()
-        return on_host.numpy()
-
-    return fetch
 
 
 def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

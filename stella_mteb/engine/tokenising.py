@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Ids = NDArray[np.int32]
+"""The token ids of one text."""
+
 CHUNK = 4_096
 # No tokenizer seen gives fewer than one token for 16 characters of prose; where one does, more is looked at.
 _CHARACTERS_PER_TOKEN = 16
@@ -37,9 +40,9 @@ class Tokeniser:
         self._margin = 2 + max((len(token.content) for token in added), default=0)
         self.max_length = max_length
 
-    def __call__(self, texts: Sequence[str], prompt: str = "") -> list[NDArray[np.int32]]:
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> list[Ids]:
         """Token ids of prompt + text; the same as transformers' own call gives with `truncation=True`."""
-        ids: list[NDArray[np.int32]] = []
+        ids: list[Ids] = []
         for start in range(0, len(texts), CHUNK):
             chunk = [well_formed(prompt + text) for text in texts[start : start + CHUNK]]
             ids += self._encode(chunk, self.max_length * _CHARACTERS_PER_TOKEN)
@@ -57,7 +60,7 @@ class Tokeniser:
         # A closing special token (EOS, [SEP]) stands after the text, not after the prompt.
         return len(ids) - (ids[-1] in self._all_special_ids)
 
-    def _encode(self, texts: list[str], size: int) -> list[NDArray[np.int32]]:
+    def _encode(self, texts: list[str], size: int) -> list[Ids]:
         # A book costs a second to tokenise, and all but its first page is thrown away: of long texts only the first
         # `size` characters are looked at, and four times as many where those do not settle it.
         short = [i for i, text in enumerate(texts) if len(text) <= size]

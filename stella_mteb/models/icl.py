@@ -19,14 +19,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stella_mteb.engine.tokenising import CHUNK, Tokeniser, well_formed
+from stella_mteb.engine.tokenising import CHUNK, Ids, Tokeniser, well_formed
 from stella_mteb.errors import ConfigError
 
 INSTRUCT, RESPONSE = "<instruct>", "\n<response>"
 ADDED = (INSTRUCT, "<query>", "<response>")
-Ids = NDArray[np.int32]
 
 
 class IclTokeniser(Tokeniser):
@@ -72,6 +70,7 @@ class IclTokeniser(Tokeniser):
 
     def _assemble(self, texts: Sequence[str], examples: str, instruction: str) -> list[Ids]:
         shared = self._ids([examples])[0]
+        before = len(shared)
         asked = [instruction + well_formed(text) for text in texts]
         if self._compat:
             cut = [ids[: self._room] for ids in self._ids(asked)]
@@ -85,7 +84,6 @@ class IclTokeniser(Tokeniser):
             whole = self._ids([text + RESPONSE for text in asked])
             own = [ids if len(ids) <= fits else ids[: self._room] + self._closing_response for ids in whole]
         # FlagEmbedding's own limit for the second pass, multiples of eight and all.
-        before = len(self._ids([examples])[0])
         limit = (before + len(self._response) + self.max_length + 8) // 8 * 8 + 8
         if self._most is not None and limit > self._most:
             raise ConfigError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_mteb.errors import ConfigError, EnvironmentProblem
-from stella_mteb.files import atomic_write, read_json, read_yaml
+from stella_mteb.files import atomic_write, cache_folder, read_json, read_yaml
 
 _SECONDS = 30
 
@@ -90,8 +89,7 @@ def published() -> Any:
 
 def _fetched(task: str, checksum: str, *, offline: bool) -> Path:
     source = published()
-    folder = Path(os.environ.get("STELLA_MTEB_CACHE") or "~/.cache/stella-mteb").expanduser() / "icl_examples"
-    path: Path = folder / source["commit"] / f"{task}.json"
+    path: Path = cache_folder() / "icl_examples" / source["commit"] / f"{task}.json"
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum:
         return path
     url = f"{source['base']}/{source['commit']}/{source['folder']}/{task}.json"
