@@ -17,13 +17,10 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import re
-import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -33,7 +30,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from stella_mteb import PIPELINE
 from stella_mteb.errors import StellaMtebError, StorageProblem
 from stella_mteb.files import atomic_write, read_json_object, write_json
 
@@ -45,8 +41,6 @@ logger = logging.getLogger(__name__)
 SCHEMA = "2"
 _FLUSH_ROWS = 4_096
 _FLUSH_SECONDS = 20.0
-_LEFT_BEHIND = 3_600.0
-_OURS = re.compile(r"fingerprint\.json|.+\.(safetensors|damaged)|\..+\.tmp")
 _KEY = np.dtype("S16")  # shorter ones are padded with zero bytes, but every key has 16
 _ROW_BITS = 32
 
@@ -76,9 +70,9 @@ class VectorStore:
         self.keeps = self._claim()
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
-                self._index(*_open(path))
-            except _DAMAGE as error:
-                _set_aside(path, error)
+                self._index(*open_shard(path))
+            except DAMAGE as error:
+                set_aside(path, error)
             except OSError as error:
                 _pass_over(path, error)
 
@@ -86,7 +80,7 @@ class VectorStore:
         """Make the folder, or mark it as used; whether it can be written."""
         label = self.folder / "fingerprint.json"
         try:
-            if _fingerprint(self.folder) != self._named:
+            if read_label(self.folder) != self._named:
                 write_json(label, self._named)
             label.touch()
         except StorageProblem as error:
@@ -116,8 +110,8 @@ class VectorStore:
                     for i in order[shards[order] == number]:
                         shard.read_row(file, int(where[i] % (1 << _ROW_BITS)), keys[i], into[i])
                         found[i] = True
-            except _DAMAGE as error:
-                _set_aside(shard.path, error)
+            except DAMAGE as error:
+                set_aside(shard.path, error)
                 self._forget(int(number))
             except FileNotFoundError:  # pruned, or set aside, by another process
                 self._forget(int(number))
@@ -152,7 +146,7 @@ class VectorStore:
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         with atomic_write(path, "wb") as file:
             file.write(save({"keys": keys.copy(), "vectors": vectors, "crc": crc}))
-        self._index(*_open(path))
+        self._index(*open_shard(path))
         self._pending_keys, self._pending = [], []
 
     def _forget(self, number: int) -> None:
@@ -208,11 +202,12 @@ class _Shard:
             raise ValueError("a row does not have the checksum it was written with")
 
 
-_DAMAGE = (SafetensorError, KeyError, ValueError)
+DAMAGE = (SafetensorError, KeyError, ValueError)
 """What a file shows that is not as it was written; an OSError says nothing of its content."""
 
 
-def _open(path: Path) -> tuple[_Shard, NDArray[np.bytes_]]:
+def open_shard(path: Path) -> tuple[_Shard, NDArray[np.bytes_]]:
+    """A shard without its vectors, and its keys; one of `DAMAGE` if it is not as it was written."""
     with safe_open(path, framework="numpy") as shard:  # checks that header and length agree
         keys, crc = shard.get_tensor("keys"), shard.get_tensor("crc")
     with path.open("rb") as file:
@@ -229,7 +224,8 @@ def _checksum(key: bytes, vector: FloatMatrix) -> int:
     return zlib.crc32(vector.tobytes(), zlib.crc32(key))
 
 
-def _set_aside(path: Path, error: Exception) -> None:
+def set_aside(path: Path, error: Exception) -> None:
+    """Rename a damaged shard, and say so."""
     aside = path.with_suffix(".damaged")
     with contextlib.suppress(OSError):
         path.rename(aside)
@@ -240,127 +236,9 @@ def _pass_over(path: Path, error: OSError) -> None:
     logger.warning("%s cannot be read now (%s); its texts are encoded again", path, error.strerror or error)
 
 
-# --------------------------------------------------------------------------------------------------- looking after it
-
-
-@dataclass(frozen=True)
-class StoreInfo:
-    """One store on disk.
-
-    Attributes:
-        folder: Where it is.
-        fingerprint: What the name stands for; empty if `fingerprint.json` is lost.
-        texts: Rows in its shards.
-        bytes: Size of its files, damaged ones included.
-        last_used: Seconds since the epoch.
-        damaged: Files that were set aside.
-        leftovers: Files of writers that were killed.
-    """
-
-    folder: Path
-    fingerprint: dict[str, str]
-    texts: int
-    bytes: int
-    last_used: float
-    damaged: list[Path]
-    leftovers: list[Path]
-
-    @property
-    def readable(self) -> bool:
-        """Whether this version of the package uses it; one of another schema or pipeline is never read again."""
-        return (self.fingerprint.get("schema"), self.fingerprint.get("pipeline")) == (SCHEMA, PIPELINE)
-
-
-def stores(folder: Path) -> list[StoreInfo]:
-    """Every store under a folder, the last used one first; what holds files of others is none."""
-    return sorted(map(_info, filter(_is_store, folder.glob("*"))), key=lambda info: -info.last_used)
-
-
-def _is_store(folder: Path) -> bool:
-    if not (re.fullmatch("[0-9a-f]{24}", folder.name) and folder.is_dir()):
-        return False
-    names = [path.name for path in folder.iterdir()]
-    return bool(names) and all(_OURS.fullmatch(name) for name in names)
-
-
-def _info(folder: Path) -> StoreInfo:
-    states: dict[Path, os.stat_result] = {}
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a writer's temporary file comes and goes
-            states[path] = path.stat()
-    return StoreInfo(
-        folder=folder,
-        fingerprint=_fingerprint(folder),
-        texts=sum(map(_rows, folder.glob("*.safetensors"))),
-        bytes=sum(state.st_size for state in states.values()),
-        last_used=max((state.st_mtime for state in states.values()), default=0.0),
-        damaged=sorted(folder.glob("*.damaged")),
-        # A file that is being written now looks like one that was left behind, for a moment.
-        leftovers=sorted(
-            path
-            for path, state in states.items()
-            if path.suffix == ".tmp" and time.time() - state.st_mtime > _LEFT_BEHIND
-        ),
-    )
-
-
-def _fingerprint(folder: Path) -> dict[str, str]:
+def read_label(folder: Path) -> dict[str, str]:
+    """What the name of a store stands for; empty if `fingerprint.json` is lost."""
     try:
         return {key: str(value) for key, value in read_json_object(folder / "fingerprint.json").items()}
     except StellaMtebError:
         return {}
-
-
-def _rows(path: Path) -> int:
-    try:
-        return len(_open(path)[1])
-    except (*_DAMAGE, OSError):
-        return 0
-
-
-def verify(info: StoreInfo) -> Iterator[tuple[Path, str]]:
-    """Read every vector of a store; damaged shards are set aside.
-
-    Yields:
-        Each shard and what is wrong with it, empty for nothing.
-    """
-    for path in sorted(info.folder.glob("*.safetensors")):
-        try:
-            shard, keys = _open(path)
-            row = np.empty(shard.width, dtype=np.float32)
-            with path.open("rb") as file:
-                for number, key in enumerate(keys):
-                    shard.read_row(file, number, key.ljust(16, b"\0"), row)
-        except _DAMAGE as error:
-            _set_aside(path, error)
-            yield path, f"{error}; set aside"
-        except OSError as error:
-            yield path, f"cannot be read now: {error.strerror or error}"
-        else:
-            yield path, ""
-
-
-def prunable(info: StoreInfo, *, older_than: float | None = None) -> list[Path]:
-    """What of a store can go: all of it if it is not `readable` or was last used too long ago, else what is damaged.
-
-    Args:
-        info: The store.
-        older_than: Seconds; None for no limit.
-    """
-    too_old = older_than is not None and time.time() - info.last_used > older_than
-    if too_old or not info.readable:
-        return [info.folder]
-    return info.damaged + info.leftovers
-
-
-def remove(paths: Iterable[Path]) -> None:
-    """Delete files and stores.
-
-    Raises:
-        StorageProblem: If one cannot be deleted.
-    """
-    for path in paths:
-        try:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageProblem(f"{path}: cannot be deleted: {error.strerror or error}") from error

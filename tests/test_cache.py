@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from stella_mteb import cache
+from stella_mteb import cache, cache_upkeep
 from stella_mteb.cache import VectorStore
 from stella_mteb.engine import Pooling, TextEncoder
 from stella_mteb.engine.encoder import text_key
@@ -439,8 +439,8 @@ def test_keys_with_zero_bytes_anywhere_are_kept_apart(tmp_path: Path) -> None:
         found, into = read(known, padded[::-1])
         assert found.all()
         np.testing.assert_array_equal(into, vectors[::-1])
-    (info,) = cache.stores(tmp_path)
-    assert [problem for _, problem in cache.verify(info)] == [""]
+    (info,) = cache_upkeep.stores(tmp_path)
+    assert [problem for _, problem in cache_upkeep.verify(info)] == [""]
 
 
 def test_swapped_keys_give_nobody_the_others_vector(tmp_path: Path) -> None:
@@ -517,7 +517,7 @@ def test_a_store_deleted_while_it_is_open_says_again_what_it_is_when_it_is_writt
 
     encoder.encode(TEXTS)
 
-    (info,) = cache.stores(tmp_path)
+    (info,) = cache_upkeep.stores(tmp_path)
     assert (info.texts, info.fingerprint) == (len(TEXTS), {"schema": "2", **encoder.fingerprint})
 
 
