@@ -6,15 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stella_mteb.encoder import load_encoder
-    from stella_mteb.judge.evaluator import StellaEvaluator, StellaModel
+    from stella_mteb.judge.evaluator import BgeIclEvaluator, BgeIclModel, StellaEvaluator, StellaModel
     from stella_mteb.registry import register
 
-__all__ = ["StellaEvaluator", "StellaModel", "__version__", "load_encoder", "register"]
+__all__ = [
+    "BgeIclEvaluator",
+    "BgeIclModel",
+    "StellaEvaluator",
+    "StellaModel",
+    "__version__",
+    "load_encoder",
+    "register",
+]
 __version__ = "0.1.0"
 PIPELINE = "2"
 """Raised by whoever changes what the engine makes of the same files and texts: stored vectors are then void."""
 
 _HOME = {
+    "BgeIclEvaluator": "stella_mteb.judge.evaluator",
+    "BgeIclModel": "stella_mteb.judge.evaluator",
     "StellaEvaluator": "stella_mteb.judge.evaluator",
     "StellaModel": "stella_mteb.judge.evaluator",
     "load_encoder": "stella_mteb.encoder",

@@ -82,12 +82,23 @@ class TokenGolden(StrictModel):
 
 
 class Goldens(StrictModel):
-    """Published values that a copy of the model must reproduce (`stella-mteb verify`)."""
+    """Published values that a copy of the model must reproduce (`stella-mteb verify`).
+
+    Attributes:
+        source: Who published them, and how they were made.
+        dimension: Of the vectors.
+        tolerance: Largest difference in float32; ten times that in half precision.
+        query_prompt: `s2s` or `s2p`, or the prompt itself; None for none.
+        queries: Texts that get the prompt.
+        documents: Texts that get the documents' prompt.
+        similarity: Cosine of each query with each document.
+        tokens: Texts with their token ids.
+    """
 
     source: str
     dimension: int
     tolerance: float
-    query_prompt: Literal["s2s", "s2p"] | None = None
+    query_prompt: str | None = None
     queries: list[str] = []
     documents: list[str] = []
     similarity: list[list[float]] = []

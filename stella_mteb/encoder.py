@@ -130,7 +130,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         self.calls += 1
         texts = texts_of(inputs, task_metadata)
         prompt = self.prompt_for(task_metadata, prompt_type)
-        _refuse_examples_in_data(prompt, texts, task_metadata.name)
+        prompt.refuse_leak(texts, f"task {task_metadata.name}")
         started = time.perf_counter()
         vectors = self.text_encoder.encode(
             texts,
@@ -169,16 +169,6 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
             for (name, side), prompt in self.prompts_used.items()
             if name == task
         }
-
-
-def _refuse_examples_in_data(prompt: Prompt, texts: Sequence[str], task: str) -> None:
-    scored = set(texts) if prompt.examples else set()
-    for example in prompt.examples:
-        if found := scored & {example.query, example.response}:
-            raise ConfigError(
-                f"task {task}: the example {found.pop()[:60]!r} also stands in the scored data; the model would be "
-                "shown what it is asked. Choose other examples, or run with [shots=0]"
-            )
 
 
 def texts_of(inputs: Any, task_metadata: TaskMetadata) -> list[str]:

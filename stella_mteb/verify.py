@@ -49,12 +49,19 @@ def verify(model: ResolvedModel, device: str | None = None) -> Iterator[Check]:
     """
     encoder = model.load(device)
     yield Check("weights", "pass", f"{model.config.full_name} at {model.revision}, {encoder.dtype} on {encoder.device}")
+    if model.config.bos_token_id is not None:
+        yield _opening_token(encoder, model.config.bos_token_id)
     yield _closing_token(encoder, model.config.eos_token_id)
     yield _golden_tokens(encoder, model.config.goldens)
-    yield _bidirectional(encoder, model.config.attention)
+    yield _attention(encoder, model.config.attention)
     yield _heads(encoder)
     yield _batching(encoder)
     yield _golden_similarity(model, encoder)
+
+
+def _opening_token(encoder: TextEncoder, bos: int) -> Check:
+    (ids,) = encoder.tokenise(["A short text."])
+    return Check("opening token", "pass" if ids[0] == bos else "fail", f"texts begin with {ids[0]}; expected {bos}")
 
 
 def _closing_token(encoder: TextEncoder, eos: int | None) -> Check:
@@ -75,14 +82,15 @@ def _golden_tokens(encoder: TextEncoder, goldens: Goldens | None) -> Check:
     return Check(name, "fail" if wrong else "pass", f"{len(found) - len(wrong)} of {len(found)} texts agree")
 
 
-def _bidirectional(encoder: TextEncoder, attention: str | None) -> Check:
-    name = "bidirectional attention"
-    if attention != "bidirectional":
-        return Check(name, "not checked", "the config leaves attention to the files")
+def _attention(encoder: TextEncoder, attention: str | None) -> Check:
+    if attention is None:
+        return Check("bidirectional attention", "not checked", "the config leaves attention to the files")
+    name = f"{attention} attention"
     ids = encoder.tokenise(["one two three four", "one two three five"])
     first = [encoder.hidden([row])[0].float() for row in ids]
     moved = float((first[0] - first[1]).abs().max())
-    return Check(name, "pass" if moved > 0 else "fail", f"the first token moves by {moved:.3g} with the last one")
+    good = (moved > 0) == (attention == "bidirectional")
+    return Check(name, "pass" if good else "fail", f"the first token moves by {moved:.3g} with the last one")
 
 
 def _heads(encoder: TextEncoder) -> Check:
@@ -113,8 +121,10 @@ def _golden_similarity(model: ResolvedModel, encoder: TextEncoder) -> Check:
     if goldens.dimension not in encoder.dimensions:
         return Check(name, "not checked", f"published at {goldens.dimension} dimensions, which is not on disk")
     prompts = model.config.prompts
-    query_prompt = {"s2s": prompts.s2s, "s2p": prompts.s2p, None: ""}[goldens.query_prompt]
-    queries = encoder.encode(goldens.queries, query_prompt, dimension=goldens.dimension)
+    asked = goldens.query_prompt or ""
+    queries = encoder.encode(
+        goldens.queries, {"s2s": prompts.s2s, "s2p": prompts.s2p}.get(asked, asked), dimension=goldens.dimension
+    )
     documents = encoder.encode(goldens.documents, prompts.document, dimension=goldens.dimension)
     difference = float(np.abs(unit(queries) @ unit(documents).T - np.asarray(goldens.similarity)).max())
     bound = goldens.tolerance if encoder.dtype == torch.float32 else 10 * goldens.tolerance

@@ -5,8 +5,11 @@ Heavy imports (mteb, sentence-transformers) happen inside fixtures, once for the
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -25,6 +28,9 @@ RATED_PAIRS = [
     ("a dog runs", "the child sleeps", 1.0),
 ]
 """Rows of a small task: sentence, sentence, score from 0 to 5."""
+
+Call = Callable[..., tuple[int, str, str]]
+"""What the fixture `call` gives."""
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data beside the checkout")
 
@@ -78,3 +84,28 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the caches of the person who runs it."""
     monkeypatch.setenv("STELLA_MTEB_CACHE", str(tmp_path / "vector-cache"))
     monkeypatch.setenv("MTEB_CACHE", str(tmp_path / "mteb-cache"))
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    """Call `stella-mteb` in this process; gives exit code, stdout, stderr. What it sets globally is undone."""
+    from stella_mteb.cli import main
+
+    logger, environment = logging.getLogger("stella_mteb"), dict(os.environ)
+    propagate, level = logger.propagate, logging.getLogger("mteb").level
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stella-mteb", *map(str, arguments)])
+        handlers = list(logger.handlers)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
+            main()
+        logger.handlers[:] = handlers
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    yield run
+    logger.propagate = propagate
+    logging.getLogger("mteb").setLevel(level)
+    os.environ.clear()
+    os.environ.update(environment)

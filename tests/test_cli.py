@@ -4,7 +4,6 @@ import csv
 import io
 import itertools
 import json
-import logging
 import os
 import re
 import shlex
@@ -13,8 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from tests.conftest import RATED_PAIRS
+from tests.conftest import RATED_PAIRS, Call
 
 SCRIPT = Path(sys.executable).with_name("stella-mteb")
 COMMANDS = ["bench", "demo", "judge", "rank", "models", "tasks", "verify", "doctor", "run"]
@@ -36,33 +33,6 @@ PREDICTIONS = {
     "near": {"001": "A man opens a door.", "002": "At dawn two ships leave the port."},
     "far": {"001": "The stock market fell on Monday.", "002": "She likes to cook noodles."},
 }
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
-    """Call `stella-mteb` in this process; gives exit code, stdout, stderr. What it sets globally is undone."""
-    from stella_mteb.cli import main
-
-    logger, environment = logging.getLogger("stella_mteb"), dict(os.environ)
-    propagate, level = logger.propagate, logging.getLogger("mteb").level
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stella-mteb", *map(str, arguments)])
-        handlers = list(logger.handlers)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
-            main()
-        logger.handlers[:] = handlers
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    yield run
-    logger.propagate = propagate
-    logging.getLogger("mteb").setLevel(level)
-    os.environ.clear()
-    os.environ.update(environment)
 
 
 def write_judge_inputs(folder: Path, predictions: dict[str, dict[str, str]] = PREDICTIONS) -> list[object]:
@@ -490,7 +460,7 @@ def test_scores_by_label_are_printed_under_the_table(call: Call, tmp_path: Path)
 def mean_scores(output: Path) -> dict[str, float]:
     """The main score that stands in each result of the own task, by the dimension in its path."""
     found = {}
-    for path in output.rglob("OwnCliSTS.json"):
+    for path in (output / "results").rglob("OwnCliSTS.json"):
         dimension = re.search(r"embed_dim_(\d+)", str(path))
         assert dimension is not None
         found[dimension[1]] = json.loads(path.read_text())["scores"]["test"][0]["main_score"]
@@ -512,7 +482,7 @@ def test_all_dimensions_are_scored_from_one_pass_each_in_a_folder_of_its_own(
     assert code == 0
     assert list(scores) == ["256", "768", "1024", "2048", "4096", "6144", "8192"]
     assert mean_scores(tmp_path / "out") == pytest.approx(scores, abs=1e-6)
-    assert len(list((tmp_path / "out").rglob("OwnCliSTS.json"))) == 7
+    assert len(list((tmp_path / "out/results").rglob("OwnCliSTS.json"))) == 7
     assert json.loads(call("cache", "ls", "--cache", tmp_path / "c", "--format", "json")[1])[0]["texts"] == len(texts)
     for dimension in ("256", "8192"):
         alone = call(

@@ -38,7 +38,7 @@ def blocks(page: str) -> list[Block]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, stella_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, stella_folder: Path, bge: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the in-house model folder, Stella in the hub's cache (tiny, random), and data."""
     import huggingface_hub.constants
 
@@ -47,6 +47,7 @@ def workplace(tmp_path: Path, stella_folder: Path, monkeypatch: pytest.MonkeyPat
     place = tmp_path / "work"
     (place / "encoder_models").mkdir(parents=True)
     (place / "encoder_models/stella-en-1.5b-v5").symlink_to(stella_folder)
+    (place / "encoder_models/bge-en-icl").symlink_to(bge.parent / "bge-en-icl")
     hub = load_config(bundled_configs()["stella_en_1.5B_v5"]).hub
     assert hub is not None
     repository = tmp_path / "hub" / f"models--{hub.name.replace('/', '--')}"

@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.numpy import load_file
 
-from stella_mteb import StellaEvaluator, StellaModel
+from stella_mteb import BgeIclEvaluator, StellaEvaluator, StellaModel
 from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError
 from tests.conftest import SHARED
 from tests.spies import Shapes, spoils, watch
@@ -233,6 +233,7 @@ def test_a_score_says_what_it_was_made_with(stella_folder: Path) -> None:
         "embedding_dimension": 256,
         "max_length": 64,
         "prompt_type": "s2p",
+        "examples": 0,
         "device": "cpu",
         "dtype": "float32",
     }
@@ -573,7 +574,6 @@ def test_additional_params_that_are_no_mapping_are_refused_with_their_line(stell
     ("content", "said"),
     [
         ({}, "'encoder' is missing"),
-        ({"encoder": {}}, "'encoder.path' is missing"),
         ({"encoder": {"path": 7}}, "encoder.path"),
         ({"encoder": "stella"}, "encoder"),
         ({"encoder": {"path": "all_minilm_l6_v2"}, "enc": 1}, "did you mean 'encoder'?"),
@@ -601,6 +601,11 @@ def test_a_wrong_argument_is_refused_when_the_model_is_made(wrong: dict[str, Any
 
     (name,) = wrong
     assert name in str(caught.value)
+
+
+def test_without_a_path_each_class_has_its_own_model() -> None:
+    assert StellaEvaluator({"encoder": {}}).model._config.name == "stella_en_1.5B_v5"
+    assert BgeIclEvaluator({"encoder": {}}).model._config.name == "bge_en_icl"
 
 
 def test_a_missing_yaml_is_named(tmp_path: Path) -> None:

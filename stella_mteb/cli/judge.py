@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from stella_mteb.tables import TableFormat, render
 
 if TYPE_CHECKING:
     from stella_mteb.judge.inputs import Candidate
+    from stella_mteb.judge.judge import PromptType
     from stella_mteb.models import ResolvedModel
 
 
@@ -43,7 +44,15 @@ def judge(
         _say_gaps(candidate)
     resolved = [resolve(spec) for spec in models]
     for model in resolved:
-        judge_with(model, prompt_type, texts, candidates, output, device=device, cache=cache or cache_folder())
+        judge_with(
+            model,
+            cast("PromptType", prompt_type),
+            texts,
+            candidates,
+            output,
+            device=device,
+            cache=cache or cache_folder(),
+        )
     _print_ranking(output, form)
 
 
@@ -60,7 +69,7 @@ def _say_gaps(candidate: Candidate) -> None:
 
 def judge_with(
     model: ResolvedModel,
-    prompt_type: str,
+    prompt_type: PromptType,
     references: dict[str, str],
     candidates: Sequence[Candidate],
     output: Path,
@@ -72,14 +81,18 @@ def judge_with(
     from stella_mteb.cache import VectorStore  # noqa: PLC0415
     from stella_mteb.data import digest  # noqa: PLC0415
     from stella_mteb.judge.judge import judge as judge_all  # noqa: PLC0415
+    from stella_mteb.judge.judge import judge_prompt  # noqa: PLC0415
     from stella_mteb.judge.reports import judge_slug, require_same_judge, write_judgement  # noqa: PLC0415
     from stella_mteb.results import require_writable  # noqa: PLC0415
 
     require_writable(output)
+    chosen = judge_prompt(model.prompts, model.config.prompts, prompt_type, model.spec.shots)
+    summaries = {*references.values(), *(text for one in candidates for text in one.texts.values())}
+    chosen.refuse_leak(summaries, "judge")
+    prompt = chosen.text
     say(f"loading {model.spec} ...")
     encoder = model.load(device)
     encoder.store = VectorStore(cache, encoder.fingerprint)
-    prompt = {"s2s": model.config.prompts.s2s, "s2p": model.config.prompts.s2p, "none": ""}[prompt_type]
     identity = {
         **encoder.fingerprint,
         "spec": str(model.spec),
@@ -99,8 +112,7 @@ def judge_with(
         f"{stats.texts:,} distinct texts and sentences: {stats.encoded:,} encoded ({stats.tokens:,} tokens in "
         f"{stats.seconds:.1f} s), {stats.texts - stats.encoded:,} known from before"
     )
-    summaries = {*references.values(), *(text for one in candidates for text in one.texts.values())}
-    full = sum(len(ids) >= encoder.max_length for ids in encoder.tokenise([prompt + text for text in summaries]))
+    full = sum(len(ids) >= encoder.tokenise.longest(prompt) for ids in encoder.tokenise(list(summaries), prompt))
     if full:
         say(
             f"{full:,} of {len(summaries):,} summaries fill the {encoder.max_length} tokens that the judge reads: "

@@ -1,6 +1,6 @@
-"""`StellaModel` and `StellaEvaluator`: the in-house module's API, thin over the same engine.
+"""The in-house module's API, thin over the same engine: `StellaModel`, `StellaEvaluator`, and BGE-en-ICL's alike.
 
-    evaluator = StellaEvaluator("encoders_config.yaml")
+    evaluator = StellaEvaluator("encoders_config.yaml")  # or BgeIclEvaluator: nothing else changes
     evaluator.initialize()
     result = evaluator.evaluate_single(gt_text, pred_text, video_id)
     result.similarity_score.normalized_cosine
@@ -10,19 +10,25 @@ An evaluation that fails says so: `success` is False, `error` has the reason, an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from stella_mteb.config import ModelConfig
 from stella_mteb.engine import TextEncoder
 from stella_mteb.engine.encoder import FloatMatrix
 from stella_mteb.errors import ConfigError, StellaMtebError
-from stella_mteb.judge.inhouse import EncoderSettings, PromptType, model_config, read_inhouse
-from stella_mteb.judge.judge import unit
+from stella_mteb.judge.inhouse import EncoderSettings, model_config, read_inhouse
+from stella_mteb.judge.judge import PromptType, judge_prompt, unit
 from stella_mteb.models import resolve_config
+from stella_mteb.prompts import Prompt
+from stella_mteb.spec import Spec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,17 +74,21 @@ class StellaModel:
         embedding_dimension: One of the published heads; None for the model's default (1024 for Stella).
         normalize_embeddings: Whether vectors get unit length.
         prompt_type: `s2s` for comparing texts, `s2p` for search queries, `none` for documents.
+        shots: Models with few-shot prompts: how many examples at most; None for all.
     """
+
+    default: ClassVar[str] = "stella_en_1.5B_v5"
 
     def __init__(
         self,
-        model_path: str = "stella_en_1.5B_v5",
+        model_path: str | None = None,
         device: str | None = None,
         batch_size: int | None = None,
         max_length: int | None = None,
         embedding_dimension: int | None = None,
         normalize_embeddings: bool = True,
         prompt_type: PromptType = "s2s",
+        shots: int | None = None,
     ) -> None:
         given = {
             "path": model_path,
@@ -87,6 +97,7 @@ class StellaModel:
             "embedding_dimension": embedding_dimension,
             "normalize_embeddings": normalize_embeddings,
             "prompt_type": prompt_type,
+            "shots": shots,
         }
         settings, base = read_inhouse({"encoder": given, "processing": {"device": device}})
         self._use(settings.encoder, base, settings.device)
@@ -104,10 +115,14 @@ class StellaModel:
         return model
 
     def _use(self, settings: EncoderSettings, base: Path, device: str | None) -> None:
-        self.settings, self.device = settings, device
-        self._config = model_config(settings, base)
+        self._config, self.settings = self._find(settings, base)
+        self.device = device
         self._encoder: TextEncoder | None = None
         self._metadata: dict[str, Any] = {}
+
+    @classmethod
+    def _find(cls, settings: EncoderSettings, base: Path) -> tuple[ModelConfig, EncoderSettings]:
+        return model_config(settings, base, cls.default), settings
 
     def load_model(self) -> None:
         """Load the weights; a second call does nothing.
@@ -118,7 +133,7 @@ class StellaModel:
         """
         if self._encoder is not None:
             return
-        model = resolve_config(self._config)
+        model = resolve_config(self._config, Spec(self._config.name, shots=self.settings.shots))
         self._encoder = model.load(self.device)
         self._metadata = {
             "model": self._config.full_name,
@@ -126,6 +141,7 @@ class StellaModel:
             "embedding_dimension": model.dimension,
             "max_length": model.max_length,
             "prompt_type": self.settings.prompt_type,
+            "examples": len(self._prompt.examples),
             "device": str(self._encoder.device),
             "dtype": self._encoder.fingerprint["dtype"],
         }
@@ -144,15 +160,23 @@ class StellaModel:
     @property
     def prompt(self) -> str:
         """The text of the prompt that `prompt_type` names."""
+        return self._prompt.text
+
+    @property
+    def _prompt(self) -> Prompt:
         prompts = self._config.prompts
-        return {"s2s": prompts.s2s, "s2p": prompts.s2p, "none": ""}[self.settings.prompt_type]
+        return judge_prompt(prompts.profile, prompts, self.settings.prompt_type, self.settings.shots)
 
     def encode_texts(self, texts: Sequence[str]) -> FloatMatrix:
         """Encode texts with the prompt of `prompt_type`.
 
         Returns:
             float32 [texts, dimension], at unit length if `normalize_embeddings`.
+
+        Raises:
+            ConfigError: If the model is not loaded, or a text is one of the examples in the prompt.
         """
+        self._prompt.refuse_leak(texts, type(self).__name__)
         return self.encoder.encode(texts, self.prompt)
 
     def compute_similarity(self, text1: str, text2: str) -> SimilarityScore:
@@ -166,6 +190,38 @@ class StellaModel:
         return [SimilarityScore(float(c), (float(c) + 1) / 2, dict(self._metadata)) for c in cosines]
 
 
+class BgeIclModel(StellaModel):
+    """BGE-en-ICL under the same interface.
+
+    A configuration that was written for Stella serves too: what names that model there (`path`, `name`, `type`,
+    `embedding_dimension`) is set aside with a warning.
+
+    Args:
+        model_path: See `StellaModel`; by default `bge_en_icl`.
+        device: See `StellaModel`.
+        batch_size: See `StellaModel`.
+        max_length: Of a text with its instruction; examples come on top.
+        embedding_dimension: 4096, the only one.
+        normalize_embeddings: See `StellaModel`.
+        prompt_type: `s2s` for comparing texts (with examples), `s2p` for search queries (without), `none`.
+        shots: How many examples at most; None for all.
+    """
+
+    default: ClassVar[str] = "bge_en_icl"
+
+    @classmethod
+    def _find(cls, settings: EncoderSettings, base: Path) -> tuple[ModelConfig, EncoderSettings]:
+        # The folder's own name only: a model of any kind may stand somewhere below a folder `stella-mteb`.
+        named = [Path(settings.path or "").name, settings.name or "", settings.type or ""]
+        if any("stella" in name.casefold() for name in named):
+            logger.warning("the configuration is Stella's (%s); %s runs %s", settings.path, cls.__name__, cls.default)
+            settings = settings.model_copy(update=dict.fromkeys(("path", "name", "type", "embedding_dimension")))
+        config = model_config(settings, base, cls.default)
+        if not config.few_shot:
+            raise ConfigError(f"{config.name} is not BGE-en-ICL: no few-shot prompts; use StellaModel for other models")
+        return config, settings
+
+
 class StellaEvaluator:
     """Scores predicted summaries against ground truth.
 
@@ -173,8 +229,10 @@ class StellaEvaluator:
         config: A mapping, or the path of a YAML, in the in-house `encoders_config` form.
     """
 
+    model_class: ClassVar[type[StellaModel]] = StellaModel
+
     def __init__(self, config: Mapping[str, Any] | Path | str) -> None:
-        self.model = StellaModel.from_config(config)
+        self.model = self.model_class.from_config(config)
 
     def initialize(self) -> None:
         """Load the model; see `StellaModel.load_model`."""
@@ -217,6 +275,12 @@ class StellaEvaluator:
             else EvaluationResult(video_id, False, None, reasons[i])
             for i, (_, _, video_id) in enumerate(pairs)
         ]
+
+
+class BgeIclEvaluator(StellaEvaluator):
+    """The same with BGE-en-ICL; see `BgeIclModel`."""
+
+    model_class: ClassVar[type[StellaModel]] = BgeIclModel
 
 
 def _unusable(text: object, what: str) -> str | None:

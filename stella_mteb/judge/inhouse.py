@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from stella_mteb.config import MAX_LENGTH, ModelConfig, StrictModel, validate
 from stella_mteb.errors import ConfigError
 from stella_mteb.files import Lines, read_yaml
+from stella_mteb.judge.judge import PromptType
 from stella_mteb.models.locate import find_config, known_names
 
 logger = logging.getLogger(__name__)
 
-PromptType = Literal["s2s", "s2p", "none"]
 # The in-house file offers a third prompt whose text was never published.
 _PROMPT_ALIASES = {"discriminative": "s2s"}
 _NO_MEANING_NOW = ("trust_remote_code", "device_map", "type")
@@ -29,7 +29,7 @@ _NO_MEANING_NOW = ("trust_remote_code", "device_map", "type")
 class EncoderSettings(StrictModel):
     """Section `encoder:`; the same names are accepted directly and under `additional_params:`."""
 
-    path: str
+    path: str | None = None
     name: str | None = None
     type: str | None = None
     batch_size: int | None = Field(default=None, ge=1)
@@ -37,6 +37,7 @@ class EncoderSettings(StrictModel):
     embedding_dimension: int | None = Field(default=None, ge=1)
     prompt_type: PromptType = "s2s"
     normalize_embeddings: bool = True
+    shots: int | None = Field(default=None, ge=0)
     device_map: str | None = None
     trust_remote_code: bool | None = None
 
@@ -119,22 +120,24 @@ def _flattened(data: dict[str, Any], path: Path, lines: Lines) -> dict[str, Any]
     return {**data, "encoder": flat}
 
 
-def model_config(settings: EncoderSettings, base: Path) -> ModelConfig:
+def model_config(settings: EncoderSettings, base: Path, default: str) -> ModelConfig:
     """The ModelConfig that the settings describe.
 
     Args:
         settings: Section `encoder:`.
         base: The folder that a relative `path` is relative to; the working folder is tried too, as in-house.
+        default: The model where there is no `path`.
 
     Raises:
         ConfigError: If `path` names no model.
     """
-    folders = [root / Path(settings.path).expanduser() for root in (base, Path.cwd())]
+    path = settings.path or default
+    folders = [root / Path(path).expanduser() for root in (base, Path.cwd())]
     found = next((str(folder) for folder in folders if folder.is_dir()), None)
-    if found is None and settings.path not in known_names() and not settings.path.endswith((".yaml", ".yml")):
+    if found is None and path not in known_names() and not path.endswith((".yaml", ".yml")):
         # Not handed on to the hub: `encoder_models/stella` looks like a repository's name, and is a missing folder.
         raise ConfigError(
-            f"encoder.path {settings.path!r}: no such folder (looked for {folders[0]}), and no model of that name; "
+            f"encoder.path {path!r}: no such folder (looked for {folders[0]}), and no model of that name; "
             f"models by name are {', '.join(known_names())}"
         )
     update = {
@@ -143,5 +146,5 @@ def model_config(settings: EncoderSettings, base: Path) -> ModelConfig:
         "dimension": settings.embedding_dimension,
         "max_length": settings.max_length,
     }
-    config = find_config(found or settings.path)
+    config = find_config(found or path)
     return config.model_copy(update={key: value for key, value in update.items() if value is not None})

@@ -22,9 +22,9 @@ import numpy as np
 
 from stella_mteb.engine.tokenising import CHUNK, Ids, Tokeniser, well_formed
 from stella_mteb.errors import ConfigError
+from stella_mteb.prompts.examples import TOKENS
 
-INSTRUCT, RESPONSE = "<instruct>", "\n<response>"
-ADDED = (INSTRUCT, "<query>", "<response>")
+INSTRUCT, RESPONSE = TOKENS[0], "\n<response>"
 
 
 class IclTokeniser(Tokeniser):
@@ -98,6 +98,6 @@ class IclTokeniser(Tokeniser):
 
 
 def _divide(prompt: str) -> tuple[str, str]:
-    """The examples, and the instruction that ends the prompt."""
-    at = max(prompt.rfind(INSTRUCT), 0)
+    """The examples, and the instruction that ends the prompt; a prompt may be examples alone."""
+    at = max(prompt.rfind(INSTRUCT), 0) if prompt.endswith("<query>") else len(prompt)
     return prompt[:at], prompt[at:]

@@ -15,8 +15,9 @@ from stella_mteb.engine.devices import is_out_of_memory, resolve_device
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import read_json
 from stella_mteb.models.gte import gte_config
-from stella_mteb.models.icl import ADDED, IclTokeniser
+from stella_mteb.models.icl import IclTokeniser
 from stella_mteb.models.layout import positions
+from stella_mteb.prompts.examples import TOKENS
 
 if TYPE_CHECKING:
     from stella_mteb.models import ResolvedModel
@@ -205,7 +206,7 @@ def _require_closed(tokenizer: Any, bos: int, eos: int | None, folder: Path) -> 
 
 
 def _icl_tokeniser(model: ResolvedModel, tokenizer: Any) -> IclTokeniser:
-    lacking = [token for token in ADDED if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
+    lacking = [token for token in TOKENS if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
     if lacking:
         raise ConfigError(
             f"{model.layout.transformer}: the tokenizer lacks {', '.join(lacking)}, which every few-shot prompt "

@@ -12,6 +12,7 @@ from pathlib import Path
 from stella_mteb.config import COMMIT, Hub, ModelConfig, PromptConfig, bundled_configs, did_you_mean, load_config
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import read_json_object
+from stella_mteb.prompts.examples import TOKENS
 
 # Weights as safetensors only: a pickle can run code when it is read.
 DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -65,9 +66,12 @@ def _recognise(folder: Path) -> ModelConfig:
 def recognise(folder: Path, plain: ModelConfig) -> ModelConfig:
     """Complete a config that says no more than where a model is, by what its folder holds.
 
-    A Stella checkout is known by its two prompts; without Stella's config it would run causally. Any other
-    sentence-transformers folder brings its own prompts: `query`, `document` (or `passage`), and the default one.
+    A Stella checkout is known by its two prompts; without Stella's config it would run causally. BGE-en-ICL is known
+    by its added tokens; without its config it would be mean-pooled, and get no prompt. Any other sentence-transformers
+    folder brings its own prompts: `query`, `document` (or `passage`), and the default one.
     """
+    if _is_bge_icl(folder):
+        return _as(plain, "bge_en_icl")
     path = folder / "config_sentence_transformers.json"
     declared = read_json_object(path) if path.is_file() else {}
     prompts = declared.get("prompts")
@@ -75,16 +79,26 @@ def recognise(folder: Path, plain: ModelConfig) -> ModelConfig:
         return plain
     if "s2s_query" in prompts:
         native_qwen = read_json_object(folder / "config.json").get("model_type") == "qwen2"
-        stella = load_config(bundled_configs()["stella_en_1.5B_v5" if native_qwen else "stella_en_400M_v5"])
-        return stella.model_copy(
-            update={**plain.model_dump(include={"name", "path"}), "hub": plain.hub, "dimension": None}
-        )
+        return _as(plain, "stella_en_1.5B_v5" if native_qwen else "stella_en_400M_v5")
     own = {
         "s2s": prompts.get(declared.get("default_prompt_name") or "", ""),
         "s2p": prompts.get("query", ""),
         "document": prompts.get("document", prompts.get("passage", "")),
     }
     return plain.model_copy(update={"prompts": PromptConfig(**own)})
+
+
+def _as(plain: ModelConfig, bundled: str) -> ModelConfig:
+    known = load_config(bundled_configs()[bundled])
+    return known.model_copy(update={"name": plain.name, "path": plain.path, "hub": plain.hub, "dimension": None})
+
+
+def _is_bge_icl(folder: Path) -> bool:
+    tokenizer, config = folder / "tokenizer.json", folder / "config.json"
+    if not tokenizer.is_file() or not config.is_file() or read_json_object(config).get("model_type") != "mistral":
+        return False
+    added = read_json_object(tokenizer).get("added_tokens") or []
+    return set(TOKENS) <= {token.get("content") for token in added if isinstance(token, dict)}
 
 
 def find_folder(config: ModelConfig, *, offline: bool) -> tuple[Path, str]:

@@ -68,6 +68,16 @@ class Prompt:
     examples: tuple[Example, ...] = ()
     normalized: bool = True
 
+    def refuse_leak(self, texts: Iterable[str], where: str) -> None:
+        """Raise a ConfigError if an example of the prompt stands among the texts that are scored."""
+        scored = set(texts) if self.examples else set()
+        for example in self.examples:
+            if found := scored & {example.query, example.response}:
+                raise ConfigError(
+                    f"{where}: the example {found.pop()[:60]!r} also stands in the scored data; the model would be "
+                    "shown what it is asked. Choose other examples, or run with [shots=0]"
+                )
+
 
 def choose(
     profile: str,

@@ -18,6 +18,8 @@ from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import atomic_write, cache_folder, read_json, read_yaml
 
 _SECONDS = 30
+TOKENS = ("<instruct>", "<query>", "<response>")
+"""What BGE-en-ICL's tokenizer knows beyond Mistral's; `frame` is written in them."""
 
 
 @dataclass(frozen=True)
