@@ -120,6 +120,32 @@ def judge_with(
         )
 
 
+def _print_agreement(folder: Path, form: TableFormat) -> None:
+    from stella_mteb.judge.agreement import agreements  # noqa: PLC0415
+    from stella_mteb.judge.reports import read_clips, read_hm_cf  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = [
+        {
+            "judge": one.first,
+            "and judge": one.second,
+            "models": one.models,
+            "kendall": one.kendall,
+            "low": one.low,
+            "high": one.high,
+            "spearman": one.spearman,
+            "clips": one.clips or None,
+        }
+        for one in agreements(read_hm_cf(folder), read_clips(folder))
+    ]
+    if not rows:
+        say("one judge: there is nobody to agree with")
+        return
+    if form in {"table", "md"}:
+        typer.echo("\nHow much two judges agree on the order of the models by mean HM-CF. low, high: 95 %")
+        typer.echo("interval of Kendall's tau over clips; - where only means are known\n")
+    typer.echo(render(rows, form))
+
+
 def _print_ranking(folder: Path, form: TableFormat) -> None:
     from stella_mteb.judge.ranking import rank_models  # noqa: PLC0415
     from stella_mteb.judge.reports import read_coverage, read_hm_cf  # noqa: PLC0415
@@ -144,7 +170,14 @@ def _print_ranking(folder: Path, form: TableFormat) -> None:
 @app.command()
 def rank(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output of judge, or <judge>/<model>.json files.")],
+    agreement: Annotated[bool, typer.Option("--agreement", help="Also: how much the judges agree.")] = False,
     form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
 ) -> None:
-    """Rank candidate models over all judges in a folder: Borda, then mean HM-CF."""
-    _print_ranking(folder, form)
+    """Rank candidate models over all judges in a folder: Borda, then mean HM-CF.
+
+    As JSON and CSV, --agreement prints the judges' agreement in the ranking's place.
+    """
+    if not agreement or form in {"table", "md"}:
+        _print_ranking(folder, form)
+    if agreement:
+        _print_agreement(folder, form)

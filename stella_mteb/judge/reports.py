@@ -135,3 +135,19 @@ def read_hm_cf(folder: Path) -> dict[str, dict[str, float]]:
     if not found:
         raise ConfigError(f"{root}: no aggregated files (<judge>/<model>.json)")
     return found
+
+
+def read_clips(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """HM-CF by judge, candidate model and clip, as far as `pairs/` has it; in-house folders have none.
+
+    Raises:
+        ConfigError: If a file is not as `write_judgement` writes it; names it.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for path in sorted((folder / "pairs").glob("*/*.json")):
+        try:
+            scores = {str(row["video_id"]): float(row["hm_cf"]) for row in read_json(path)}
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(f"{path}: must be a list of objects with video_id and hm_cf") from None
+        found.setdefault(path.parent.name, {})[path.stem] = scores
+    return found
