@@ -27,6 +27,8 @@ from stella_mteb.prompts import Side, TaskInfo
 CHECKED_VERSIONS = ("2.26.24",)
 BENCHMARK = "StellaMTEB(video)"
 BENCHMARK_ALIAS = "stella-video"
+SAVE_PREDICTIONS = "_save_task_predictions"
+"""The method of a task that MTEB calls with its predictions, if there is a folder for them."""
 
 # `import mteb.get_tasks` gives the function of that name, not the module.
 _tasks: Any = importlib.import_module("mteb.get_tasks")

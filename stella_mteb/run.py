@@ -16,7 +16,9 @@ import mteb
 from mteb.results import TaskResult
 
 from stella_mteb import registry
+from stella_mteb.costs import cost_recorded
 from stella_mteb.data import SUFFIXES
+from stella_mteb.details import keep_items
 from stella_mteb.encoder import Encoder
 from stella_mteb.errors import ConfigError, StellaMtebError, StorageProblem
 from stella_mteb.mteb_speed import columns_read_once
@@ -156,7 +158,8 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     Args:
         encoder: The model.
         task: An MTEB task.
-        output: The output folder; results go to `<output>/results/...` in MTEB's layout.
+        output: The output folder; results go to `<output>/results/...` in MTEB's layout, and what their scores are
+            made of to `<output>/details/...` (`stella_mteb.details`).
 
     Raises:
         ConfigError: If the model cannot be loaded as its config says.
@@ -171,7 +174,8 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     cut = encoder.text_encoder.stats.at_limit if encoder.loaded else 0
     outcome = Outcome(str(encoder.resolved.spec), task.metadata.name, "failed")
     try:
-        outcome = replace(outcome, **_evaluate(encoder, task, cache, known))
+        with keep_items(task, cache, encoder.mteb_model_meta):
+            outcome = replace(outcome, **_evaluate(encoder, task, cache, known))
     except StorageProblem:
         raise
     except StellaMtebError as error:
@@ -257,7 +261,7 @@ def run(
     on_outcome: Callable[[Outcome], None],
     before: Callable[[Encoder, Sequence[Any]], None] | None = None,
 ) -> list[Outcome]:
-    """Run every task with every model, models one after the other.
+    """Run every task with every model, models one after the other; what encoding cost is kept (`stella_mteb.costs`).
 
     Args:
         families: Each model at one or more dimensions (`encoder.family`); a generator keeps no more than one of
@@ -269,13 +273,14 @@ def run(
     """
     outcomes = []
     for family in families:
-        if before is not None:
-            before(family[0], [task for task in tasks if any(_is_missing(one, task, output) for one in family)])
-        for task in tasks:
-            for encoder in family:
-                outcome = run_task(encoder, task, output)
-                on_outcome(outcome)
-                outcomes.append(outcome)
-            if task.data_loaded:
-                task.unload_data()
+        with cost_recorded(family, AtomicResultCache(output)):
+            if before is not None:
+                before(family[0], [task for task in tasks if any(_is_missing(one, task, output) for one in family)])
+            for task in tasks:
+                for encoder in family:
+                    outcome = run_task(encoder, task, output)
+                    on_outcome(outcome)
+                    outcomes.append(outcome)
+                if task.data_loaded:
+                    task.unload_data()
     return outcomes

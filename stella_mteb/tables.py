@@ -5,20 +5,36 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 TableFormat = Literal["table", "md", "json", "csv"]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# A token of the hub, the password in a URL, a token among its parameters or in a header.
+_SECRET = re.compile(
+    r"""\bhf_[A-Za-z0-9]{16,} | (?<=://)[^\s/@"'\\]+(?=@) | (?<=token=)[^\s&"'\\]+ | (?<=bearer\ )[^\s"'\\]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SHORTEST_TOKEN = 8
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def plain(value: object) -> str:
-    """A value as one line of text without control characters (names come from files and may hold escape codes)."""
+    """A value as one line of text, without control characters (names come from files) and without access tokens."""
     if value is None:
         return "-"
-    return _CONTROL.sub(" ", str(value))
+    return _CONTROL.sub(" ", without_secrets(str(value)))
+
+
+def without_secrets(text: str) -> str:
+    """A text in which access tokens and the passwords of URLs are masked."""
+    for token in map(os.environ.get, _TOKENS):
+        if token and len(token) >= _SHORTEST_TOKEN:
+            text = text.replace(token, "***")
+    return _SECRET.sub("***", text)
 
 
 def render(rows: Sequence[Mapping[str, Any]], form: TableFormat, *, width: int | None = None) -> str:
@@ -31,7 +47,7 @@ def render(rows: Sequence[Mapping[str, Any]], form: TableFormat, *, width: int |
     """
     if form == "json":
         text = json.dumps(list(rows), indent=2, ensure_ascii=False)
-        return "\n".join(_CONTROL.sub(_as_escape, line) for line in text.split("\n"))
+        return "\n".join(_CONTROL.sub(_as_escape, without_secrets(line)) for line in text.split("\n"))
     columns = list(rows[0]) if rows else []
     if form == "csv":
         return _csv(columns, rows)
@@ -62,7 +78,7 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     def cell(value: object) -> object:
         if isinstance(value, int | float) or value is None:
             return value
-        text = _CONTROL.sub(" ", str(value))
+        text = plain(value)
         # A spreadsheet runs a cell that begins like a formula.
         return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
 

@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from tests.conftest import RATED_PAIRS, Call
 
 SCRIPT = Path(sys.executable).with_name("stella-mteb")
-COMMANDS = ["bench", "demo", "judge", "rank", "models", "tasks", "verify", "doctor", "run"]
+COMMANDS = ["bench", "compare", "demo", "judge", "rank", "models", "tasks", "verify", "doctor", "run", "submit"]
 GROUPS = {"cache": ["ls", "prune", "verify"]}
 HEAVY = ["torch", "mteb", "transformers", "pydantic", "numpy"]
 TITLE = "\x1b]0;owned\x07"
@@ -660,7 +660,7 @@ def test_a_sound_cache_passes_and_a_damaged_file_is_named_set_aside_and_exit_cod
     assert "8 vectors in 2 files, 1 files damaged" in out
     assert shard.with_suffix(".damaged").exists()
     assert "Traceback" not in err
-    assert after[:2] == (0, "5 vectors in 1 files, 0 files damaged\n")
+    assert after[:2] == (0, "7 vectors in 2 files, 0 files damaged\n")
 
 
 def test_pruning_deletes_what_is_of_no_use_and_nothing_else(call: Call, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def spearman_of(model: Any, rows: Sequence[tuple[str, str, float]]) -> float:
 
 
 def result_files(output: Path) -> list[Path]:
-    return sorted(path for path in output.rglob("*.json") if path.name != "model_meta.json")
+    return sorted(path for path in (output / "results").rglob("*.json") if path.name != "model_meta.json")
 
 
 # ---------------------------------------------------------------------------------------------------- find_tasks

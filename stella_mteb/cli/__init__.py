@@ -10,7 +10,9 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 import warnings
+from types import TracebackType
 from typing import Annotated
 
 import typer
@@ -19,6 +21,7 @@ from typer.exceptions import Abort, TyperException
 import stella_mteb
 from stella_mteb.cli.display import say
 from stella_mteb.errors import StellaMtebError
+from stella_mteb.tables import plain
 
 _INTERRUPTED = 130
 
@@ -51,6 +54,18 @@ def set_offline(offline: bool) -> None:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 
+class _PlainLines(logging.Formatter):
+    """Neither an escape code nor an access token in a message reaches the terminal or the log of a cluster."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(plain, super().format(record).split("\n")))
+
+
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # Python's own way shows a token that stands in the message, of a URL for one.
+    say("".join(traceback.format_exception(kind, error, trace)).rstrip())
+
+
 def _quiet_libraries() -> None:
     # Their bars and notices would bury ours; errors still come through.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -59,7 +74,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_PlainLines("%(levelname)s: %(message)s"))
     logging.getLogger("stella_mteb").addHandler(handler)
     logging.getLogger("stella_mteb").propagate = False
     for library in ("mteb", "datasets"):
@@ -74,6 +89,7 @@ def _interrupt(_signal: int, _frame: object) -> None:
 def main() -> None:
     """Entry point of `stella-mteb`."""
     _quiet_libraries()
+    sys.excepthook = _show_bug
     signal.signal(signal.SIGTERM, _interrupt)
     code, typed = 0, shlex.join(sys.argv[1:])
     try:
@@ -97,4 +113,4 @@ def main() -> None:
 
 
 # The commands register themselves with `app`; importing them is cheap.
-from stella_mteb.cli import bench, cache, demo, judge, models, run  # noqa: E402, F401
+from stella_mteb.cli import bench, cache, compare, demo, judge, models, run, submit  # noqa: E402, F401

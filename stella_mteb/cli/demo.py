@@ -12,6 +12,7 @@ from stella_mteb.cli import app, set_offline
 from stella_mteb.cli.display import say
 
 MODEL = "all_minilm_l6_v2"
+SHORT = f"{MODEL}[max_length=64]"
 TASKS = ("VideoSummarySTS", "VideoSummaryRetrieval")
 
 
@@ -20,8 +21,9 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("demo-output"),
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
 ) -> None:
-    """Run the bundled video-summary tasks and the judge with a small embedded model; needs no network."""
+    """Run the bundled video-summary tasks, the judge and the comparison with a small model; needs no network."""
     set_offline(True)
+    from stella_mteb.cli.compare import compare  # noqa: PLC0415
     from stella_mteb.cli.judge import judge  # noqa: PLC0415
     from stella_mteb.cli.run import run  # noqa: PLC0415
 
@@ -39,7 +41,11 @@ def demo(
         offline=True,
         cache=output / "vectors",
     )
-    say(f"\nResults are in {output}. Next: stella-mteb doctor, and docs/own-data.md for data of your own.")
+    say("\n3. The same model reading 64 tokens of a text instead of 256, and the two compared")
+    run(models=[SHORT], tasks=list(TASKS), output=output, device=device, offline=True, cache=output / "vectors")
+    compare(models=[MODEL, SHORT], results=[output], html=output / "report.html")
+    say(f"\nResults are in {output}. Open {output / 'report.html'} in a browser.")
+    say("Next: stella-mteb doctor, and docs/own-data.md for data of your own.")
 
 
 def write_judge_inputs(folder: Path) -> tuple[Path, Path]:

@@ -1,0 +1,83 @@
+"""`stella-mteb compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stella_mteb.cli import app
+from stella_mteb.cli.display import say
+from stella_mteb.tables import TableFormat
+
+if TYPE_CHECKING:
+    from stella_mteb.compare.sources import Found
+
+DEFAULT_RESULTS = Path("stella-results")
+
+
+@app.command()
+def compare(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="SPEC...", help="Models to compare; all that are found if left out.")
+    ] = None,
+    results: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Results of run, or of MTEB; repeatable.")
+    ] = None,
+    published: Annotated[bool, typer.Option("--published", help="Published scores, MTEB(eng, v1); bundled.")] = False,
+    remote: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="MTEB's public results at this commit; needs the network.")
+    ] = None,
+    english: Annotated[bool, typer.Option("--english", help="Of tasks in many languages English only.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a report, one HTML file.")] = None,
+    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+) -> None:
+    """Compare models like for like: scores with where they are from, how sure, at what price.
+
+    Without --results, --published and --remote: the results in ./stella-results.
+    """
+    from stella_mteb.compare.comparison import compare as compare_scores  # noqa: PLC0415
+    from stella_mteb.compare.items import items_of, price_of  # noqa: PLC0415
+    from stella_mteb.compare.sources import select  # noqa: PLC0415
+    from stella_mteb.compare.views import render_comparison  # noqa: PLC0415
+
+    found = _sources(models or [], results or [], published, remote, english)
+    scores = select(found.scores, models) if models else found.scores
+    items = {(system.label, task): items_of(score) for system, own in scores.items() for task, score in own.items()}
+    prices = [price_of(system, next(iter(own.values())).source) for system, own in scores.items() if own]
+    comparison = compare_scores(
+        scores,
+        items={key: value for key, value in items.items() if value},
+        prices=[price for price in prices if price is not None],
+        gaps=found.gaps,
+        notes=found.notes_on(scores),
+    )
+    typer.echo(render_comparison(comparison, form))
+    if html is not None:
+        from stella_mteb.compare.report import write_report  # noqa: PLC0415
+
+        write_report(comparison, html)
+        say(f"report: {html}")
+
+
+def _sources(models: list[str], results: list[Path], published: bool, remote: str | None, english: bool) -> Found:
+    from stella_mteb.compare import sources  # noqa: PLC0415
+    from stella_mteb.errors import ConfigError  # noqa: PLC0415
+
+    subsets: sources.Subsets = "eng" if english else "all"
+    if not results and not published and remote is None:
+        if not DEFAULT_RESULTS.is_dir():
+            raise ConfigError(
+                f"nothing to compare: there is no folder ./{DEFAULT_RESULTS}. Give --results DIR, "
+                "--published, or --remote COMMIT"
+            )
+        results = [DEFAULT_RESULTS]
+    found = [sources.local_scores(folder, subsets=subsets) for folder in results]
+    if published:
+        found.append(sources.published())
+    if remote is not None:
+        if not models:
+            raise ConfigError("--remote needs the models to read: the public results hold hundreds")
+        found.append(sources.remote_scores(models, revision=remote, subsets=subsets))
+    return sources.merge(*found)

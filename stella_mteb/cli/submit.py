@@ -1,0 +1,59 @@
+"""`stella-mteb submit --check`."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stella_mteb.cli import app
+from stella_mteb.cli.display import say
+from stella_mteb.tables import TableFormat, plain, render
+
+if TYPE_CHECKING:
+    from stella_mteb.compare.submit import Finding
+
+
+@app.command()
+def submit(
+    check: Annotated[Path, typer.Option("--check", metavar="DIR", help="Results to hold against the rules.")],
+    against: Annotated[Path | None, typer.Option(metavar="DIR", help="A checkout of the results repository.")] = None,
+    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+) -> None:
+    """Say whether results meet the rules of MTEB's public results repository. Sends nothing."""
+    from stella_mteb.compare.submit import check as findings  # noqa: PLC0415
+
+    say("reading MTEB's lists of models and tasks ...")
+    found = list(findings(check, against))
+    lacking = [one for one in found if one.status == "not met"]
+    if form == "table":
+        _print_by_file(lacking)
+    else:
+        typer.echo(render([vars(one) for one in found], form))
+    met = sum(one.status == "met" for one in found)
+    unchecked = len(found) - met - len(lacking)
+    say(f"{met} of {len(found)} checks are met, {len(lacking)} are not; {unchecked} could not be made")
+    if unchecked and against is None:
+        say("whether published scores stay as they are is checked with --against, a checkout of the results repository")
+    if lacking:
+        say("these results cannot be submitted as they are; `stella-mteb compare` reads them all the same")
+        raise typer.Exit(1)
+    say("submit them as a pull request to the results repository of MTEB, under results/")
+
+
+def _print_by_file(found: Sequence[Finding]) -> None:
+    # Paths are longer than a terminal is wide: in a column they would be towers.
+    for folder, group in itertools.groupby(found, key=lambda one: _folder(one.path)):
+        typer.echo(plain(folder))
+        for one in group:
+            file = one.path.removeprefix(folder).strip("/")
+            text = plain(f"{file + ': ' if file else ''}{one.status}: {one.rule}: {one.detail}")
+            typer.echo(textwrap.fill(text, 78, initial_indent="  ", subsequent_indent="    "))
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0] if path.endswith(".json") else path

@@ -1,0 +1,199 @@
+"""Systems by their specs: what a system is called, and which systems a spec means."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stella_mteb.compare.scores import System
+from stella_mteb.config import COMMIT, ModelConfig, bundled_configs, load_config
+from stella_mteb.models.locate import find_config
+from stella_mteb.prompts import profile_of, prompts_id
+from stella_mteb.spec import DTYPES, Spec
+from stella_mteb.tables import plain
+
+_IN_SPEC = ("embed_dim", "dtype", "prompts", "max_length", "shots")
+_LONGEST = 60
+_UNSAID = {"shots": "all", "loading": "", "normalize": True}
+"""What it means that our own results do not state a setting; see `stella_mteb.encoder.experiment`."""
+
+
+def clean(value: object) -> str:
+    """Text of a file as one line that every terminal and file can take: no control characters, no lone surrogates."""
+    return plain(value).encode("utf-8", "replace").decode("utf-8")
+
+
+# -------------------------------------------------------------------------------------------------------- labels
+
+
+def labels(systems: Sequence[System]) -> list[str]:
+    """What systems are called beside each other; no two are called the same.
+
+    Our own runs are called by a spec that says what is not as the bundled config has it, others by model, provenance
+    and settings. Systems that would be called the same get what tells them apart, and a number if nothing does.
+    """
+    shown = [_always_shown(system) for system in systems]
+    other = sorted({key for system in systems for key in system.settings} - set(_IN_SPEC))
+    for key in (*_IN_SPEC, *other, "revision", "origin"):
+        for same in _groups(map(_label, systems, shown)):
+            if len({str(_detail(systems[i], key)) for i in same}) > 1:
+                for i in same:
+                    shown[i].add(key)
+    unique: dict[str, None] = {}
+    for text in map(_label, systems, shown):
+        numbered = (f"{text} #{number}" for number in itertools.count(2))
+        unique[next(each for each in itertools.chain([text], numbered) if each not in unique)] = None
+    return list(unique)
+
+
+def _groups(texts: Iterable[str]) -> list[list[int]]:
+    members: dict[str, list[int]] = {}
+    for i, text in enumerate(texts):
+        members.setdefault(text, []).append(i)
+    return [same for same in members.values() if len(same) > 1]
+
+
+def _always_shown(system: System) -> set[str]:
+    if system.provenance != "measured here":
+        return set(system.settings)
+    shown = {"experiment"} & system.settings.keys()
+    config = bundled().get(system.model)
+    if config is None:
+        return shown
+    if config.hub and config.hub.revision and config.hub.revision != system.revision:
+        shown.add("revision")
+    if "experiment" in system.settings:
+        return shown
+    return shown | {key for key, value in _defaults(config).items() if _detail(system, key) != value}
+
+
+def _defaults(config: ModelConfig) -> dict[str, Any]:
+    """The settings of a result of this config; without those that device or folder decide."""
+    decided = {
+        "embed_dim": config.dimension,
+        "dtype": config.dtype,
+        "max_length": config.max_length,
+        "prompts": prompts_id(config.prompts.profile, config.prompts, [config.prompts]),
+        **_UNSAID,
+        "loading": config.loading,
+    }
+    return {key: value for key, value in decided.items() if value is not None}
+
+
+def _detail(system: System, key: str) -> object:
+    return {"revision": system.revision, "origin": system.origin, **_UNSAID, **system.settings}.get(key)
+
+
+def _label(system: System, shown: set[str]) -> str:
+    details = {key: value for key in sorted(shown) if (value := _detail(system, key)) is not None}
+    if system.provenance == "measured here":
+        config = bundled().get(system.model)
+        spec = Spec(config.name if config else system.model)
+        for key in _IN_SPEC:
+            if key in details and (changed := _with(spec, key, details[key])):
+                spec = changed
+                del details[key]
+        name, extra = str(spec), []
+    else:
+        name, extra = system.model, [str(system.provenance)]
+    extra += [f"{key}={_short(key, value)}" for key, value in details.items()]
+    return clean(name + (f" ({', '.join(extra)})" if extra else ""))
+
+
+def _with(spec: Spec, key: str, value: Any) -> Spec | None:
+    """The spec with a setting of a result; None where no spec can say it."""
+    whole = type(value) is int and value >= (0 if key == "shots" else 1)
+    if key == "embed_dim" and whole:
+        return replace(spec, dimension=value)
+    if key in {"max_length", "shots"} and whole:
+        return replace(spec, **{key: value})
+    if key == "dtype" and value in DTYPES.values():
+        return replace(spec, dtype=value)
+    if key == "prompts" and re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,60}", str(value)):
+        return replace(spec, prompts=str(value))
+    return None
+
+
+def _short(key: str, value: object) -> str:
+    text = re.sub(COMMIT, lambda commit: commit[0][:7], str(value)).removeprefix("https://github.com/")
+    if len(text) > _LONGEST:
+        text = f"...{text[-_LONGEST:]}" if key == "origin" else f"{text[:_LONGEST]}..."  # folders differ at the end
+    return text or "none"
+
+
+@functools.cache
+def bundled() -> Mapping[str, ModelConfig]:
+    """The bundled configs by every name that they go by."""
+    return {
+        name: config
+        for config in (load_config(path) for path in bundled_configs().values())
+        for name in (config.name, *_hub_names(config))
+    }
+
+
+def _hub_names(config: ModelConfig) -> tuple[str, ...]:
+    return (config.full_name, *(config.hub.aliases if config.hub else ()))
+
+
+# ----------------------------------------------------------------------------------------------- which ones are meant
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a spec means among results.
+
+    Attributes:
+        spec: The spec.
+        models: Names under which results of the model may stand.
+        config: The model's config, if there is one.
+    """
+
+    spec: Spec
+    models: tuple[str, ...]
+    config: ModelConfig | None
+
+    @classmethod
+    def of(cls, name: str) -> Meaning:
+        """Read a spec; its name is that of a config, of the hub, of a YAML or of a model folder.
+
+        Raises:
+            ConfigError: If it is no spec, or the YAML or the folder is no model.
+        """
+        spec = Spec.parse(name)
+        path = Path(spec.name).expanduser()
+        config = bundled().get(spec.name)
+        if config is None and (path.suffix in {".yaml", ".yml"} or path.is_dir()):
+            config = find_config(spec.name)
+        return cls(spec, _hub_names(config) if config else (spec.name,), config)
+
+    def fits(self, system: System) -> bool:
+        """Whether a system is meant.
+
+        A bare name means every row of the model, whoever measured it. A spec with settings means the rows with exactly
+        these settings; what it does not name is as the model's config has it.
+        """
+        if system.model not in self.models:
+            return False
+        if self.spec == Spec(self.spec.name):
+            return True
+        asked = {
+            "embed_dim": self.spec.dimension,
+            "dtype": self.spec.dtype,
+            "prompts": self.spec.prompts,
+            "max_length": self.spec.max_length,
+            "shots": self.spec.shots,
+        }
+        for key, value in asked.items():
+            has = system.settings.get(key)
+            profile = profile_of(has) if key == "prompts" and isinstance(has, str) else has
+            if value is not None and value not in {has, profile}:
+                return False
+        if self.config is None or system.provenance != "measured here":
+            return True
+        unasked = {key: value for key, value in _defaults(self.config).items() if asked.get(key) is None}
+        return all(_detail(system, key) == value for key, value in unasked.items())

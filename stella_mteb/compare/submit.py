@@ -1,0 +1,158 @@
+"""Do results meet the rules of MTEB's public results repository? What its tests and its checklist ask, file by file.
+
+Source: the repository's tests (path, names, size, unchanged scores) and its pull-request checklist, as read in August
+2026 at commit f4cc6c8. Nothing is sent anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stella_mteb.compare.result_file import read_result
+from stella_mteb.errors import ConfigError
+from stella_mteb.files import read_json_object
+
+MAX_BYTES = 10_000_000
+MAX_CHANGE = 0.001
+_NOT_RESULTS = {"model_meta.json"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule, held against one file or one folder of a model.
+
+    Attributes:
+        path: Relative to the folder that was checked.
+        rule: What is asked.
+        status: `met`, `not met`, or `not checked`.
+        detail: What was found, and the cure.
+    """
+
+    path: str
+    rule: str
+    status: Literal["met", "not met", "not checked"]
+    detail: str
+
+
+def check(folder: Path, against: Path | None = None) -> Iterator[Finding]:
+    """Hold every result of a folder against the rules.
+
+    Args:
+        folder: An output folder of `run`, or its `results/`.
+        against: A checkout of the public results repository, for the rules about results that are there already.
+
+    Raises:
+        ConfigError: If there are no results.
+    """
+    root = folder / "results" if (folder / "results").is_dir() else folder
+    # Beside the results of a model is always its description, or ought to be.
+    models = sorted({path.parent for path in root.rglob("*.json")}) if root.is_dir() else []
+    if not models:
+        raise ConfigError(f"{root}: no results (<model>/<revision>/<Task>.json)")
+    for model in models:
+        yield from _model(root, model)
+        for path in sorted(model.glob("*.json")):
+            if path.name not in _NOT_RESULTS:
+                yield from _result(root, path, against)
+
+
+def _model(root: Path, folder: Path) -> Iterator[Finding]:
+    where = folder.relative_to(root)
+    try:
+        meta = read_json_object(folder / "model_meta.json")
+    except ConfigError as error:
+        yield Finding(str(where), "the model is described", "not met", str(error))
+        return
+    named = [str(meta.get("name", "")).replace("/", "__").replace(" ", "_"), str(meta.get("revision"))]
+    parts = list(where.parts)
+    good = parts[:2] == named and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "experiments"))
+    yield _finding(where, "path is <organisation>__<name>/<revision>", good, f"model_meta.json says {'/'.join(named)}")
+    yield _known_model(where, str(meta.get("name", "")))
+    experiment: Mapping[str, Any] = meta.get("experiment_kwargs") or {}
+    ours = "plugin" in experiment
+    yield _finding(
+        where,
+        "made with the reference implementation",
+        not ours,
+        "run by stella-mteb, which is not MTEB's implementation of it; propose it there first (docs/upstream.md)"
+        if ours
+        else "nothing says otherwise",
+    )
+
+
+def _known_model(where: Path, name: str) -> Finding:
+    import mteb  # noqa: PLC0415 -- many seconds
+
+    # Not its name on the hub: MTEB would make up a description for anything that is there.
+    known = name in {meta.name for meta in mteb.get_model_metas()}
+    return _finding(
+        where, "MTEB knows the model", known, f"{name or 'no name'} {'is' if known else 'is not'} in its list"
+    )
+
+
+def _result(root: Path, path: Path, against: Path | None) -> Iterator[Finding]:
+    where = path.relative_to(root)
+    size = path.stat().st_size
+    yield _finding(where, f"smaller than {MAX_BYTES // 1_000_000} MB", size < MAX_BYTES, f"{size:,} bytes")
+    try:
+        result = read_result(path)
+        scores = _main_scores(result)
+    except ConfigError as error:
+        yield Finding(str(where), "the result can be read", "not met", str(error))
+        return
+    task = str(result.get("task_name"))
+    yield _finding(where, "file is called as its task", path.stem == task, f"task_name is {task}")
+    wrong = [place for place, score in scores.items() if score is None]
+    detail = f"no finite main score in {', '.join(map('/'.join, wrong))}" if wrong else f"{len(scores)} main scores"
+    yield _finding(where, "every main score is a number", bool(scores) and not wrong, detail)
+    yield _known_task(where, task)
+    yield _unchanged(where, scores, against)
+
+
+def _known_task(where: Path, task: str) -> Finding:
+    from stella_mteb.registry import is_mteb_task  # noqa: PLC0415 -- imports mteb
+
+    known = is_mteb_task(task)
+    detail = f"{task} is one of MTEB's" if known else f"{task} is a task of your own; publish it in MTEB first"
+    return _finding(where, "MTEB knows the task", known, detail)
+
+
+def _unchanged(where: Path, scores: Mapping[tuple[str, str], float | None], against: Path | None) -> Finding:
+    rule = f"a published score changes by {MAX_CHANGE} at most, and none is removed"
+    if against is None:
+        return Finding(str(where), rule, "not checked", "give a checkout of the results repository with --against")
+    path = (against / "results" if (against / "results").is_dir() else against) / where
+    if not path.is_file():
+        return _finding(where, rule, True, "not published yet")
+    before = _main_scores(read_result(path))
+    removed = [place for place in before if place not in scores]
+    changed = [
+        place
+        for place, old in before.items()
+        if old is not None and (new := scores.get(place)) is not None and abs(new - old) > MAX_CHANGE
+    ]
+    faults = [f"{'/'.join(place)} is not there any more" for place in removed]
+    faults += [f"{'/'.join(place)} was {before[place]:.5f}, is {scores[place]:.5f}" for place in changed]
+    return _finding(where, rule, not faults, "; ".join(faults) or f"{len(before)} main scores as published")
+
+
+def _main_scores(result: Mapping[str, Any]) -> dict[tuple[str, str], float | None]:
+    """The main score of each split and subset; None for one that is no finite number."""
+    found: dict[tuple[str, str], float | None] = {}
+    scores = result.get("scores")
+    if not isinstance(scores, dict):
+        raise ConfigError("has no scores by split; not a result of MTEB")
+    for split, entries in scores.items():
+        for entry in entries if isinstance(entries, list) else []:
+            value = entry.get("main_score") if isinstance(entry, dict) else None
+            good = isinstance(value, int | float) and math.isfinite(value)
+            found[str(split), str(entry.get("hf_subset")) if isinstance(entry, dict) else "?"] = value if good else None
+    return found
+
+
+def _finding(where: Path, rule: str, good: bool, detail: str) -> Finding:
+    return Finding(str(where), rule, "met" if good else "not met", detail)
