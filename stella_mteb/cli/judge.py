@@ -141,8 +141,8 @@ def _print_agreement(folder: Path, form: TableFormat) -> None:
         say("one judge: there is nobody to agree with")
         return
     if form in {"table", "md"}:
-        typer.echo("\nHow much two judges agree on the order of the models by mean HM-CF. low, high: 95 %")
-        typer.echo("interval of Kendall's tau over clips; - where only means are known\n")
+        typer.echo("\nHow much two judges agree on the order of the models by mean HM-CF. low, high:")
+        typer.echo("95 % interval of Kendall's tau over clips; - where only means are known\n")
     typer.echo(render(rows, form))
 
 

@@ -530,6 +530,8 @@ def _notes(
     versions = sorted({score.mteb_version for cells in compared for score in cells if score.mteb_version})
     if len(versions) > 1:
         yield f"The scores are of several versions of mteb ({listed(versions)}); tasks can change between them"
+    if prices:
+        yield "Speed is of single runs, whatever else the machine did meanwhile; `stella-mteb bench` measures in turns"
     machines = sorted({price.machine for price in prices if price.machine})
     if len(machines) > 1:
         yield f"Speed and memory were measured on {len(machines)} machines; compare them within one machine only"

@@ -69,7 +69,9 @@ def _points(difference: float) -> str:
 
 
 def _interval(low: float | None, high: float | None, sign: int = 1) -> str:
-    return "" if low is None or high is None else f" [{100 * sign * low:+.2f}, {100 * sign * high:+.2f}]"
+    if low is None or high is None:
+        return ""
+    return " [" + ", ".join(f"{round(100 * sign * end, 2) + 0:+.2f}" for end in (low, high)) + "]"
 
 
 def _p(p: float | None) -> str:
