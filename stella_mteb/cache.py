@@ -6,9 +6,10 @@ Not after an interruption, not in another task, not for another dimension.
     <folder>/<store>/fingerprint.json       what the store's name stands for; its date is that of the last use
 
 Shards are written once, under a name of their own, and never changed: two writers cannot collide and need no
-lock. What is kept is the vector *before* the head, so that every dimension comes out of one backbone pass. In
-memory are 28 bytes for each text; vectors are read from disk when they are asked for, each checked against its
-checksum, so that neither a large store nor a damaged one shows before it matters.
+lock, and what one has written the other finds as soon as it lacks a text. What is kept is the vector *before* the
+head, so that every dimension comes out of one backbone pass. In memory are 28 bytes for each text; vectors are read
+from disk when they are asked for, each checked against its checksum, so that neither a large store nor a damaged one
+shows before it matters. Of a damaged shard, what is intact goes into a new one; the rest is encoded again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from stella_mteb.errors import StellaMtebError, StorageProblem
-from stella_mteb.files import atomic_write, read_json_object, write_json
+from stella_mteb.files import atomic_write, read_json_object, remove_leftovers, write_json
 
 if TYPE_CHECKING:
     from stella_mteb.engine.encoder import FloatMatrix
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 SCHEMA = "2"
 _FLUSH_ROWS = 4_096
 _FLUSH_SECONDS = 20.0
+_COARSEST_CLOCK = 2 * 10**9
 _KEY = np.dtype("S16")  # shorter ones are padded with zero bytes, but every key has 16
 _ROW_BITS = 32
 
@@ -67,14 +69,10 @@ class VectorStore:
         self._pending_keys: list[bytes] = []
         self._pending: list[FloatMatrix] = []
         self._flushed = time.monotonic()
+        self._known: set[str] = set()
+        self._looked = 0
         self.keeps = self._claim()
-        for path in sorted(self.folder.glob("*.safetensors")):
-            try:
-                self._index(*open_shard(path))
-            except DAMAGE as error:
-                set_aside(path, error)
-            except OSError as error:
-                _pass_over(path, error)
+        self._look()
 
     def _claim(self) -> bool:
         """Make the folder, or mark it as used; whether it can be written."""
@@ -84,10 +82,11 @@ class VectorStore:
                 write_json(label, self._named)
             label.touch()
         except StorageProblem as error:
-            raise StorageProblem(f"{error}. Vectors are kept there; see --cache and STELLA_MTEB_CACHE") from error
+            raise _with_cure(error) from error
         except OSError as error:  # filled by somebody else, for reading: a store like any other
             logger.warning("%s: can only be read (%s); new vectors are not kept", self.folder, error.strerror)
             return False
+        remove_leftovers(self.folder.glob(".*.tmp"))
         return True
 
     def __len__(self) -> int:
@@ -104,20 +103,36 @@ class VectorStore:
         order = np.argsort(where)  # a file is read from front to back
         shards = where >> _ROW_BITS
         for number in np.unique(shards[where >= 0]):
-            shard = self._shards[number]
+            shard, damaged = self._shards[number], []
             try:
                 with shard.path.open("rb") as file:
                     for i in order[shards[order] == number]:
-                        shard.read_row(file, int(where[i] % (1 << _ROW_BITS)), keys[i], into[i])
-                        found[i] = True
-            except DAMAGE as error:
-                set_aside(shard.path, error)
-                self._forget(int(number))
+                        try:
+                            shard.read_row(file, int(where[i] % (1 << _ROW_BITS)), keys[i], into[i])
+                            found[i] = True
+                        except ValueError:
+                            damaged.append(where[i])
             except FileNotFoundError:  # pruned, or set aside, by another process
-                self._forget(int(number))
+                self._forget(self._where >> _ROW_BITS == number)
             except OSError as error:
                 _pass_over(shard.path, error)
+            if damaged:
+                self._mend(number, damaged)
         return found
+
+    def _mend(self, number: np.int64, damaged: Sequence[np.int64]) -> None:
+        self._forget(np.isin(self._where, damaged))
+        if not self.keeps:
+            logger.warning("%s is damaged; what is damaged of it is encoded again", self._shards[number].path)
+            return
+        try:
+            mend(self._shards[number].path)
+        except FileNotFoundError:  # another process was first
+            pass
+        except OSError as error:
+            _pass_over(self._shards[number].path, error)
+        self._forget(self._where >> _ROW_BITS == number)  # what was saved of it is found where it is now
+        self._looked = 0
 
     def add(self, keys: Sequence[bytes], vectors: FloatMatrix) -> None:
         """Keep rows; they become durable within some seconds, and at `flush`."""
@@ -140,18 +155,42 @@ class VectorStore:
             return
         vectors = np.ascontiguousarray(np.concatenate(self._pending), dtype=np.float32)
         keys = np.frombuffer(b"".join(self._pending_keys), dtype=np.uint8).reshape(-1, 16)
-        crc = np.fromiter(map(_checksum, self._pending_keys, vectors), dtype=np.uint32, count=len(keys))
         if not (self.folder / "fingerprint.json").exists():  # deleted under our feet; shards without it are lost
             self._claim()
-        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        with atomic_write(path, "wb") as file:
-            file.write(save({"keys": keys.copy(), "vectors": vectors, "crc": crc}))
+        try:
+            path = write_shard(self.folder, keys, vectors)
+        except StorageProblem as error:
+            raise _with_cure(error) from error
+        self._known.add(path.name)
         self._index(*open_shard(path))
         self._pending_keys, self._pending = [], []
 
-    def _forget(self, number: int) -> None:
-        known = self._where >> _ROW_BITS != number
-        self._keys, self._where = self._keys[known], self._where[known]
+    def _look(self) -> bool:
+        """Index the shards that have come since the last look; whether there may be any."""
+        try:
+            changed = self.folder.stat().st_mtime_ns
+        except FileNotFoundError:  # deleted under our feet
+            return False
+        if changed == self._looked:
+            return False
+        # Of a folder that changed just now the date may stay the same at the next change.
+        self._looked = changed if time.time_ns() - changed > _COARSEST_CLOCK else 0
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path.name in self._known:
+                continue
+            self._known.add(path.name)
+            try:
+                self._index(*open_shard(path))
+            except FileNotFoundError:  # set aside by another process
+                pass
+            except DAMAGE as error:
+                _set_aside(path, error)
+            except OSError as error:
+                _pass_over(path, error)
+        return True
+
+    def _forget(self, which: NDArray[np.bool_]) -> None:
+        self._keys, self._where = self._keys[~which], self._where[~which]
 
     def _index(self, shard: _Shard, keys: NDArray[np.bytes_]) -> None:
         where = (len(self._shards) << _ROW_BITS) + np.arange(len(keys), dtype=np.int64)
@@ -171,7 +210,12 @@ class VectorStore:
 
     def _find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
         self._sort()
-        return self._find_sorted(np.array(keys, dtype=_KEY))
+        wanted = np.array(keys, dtype=_KEY)
+        where = self._find_sorted(wanted)
+        if (where < 0).any() and self._look():
+            self._sort()
+            where = self._find_sorted(wanted)
+        return where
 
     def _find_sorted(self, keys: NDArray[np.bytes_]) -> NDArray[np.int64]:
         if not len(self._keys):
@@ -219,21 +263,76 @@ def open_shard(path: Path) -> tuple[_Shard, NDArray[np.bytes_]]:
     return _Shard(path, 8 + length + vectors["data_offsets"][0], width, crc), keys.view(_KEY).ravel()
 
 
+def write_shard(folder: Path, keys: NDArray[np.uint8], vectors: FloatMatrix) -> Path:
+    """Write rows as a shard of their own.
+
+    Args:
+        folder: The store.
+        keys: uint8 [rows, 16].
+        vectors: float32 [rows, width].
+
+    Raises:
+        StorageProblem: If it cannot be written.
+    """
+    crc = np.fromiter((_checksum(key.tobytes(), row) for key, row in zip(keys, vectors, strict=True)), np.uint32)
+    path = folder / f"{uuid.uuid4().hex}.safetensors"
+    with atomic_write(path, "wb") as file:
+        file.write(save({"keys": keys.copy(), "vectors": vectors, "crc": crc}))
+    return path
+
+
+def mend(path: Path) -> str:
+    """Read every vector of a shard; if one is damaged, set the shard aside and keep the others in a new one.
+
+    Returns:
+        What is wrong with it; empty for nothing.
+
+    Raises:
+        OSError: If it cannot be read.
+        StorageProblem: If the new one cannot be written; the old one is where it was.
+    """
+    try:
+        shard, keys = open_shard(path)
+    except DAMAGE as error:
+        return _set_aside(path, error)
+    vectors = np.empty((len(keys), shard.width), dtype=np.float32)
+    good, damage = np.zeros(len(keys), dtype=bool), ValueError()
+    with path.open("rb") as file:
+        for row, key in enumerate(keys):
+            try:
+                shard.read_row(file, row, key.ljust(16, b"\0"), vectors[row])
+                good[row] = True
+            except ValueError as error:
+                damage = error
+    if good.all():
+        return ""
+    if good.any():
+        write_shard(path.parent, keys[good].view(np.uint8).reshape(-1, 16), vectors[good])
+    return _set_aside(path, damage, f"{good.sum()} of its {len(good)} vectors are kept")
+
+
 def _checksum(key: bytes, vector: FloatMatrix) -> int:
     # The key is in it: a vector under a damaged key would be another text's.
     return zlib.crc32(vector.tobytes(), zlib.crc32(key))
 
 
-def set_aside(path: Path, error: Exception) -> None:
-    """Rename a damaged shard, and say so."""
+def _set_aside(path: Path, error: Exception, left: str = "its texts are encoded again") -> str:
     aside = path.with_suffix(".damaged")
     with contextlib.suppress(OSError):
         path.rename(aside)
-    logger.warning("%s is damaged (%s); set aside as %s, its texts are encoded again", path, error, aside.name)
+    logger.warning("%s is damaged (%s); set aside as %s, %s", path, error, aside.name, left)
+    return f"{error}; set aside, {left}"
 
 
 def _pass_over(path: Path, error: OSError) -> None:
     logger.warning("%s cannot be read now (%s); its texts are encoded again", path, error.strerror or error)
+
+
+def _with_cure(error: StorageProblem) -> StorageProblem:
+    return StorageProblem(
+        f"{error}. Vectors are kept there: make room, or see --cache, --no-cache and STELLA_MTEB_CACHE; what is "
+        "finished is kept"
+    )
 
 
 def read_label(folder: Path) -> dict[str, str]:

@@ -11,13 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from stella_mteb import PIPELINE
-from stella_mteb.cache import DAMAGE, SCHEMA, open_shard, read_label, set_aside
+from stella_mteb.cache import DAMAGE, SCHEMA, mend, open_shard, read_label
 from stella_mteb.errors import StorageProblem
+from stella_mteb.files import is_left_behind
 
-_LEFT_BEHIND = 3_600.0
 _OURS = re.compile(r"fingerprint\.json|.+\.(safetensors|damaged)|\..+\.tmp")
 
 
@@ -74,11 +72,7 @@ def _info(folder: Path) -> StoreInfo:
         last_used=max((state.st_mtime for state in states.values()), default=0.0),
         damaged=sorted(folder.glob("*.damaged")),
         # A file that is being written now looks like one that was left behind, for a moment.
-        leftovers=sorted(
-            path
-            for path, state in states.items()
-            if path.suffix == ".tmp" and time.time() - state.st_mtime > _LEFT_BEHIND
-        ),
+        leftovers=sorted(filter(is_left_behind, states)),
     )
 
 
@@ -90,25 +84,16 @@ def _rows(path: Path) -> int:
 
 
 def verify(info: StoreInfo) -> Iterator[tuple[Path, str]]:
-    """Read every vector of a store; damaged shards are set aside.
+    """Read every vector of a store; damaged shards are set aside, what is intact of them is kept in new ones.
 
     Yields:
         Each shard and what is wrong with it, empty for nothing.
     """
     for path in sorted(info.folder.glob("*.safetensors")):
         try:
-            shard, keys = open_shard(path)
-            row = np.empty(shard.width, dtype=np.float32)
-            with path.open("rb") as file:
-                for number, key in enumerate(keys):
-                    shard.read_row(file, number, key.ljust(16, b"\0"), row)
-        except DAMAGE as error:
-            set_aside(path, error)
-            yield path, f"{error}; set aside"
+            yield path, mend(path)
         except OSError as error:
             yield path, f"cannot be read now: {error.strerror or error}"
-        else:
-            yield path, ""
 
 
 def prunable(info: StoreInfo, *, older_than: float | None = None) -> list[Path]:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files import Lines, read_yaml
 
 COMMIT = r"[0-9a-f]{40}"
+NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?"
+"""A name that can be that of a file on every system, and stays in the folder where it is put."""
+LONGEST_NAME = 100
+_DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _SHOWN_NAMES = 30
 MAX_LENGTH = 131_072
 """No model here reads more tokens than this."""
@@ -38,10 +43,26 @@ class FaultAt(ValueError):
         self.key = key
 
 
+def _no_device(name: str) -> str:
+    if _DEVICES.fullmatch(name):
+        raise ValueError("is the name of a device on Windows")
+    return name
+
+
+FileName = Annotated[str, Field(pattern=f"^{NAME}$", max_length=LONGEST_NAME), AfterValidator(_no_device)]
+"""A name that results are filed under."""
+
+
+def file_name(text: str) -> str:
+    """The nearest `FileName` to any text, such as the name of a folder."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip("._-")[:LONGEST_NAME].rstrip(".") or "model"
+    return f"model-{name}"[:LONGEST_NAME].rstrip(".") if _DEVICES.fullmatch(name) else name
+
+
 class Hub(StrictModel):
     """A repository of the Hugging Face hub at one commit."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+    name: str = Field(pattern=f"^{NAME}/{NAME}$", max_length=2 * LONGEST_NAME)
     aliases: list[str] = []
     revision: str | None = Field(default=None, pattern=f"^{COMMIT}$")
 
@@ -132,7 +153,7 @@ class ModelConfig(StrictModel):
         goldens: What `verify` checks.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    name: FileName
     hub: Hub | None = None
     path: str | None = None
     package: Package | None = None

@@ -16,6 +16,9 @@ from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import read_text
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+# A Parquet file of 100 kB can stand for 20 GB of text.
+MAX_PARQUET_ROWS = 20_000_000
+MAX_PARQUET_BYTES = 4 << 30
 _SHOWN = 10
 
 
@@ -101,9 +104,14 @@ def _parquet(path: Path) -> Iterator[Row | BadRow]:
     from polars.exceptions import PanicException, PolarsError  # noqa: PLC0415
 
     try:
-        frame = polars.read_parquet(path)
+        rows = polars.scan_parquet(path, glob=False).select(polars.len()).collect().item()
+        if rows > MAX_PARQUET_ROWS:
+            raise ConfigError(f"{path}: has {rows} rows, more than the {MAX_PARQUET_ROWS} that fit in memory")
+        frame = polars.read_parquet(path, glob=False)
     except (PolarsError, PanicException, OSError) as error:  # it panics on some damaged files
         raise ConfigError(f"{path}: not a Parquet file: {error}") from None
+    if frame.estimated_size() > MAX_PARQUET_BYTES:
+        raise ConfigError(f"{path}: unpacks to more than {MAX_PARQUET_BYTES >> 30} GiB, which do not fit in memory")
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         yield f"{path}: row {number}", row
 
@@ -112,10 +120,16 @@ def read_hub(path: str, revision: str, name: str | None, split: str) -> Iterator
     """Read one split of a data set of the hub at a pinned commit.
 
     Raises:
+        ConfigError: If a folder of the working folder has its name, which would be read in its place.
         EnvironmentProblem: If it cannot be reached and is not in the cache.
     """
     import datasets  # noqa: PLC0415
 
+    if Path(path).exists():
+        raise ConfigError(
+            f"data set {path}: {Path(path).resolve()} has the same name and would be read in its place; "
+            "run in another folder, or give it as a file: -t NAME=FILE"
+        )
     try:
         data = datasets.load_dataset(path, name, split=split, revision=revision)
     except Exception as error:  # the library raises a dozen kinds for "not to be had"
@@ -184,10 +198,13 @@ def _column_problem(row: Mapping[str, Any], column: str) -> str | None:
 def _text_problem(value: object) -> str | None:
     if not isinstance(value, str):
         return f"must be text (got {value!r}, {type(value).__name__})"
-    if not value.strip():
-        return "is empty"
+    return half_character(value) if value.strip() else "is empty"
+
+
+def half_character(text: str) -> str | None:
+    """What is wrong with a text that cannot be written as UTF-8; None for any other."""
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         return f"holds half a character (lone surrogate at {error.start})"
     return None

@@ -147,6 +147,18 @@ def read_items(path: Path, revision: str | None = None) -> tuple[Items, ...]:
         return ()
 
 
+def task_type(path: Path) -> str | None:
+    """MTEB's type of the task whose items are in a file; None if there is no such file.
+
+    Args:
+        path: From `details_path`.
+    """
+    try:
+        return str(read_json_object(path)["type"])
+    except (ConfigError, KeyError):
+        return None
+
+
 def _item(task: str, row: Mapping[str, Any]) -> Items:
     # Values were written in the fewest digits that give the same float32 again.
     values = np.asarray(row["values"], dtype=np.float32).astype(np.float64)
@@ -160,7 +172,7 @@ def _item(task: str, row: Mapping[str, Any]) -> Items:
     return Items(task=str(task), kind=row["kind"], unit=row["unit"], gold=gold, values=values, **texts)
 
 
-def _write_items(path: Path, task: str, revision: str, items: Iterable[Items]) -> None:
+def _write_items(path: Path, task: str, kind: str, revision: str, items: Iterable[Items]) -> None:
     rows = [
         {
             "split": one.split,
@@ -173,7 +185,7 @@ def _write_items(path: Path, task: str, revision: str, items: Iterable[Items]) -
         }
         for one in items
     ]
-    content = {"task": task, "dataset_revision": revision, "items": rows}
+    content = {"task": task, "type": kind, "dataset_revision": revision, "items": rows}
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     with atomic_write(path) as file:
         file.write(text + "\n")
@@ -232,7 +244,7 @@ def _keep(found: Sequence[Items], scores: Mapping[str, Any], task: Any, cache: R
     with writing(cache.cache_path, path.parent):
         # Of other splits and subsets an earlier run, or another process, may have kept the items.
         items = {(one.split, one.subset): one for one in (*read_items(path, revision), *good)}
-        _write_items(path, name, revision, items.values())
+        _write_items(path, name, str(task.metadata.type), revision, items.values())
 
 
 @contextmanager

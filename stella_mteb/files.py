@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
 import re
 import tempfile
-from collections.abc import Hashable, Iterator
+import time
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +21,10 @@ from stella_mteb.errors import ConfigError, StorageProblem
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 50
 _HUGE = re.compile(r"[-+]?[0-9]{1000,}")
+# No write takes an hour: a temporary file of that age has no writer any more, on whatever machine it was.
+_LEFT_BEHIND = 3_600.0
+# Room for `.damaged17` in the 255 bytes that most file systems take.
+_LONGEST_NAME = 240
 
 Lines = dict[tuple[str | int, ...], int]
 """The line, counted from 1, at which each key of a YAML file stands: `("encoder", "path") -> 3`."""
@@ -190,7 +196,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Write a file so that a reader sees the old content or the new, never a part, whatever kills us.
 
     A temporary file in the same folder, flushed to disk, then renamed over the target; the folder is flushed
-    too. Missing parent folders are made.
+    too. Missing parent folders are made. A killed writer leaves its temporary file, which is in nobody's way;
+    `remove_leftovers` removes it.
 
     Args:
         path: The target.
@@ -217,6 +224,42 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
+
+
+def is_left_behind(path: Path) -> bool:
+    """Whether a file is one that a killed `atomic_write` left, and not one that is being written now."""
+    try:
+        return path.match(".*.tmp") and time.time() - path.stat().st_mtime > _LEFT_BEHIND
+    except FileNotFoundError:
+        return False
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove what killed writers left an hour ago or earlier; what cannot be removed stays.
+
+    Args:
+        paths: Temporary files of `atomic_write` are looked for among these.
+    """
+    for path in filter(is_left_behind, paths):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to `<name>.damaged`, `.damaged1` and so on; nothing is overwritten.
+
+    Where several processes may do it, under a lock.
+
+    Raises:
+        StorageProblem: If it cannot be renamed.
+    """
+    stem = path.name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    asides = (path.with_name(f"{stem}.damaged{number or ''}") for number in itertools.count())
+    aside = next(aside for aside in asides if not aside.exists())
+    try:
+        return path.rename(aside)
+    except OSError as error:
+        raise StorageProblem(f"{path}: damaged, and cannot be set aside: {error.strerror or error}") from error
 
 
 def write_json(path: Path, content: object) -> None:

@@ -2,19 +2,18 @@
 
 MTEB writes with a plain `open("w")`: a process killed in the write leaves half a file, and half a file stops
 every later run. `AtomicResultCache` is MTEB's own cache with the writes made atomic and unreadable files set
-aside; it works with plain `mteb.evaluate(..., cache=AtomicResultCache(folder))` too.
+aside; it works with plain `mteb.evaluate(..., cache=AtomicResultCache(folder))` too. Several processes may write to one
+folder, also splits and subsets of one task: a file is read and written anew under a lock (`stella_mteb.locks`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,23 @@ from mteb.models import ModelMeta
 from mteb.results import TaskResult
 
 from stella_mteb.errors import StellaMtebError, StorageProblem
-from stella_mteb.files import atomic_write
+from stella_mteb.files import atomic_write, remove_leftovers, set_aside
+from stella_mteb.locks import OWN_FOLDER, writing
 
 logger = logging.getLogger(__name__)
 
 Notes = Callable[[str], Mapping[str, Any]]
 """What to record beside a task's settings, by task name; for example its prompts."""
 
+_ROOMS = ("results", "details", "aggregated", "pairs", OWN_FOLDER)
+
 
 class AtomicResultCache(ResultCache):  # type: ignore[misc]
     """MTEB's result cache with atomic writes.
 
     Args:
-        cache_path: The output folder; results go to `<cache_path>/results/...` in MTEB's layout.
+        cache_path: The output folder; results go to `<cache_path>/results/...` in MTEB's layout. It may be a symlink;
+            what is below it may not lead outside.
         notes: Recorded in `run_settings.jsonl`, MTEB's own place for the settings of a run.
     """
 
@@ -43,16 +46,33 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
         super().__init__(cache_path)
         self._notes = notes
 
-    def load_task_result(self, task_name: str, model_name: str | ModelMeta, **kwargs: Any) -> TaskResult | None:
-        """Load a result, or None; a file that does not parse is set aside and counts as absent."""
-        where = {key: kwargs[key] for key in ("model_revision", "experiment_name") if key in kwargs}
+    def load_task_result(
+        self,
+        task_name: str,
+        model_name: str | ModelMeta,
+        model_revision: str | None = None,
+        raise_if_not_found: bool = False,
+        prioritize_remote: bool = False,
+        experiment_name: str | None = None,
+    ) -> TaskResult | None:
+        """Load a result, or None; a file that is damaged, or another task's, is set aside and counts as absent.
+
+        Raises:
+            StorageProblem: If the file cannot be read, or leads outside the folder.
+        """
+        where = {"model_revision": model_revision, "experiment_name": experiment_name}
         path = self.get_task_result_path(task_name, model_name, **where)
-        if path.exists():
-            try:
-                _require_finite(TaskResult.from_disk(path))
-            except (AttributeError, KeyError, TypeError, ValueError, RecursionError, StellaMtebError) as error:
-                _set_aside(path, error)
-        return super().load_task_result(task_name, model_name, **kwargs)
+        _require_inside(path, self.cache_path)
+        if _damage(path):
+            with writing(self.cache_path, path.parent):
+                _set_aside_if_damaged(path)
+        return super().load_task_result(
+            task_name,
+            model_name,
+            raise_if_not_found=raise_if_not_found,
+            prioritize_remote=prioritize_remote,
+            **where,
+        )
 
     def save_to_cache(
         self,
@@ -64,6 +84,8 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
     ) -> None:
         """Save a result, its model's description and its settings; see `ResultCache.save_to_cache`.
 
+        Splits and subsets that another process has written meanwhile, of the same revision of the data, are kept.
+
         Raises:
             StellaMtebError: If a main score is not finite; nothing is written then.
             StorageProblem: If the disk is full or the folder cannot be written; the old files are intact.
@@ -73,23 +95,26 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
         if emissions is not None and not math.isfinite(emissions):
             task_result.kg_co2_emissions = None  # MTEB sums them to NaN where none were measured; not JSON
         final = self.get_task_result_path(task_result.task_name, model_name, model_revision)
+        _require_inside(final, self.cache_path)
         # MTEB writes to a scratch copy of the folder; what it wrote is then moved over file by file.
-        try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.cache_path, prefix=".writing-") as scratch:
-                cache = ResultCache(scratch)
-                copy = cache.get_task_result_path(task_result.task_name, model_name, model_revision)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                settings = final.parent / "run_settings.jsonl"
-                (copy.parent / settings.name).write_text(_whole_lines(settings), encoding="utf-8")
-                cache.save_to_cache(task_result, model_name, model_revision, encode_kwargs=encode_kwargs)
-                self._add_notes(copy.parent / settings.name, task_result.task_name)
-                # The result itself last: where it stands, everything it needs stands too.
-                for path in sorted(copy.parent.iterdir(), key=lambda path: path.name == final.name):
-                    with atomic_write(final.parent / path.name, "wb") as file:
-                        file.write(path.read_bytes())
-        except OSError as error:
-            raise StorageProblem(f"{final}: cannot be written: {error.strerror or error}") from error
+        with writing(self.cache_path, final.parent):
+            task_result = _with_earlier(final, task_result)
+            try:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory() as scratch:
+                    cache = ResultCache(scratch)
+                    copy = cache.get_task_result_path(task_result.task_name, model_name, model_revision)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    settings = final.parent / "run_settings.jsonl"
+                    (copy.parent / settings.name).write_text(_whole_lines(settings), encoding="utf-8")
+                    cache.save_to_cache(task_result, model_name, model_revision, encode_kwargs=encode_kwargs)
+                    self._add_notes(copy.parent / settings.name, task_result.task_name)
+                    # The result itself last: where it stands, everything it needs stands too.
+                    for path in sorted(copy.parent.iterdir(), key=lambda path: path.name == final.name):
+                        with atomic_write(final.parent / path.name, "wb") as file:
+                            file.write(path.read_bytes())
+            except OSError as error:
+                raise StorageProblem(f"{final}: cannot be written: {error.strerror or error}") from error
 
     def _add_notes(self, settings: Path, task: str) -> None:
         notes = self._notes(task) if self._notes else {}
@@ -98,6 +123,65 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
         lines = [json.loads(line) for line in settings.read_text(encoding="utf-8").splitlines() if line.strip()]
         lines = [{**line, **notes} if line.get("task") == task else line for line in lines]
         settings.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def read_result(path: Path) -> TaskResult:
+    """Read one result.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If the file is damaged, of another task, or has a main score that is no number.
+        StorageProblem: If it cannot be read.
+    """
+    try:
+        result = TaskResult.from_disk(path)
+        if result.task_name != path.stem:
+            raise ValueError(f"it is of task {result.task_name}")
+        _require_finite(result)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageProblem(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (AttributeError, KeyError, TypeError, RecursionError, StellaMtebError) as error:
+        raise ValueError(str(error)) from error
+    return result
+
+
+def _damage(path: Path) -> str | None:
+    try:
+        read_result(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        return str(error) or "damaged"
+    return None
+
+
+def _set_aside_if_damaged(path: Path) -> None:
+    # Only under the lock: another process may have set the file aside, and have written it anew.
+    if damage := _damage(path):
+        aside = set_aside(path)
+        logger.warning("%s cannot be used (%s); set aside as %s, the task runs again", path, damage, aside.name)
+
+
+def _with_earlier(path: Path, result: TaskResult) -> TaskResult:
+    """A result with the splits and subsets that stand on disk and that it does not have itself."""
+    _set_aside_if_damaged(path)
+    try:
+        known = read_result(path)
+    except FileNotFoundError:
+        return result
+    have = {(split, entry["hf_subset"]) for split, entries in result.scores.items() for entry in entries}
+    more = {
+        split: [entry for entry in entries if (split, entry["hf_subset"]) not in have]
+        for split, entries in known.scores.items()
+    }
+    more = {split: entries for split, entries in more.items() if entries}
+    if not more or known.dataset_revision != result.dataset_revision:
+        return result
+    # The time and the phases are those of the process that writes; MTEB has no place for two.
+    times = {"evaluation_time": None, "evaluation_phases": None, "kg_co2_emissions": None, "date": None}
+    return known.model_copy(update={"scores": more, **times}).merge(result)
 
 
 def _whole_lines(settings: Path) -> str:
@@ -115,12 +199,10 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _set_aside(path: Path, error: Exception) -> None:
-    number = next(n for n in itertools.count() if not path.with_suffix(f".json.damaged{n or ''}").exists())
-    aside = path.with_suffix(f".json.damaged{number or ''}")
-    with contextlib.suppress(FileNotFoundError):  # another process was first
-        path.replace(aside)
-    logger.warning("%s does not parse (%s); set aside as %s, the task runs again", path, error, aside.name)
+def _require_inside(path: Path, output: Path) -> None:
+    # realpath and not resolve(), which raises on a link that leads to itself.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(output)):
+        raise StorageProblem(f"{path}: leads outside {output}; results are read and written inside of it only")
 
 
 def _require_finite(result: TaskResult) -> None:
@@ -137,14 +219,37 @@ def _require_finite(result: TaskResult) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise a StorageProblem unless files can be made in a folder; before any model is loaded.
+    """Raise unless results can be written to a folder; before any model is loaded.
 
-    The folder is made if it is not there.
+    The folder is made if it is not there. What earlier runs that were killed have left in it is removed.
+
+    Raises:
+        StorageProblem: If no files can be made in it, something in it cannot be written or leads outside, or a folder
+            stands where a file has to; names the place.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, probe = tempfile.mkstemp(dir=folder, prefix=".probe-")
         os.close(handle)
         Path(probe).unlink()
+        for room in _ROOMS:
+            remove_leftovers(list(_sound_files(folder / room, folder)))
     except OSError as error:
         raise StorageProblem(f"{folder}: results cannot be written here: {error.strerror or error}") from error
+
+
+def _sound_files(room: Path, output: Path) -> Iterator[Path]:
+    """What is in a folder and below; StorageProblem at what would stop or mislead a later write."""
+    _require_inside(room, output)
+    if room.exists() and not room.is_dir():
+        raise StorageProblem(f"{room}: a file stands where a folder has to; move it")
+    for place, folders, files in os.walk(room):
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise StorageProblem(f"{place}: results cannot be written here: Permission denied")
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink():
+                _require_inside(path, output)
+            if name in folders and path.suffix in {".json", ".jsonl"}:
+                raise StorageProblem(f"{path}: a folder stands where a file has to; move it")
+            yield path

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,9 @@ from stella_mteb.data import SUFFIXES
 from stella_mteb.details import keep_items
 from stella_mteb.encoder import Encoder
 from stella_mteb.errors import ConfigError, StellaMtebError, StorageProblem
+from stella_mteb.locks import locked
 from stella_mteb.mteb_speed import columns_read_once
-from stella_mteb.results import AtomicResultCache
+from stella_mteb.results import AtomicResultCache, read_result
 from stella_mteb.task import TaskFile, bundled_tasks, load_task_file, task_class
 
 logger = logging.getLogger(__name__)
@@ -85,7 +89,8 @@ def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_row
         tasks.update({_key(task): task for task in benchmark.tasks})
     own = [_find_task(name, max_bad_rows) for name in names]
     for task in own:
-        if sum(task.metadata.name == other.metadata.name for other in own) > 1:
+        # Some file systems do not tell STS.json from sts.json.
+        if sum(task.metadata.name.casefold() == other.metadata.name.casefold() for other in own) > 1:
             raise ConfigError(f"-t names {task.metadata.name} twice; results of the one would pass for the other's")
         # NAME=PATH stands for the task of a benchmark too.
         tasks = {key: known for key, known in tasks.items() if key[0] != task.metadata.name} | {_key(task): task}
@@ -153,7 +158,8 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     """Run one task with one model, or keep the result that is on disk.
 
     A result of data that has changed since is computed anew. A task that fails does not stop the others: its outcome
-    has the reason, and of its subsets only those that were finished stay on disk.
+    has the reason, and of its subsets only those that were finished stay on disk. If another process runs the task with
+    this model, it is waited for.
 
     Args:
         encoder: The model.
@@ -165,9 +171,23 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
         ConfigError: If the model cannot be loaded as its config says.
         EnvironmentProblem: If it cannot be loaded on this machine, or results cannot be written.
     """
+    with _turn(encoder, task, output):
+        return _run_task(encoder, task, output)
+
+
+def _turn(encoder: Encoder, task: Any, output: Path, *, wait: bool = True) -> AbstractContextManager[bool]:
+    """The lock of whoever runs a task with a model, at whatever dimension: all of them come out of one pass."""
+    meta, run_as = encoder.mteb_model_meta, {**encoder.experiment, "embed_dim": None}
+    name = json.dumps(["task", task.metadata.name, meta.name, meta.revision, run_as], default=str, sort_keys=True)
+    return locked(output, name, f"task {task.metadata.name} with {encoder.resolved.spec}", wait=wait)
+
+
+def _run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     datasets.disable_progress_bars()
     started, calls, encoding = time.perf_counter(), encoder.calls, encoder.seconds
-    cache = AtomicResultCache(output, notes=lambda name: {"prompts": encoder.prompt_notes(name)})
+    # MTEB saves after every subset, but these only at the end: a run that is killed in between would lose them.
+    settings = {"encode_kwargs": _encode_kwargs(encoder)}
+    cache = AtomicResultCache(output, notes=lambda name: {**settings, "prompts": encoder.prompt_notes(name)})
     known = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
     if known is None:
         _ = encoder.text_encoder  # a model that cannot be loaded is no failure of the task
@@ -196,10 +216,10 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
 def plan_status(path: Path, task: Any) -> str:
     """What a run would do about a task whose result stands at a path: `to run`, `on disk`, or why it runs again."""
     try:
-        known = TaskResult.from_disk(path)
+        known = read_result(path)
     except FileNotFoundError:
         return "to run"
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except ValueError:
         return "to run (file damaged)"
     return "to run (data changed)" if _is_stale(known, task) else "on disk"
 
@@ -224,10 +244,7 @@ def _evaluate(encoder: Encoder, task: Any, cache: AtomicResultCache, known: Any)
         task,
         cache=cache,
         overwrite_strategy="always" if _is_stale(known, task) else "only-missing",
-        encode_kwargs={
-            "batch_size": encoder.resolved.config.batch_size or _LOADER_ROWS,
-            "show_progress_bar": False,
-        },
+        encode_kwargs=_encode_kwargs(encoder),
         show_progress_bar=False,
         co2_tracker=False,
     )
@@ -243,6 +260,10 @@ def _evaluate(encoder: Encoder, task: Any, cache: AtomicResultCache, known: Any)
         "bad_rows": len({bad.place for bad in file.pairs.bad}) if file and (ran or file.is_local) else 0,
         "per_label": next((entry["per_label"] for entry in entries if "per_label" in entry), ()),
     }
+
+
+def _encode_kwargs(encoder: Encoder) -> dict[str, Any]:
+    return {"batch_size": encoder.resolved.config.batch_size or _LOADER_ROWS, "show_progress_bar": False}
 
 
 def _only_asked(result: Any, task: Any) -> Any:
@@ -263,6 +284,9 @@ def run(
 ) -> list[Outcome]:
     """Run every task with every model, models one after the other; what encoding cost is kept (`stella_mteb.costs`).
 
+    Several processes may be given the same work: each takes the tasks that no other is at, and at the end waits for
+    those that are still being run, so that it has all outcomes.
+
     Args:
         families: Each model at one or more dimensions (`encoder.family`); a generator keeps no more than one of
             them in memory.
@@ -276,11 +300,17 @@ def run(
         with cost_recorded(family, AtomicResultCache(output)):
             if before is not None:
                 before(family[0], [task for task in tasks if any(_is_missing(one, task, output) for one in family)])
-            for task in tasks:
-                for encoder in family:
-                    outcome = run_task(encoder, task, output)
-                    on_outcome(outcome)
-                    outcomes.append(outcome)
+            turns = deque((task, False) for task in tasks)
+            while turns:
+                task, wait = turns.popleft()
+                with _turn(family[0], task, output, wait=wait) as mine:
+                    if not mine:
+                        turns.append((task, True))
+                        continue
+                    for encoder in family:
+                        outcome = _run_task(encoder, task, output)
+                        on_outcome(outcome)
+                        outcomes.append(outcome)
                 if task.data_loaded:
                     task.unload_data()
     return outcomes

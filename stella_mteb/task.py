@@ -10,7 +10,9 @@ score_range: [0, 5]
 from __future__ import annotations
 
 import importlib.resources
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,11 +22,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from stella_mteb.config import COMMIT, FaultAt, StrictModel, validate
+from stella_mteb.config import COMMIT, NAME, FaultAt, FileName, StrictModel, validate
 from stella_mteb.data import BadRow, Row, RowChecker, digest, read_hub, read_rows
 from stella_mteb.errors import ConfigError
 from stella_mteb.files import read_yaml
 from stella_mteb.judge.inputs import read_candidates, read_references
+
+logger = logging.getLogger(__name__)
 
 TaskType = Literal["STS", "Retrieval", "PairClassification"]
 MAIN_SCORE: dict[str, str] = {
@@ -42,7 +46,7 @@ _COLUMNS: dict[str, tuple[set[str], set[str]]] = {
 class HubData(StrictModel):
     """A data set of the hub at one commit."""
 
-    path: str
+    path: str = Field(pattern=f"^(?:{NAME}/)?{NAME}$")
     revision: str = Field(pattern=f"^{COMMIT}$")
     name: str | None = None
     split: str = "test"
@@ -70,7 +74,7 @@ class TaskSpec(StrictModel):
         instruction: For prompt profiles that use one.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100)
+    name: FileName
     type: TaskType
     data: str | None = None
     hub: HubData | None = None
@@ -80,7 +84,7 @@ class TaskSpec(StrictModel):
     score_range: tuple[float, float] = Field(default=(0, 5), strict=False)
     positive_from: float | None = Field(default=None, strict=False)
     max_bad_rows: int = Field(default=0, ge=0)
-    split: str = Field(default="test", pattern=r"^[\w.-]+$")
+    split: str = Field(default="test", pattern=f"^{NAME}$")
     description: str = ""
     citation: str | None = None
     licence: str = "not specified"
@@ -206,6 +210,7 @@ def _read_pairs(file: TaskFile) -> Pairs:
             rows.append((first, second, score, label))
     checker.require(f"task {spec.name}")
     _require_enough(spec, [row[2] for row in rows if row[2] is not None])
+    _tell_repeats(spec, [row[:2] for row in rows])
     return Pairs(
         first=[row[0] for row in rows],
         second=[row[1] for row in rows],
@@ -250,6 +255,17 @@ def _require_enough(spec: TaskSpec, scores: Sequence[float]) -> None:
     if spec.type != "STS" and "score" in spec.columns and positive in {0, len(scores)}:
         which = "no pair is" if positive == 0 else "every pair is"
         raise ConfigError(f"task {spec.name}: {which} at least positive_from {spec.positive_from:g}")
+
+
+def _tell_repeats(spec: TaskSpec, pairs: Sequence[tuple[str, str]]) -> None:
+    # A pair of sentences is the same pair the other way round; a query and its document are not.
+    counts = Counter(pair if spec.type == "Retrieval" else tuple(sorted(pair)) for pair in pairs)
+    if repeats := len(pairs) - len(counts):
+        ((first, second), _), *_ = counts.most_common(1)
+        logger.warning(
+            "task %s: %d of %d rows repeat a pair (%r and %r, for one); each weighs in the score as often as it stands",
+            *(spec.name, repeats, len(pairs), first[:60], second[:60]),
+        )
 
 
 # -------------------------------------------------------------------------------------------------- MTEB classes

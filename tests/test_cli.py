@@ -178,6 +178,7 @@ def test_the_prompts_that_models_shows_are_those_of_the_card(call: Call) -> None
     assert "profile card" in err
 
 
+@pytest.mark.fault(43, "the doctor says whether one is set, never which")
 def test_the_doctor_is_offline_when_told_and_prints_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a connection was tried")
@@ -195,6 +196,7 @@ def test_the_doctor_is_offline_when_told_and_prints_json(call: Call, monkeypatch
     assert "hf_secret" not in out + err
 
 
+@pytest.mark.fault(44, "nothing is said")
 def test_a_reader_that_leaves_gets_no_traceback() -> None:
     """`stella-mteb tasks | head -1`, with the reader gone before anything was written."""
     process = subprocess.Popen([SCRIPT, "tasks"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -211,6 +213,7 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
 # ---------------------------------------------------------------------------------------------------- exit codes
 
 
+@pytest.mark.fault(40, "exit code 2 with the usage line")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -243,6 +246,7 @@ def test_no_command_at_all_shows_the_help(call: Call) -> None:
     assert "judge" in out + err
 
 
+@pytest.mark.fault(40, "exit code 2 with the nearest name, before any model is loaded")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -272,6 +276,7 @@ def test_a_name_that_is_nothing_is_exit_code_2_with_the_nearest(
     assert "Traceback" not in err
 
 
+@pytest.mark.fault(39, "exit code 2; all faults at once, each with file and line")
 def test_faults_of_a_yaml_are_told_by_file_and_line_all_at_once(call: Call, tmp_path: Path) -> None:
     model = tmp_path / "model.yaml"
     model.write_text("name: x\npath: .\nbatch_sise: 4\nmax_length: two\n")
@@ -298,6 +303,7 @@ def test_bad_rows_stop_a_run_before_the_model_is_loaded(
     assert f"{tmp_path}/own.jsonl:6: not valid JSON" in err
 
 
+@pytest.mark.fault(7, "exit code 3 before any model is loaded")
 def test_an_output_that_cannot_be_written_is_exit_code_3_before_anything_is_encoded(call: Call, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
@@ -326,6 +332,7 @@ def test_a_copy_that_passes_is_exit_code_0(call: Call) -> None:
     assert {row["status"] for row in json.loads(out)} == {"pass", "not checked"}
 
 
+@pytest.mark.fault(41, "exit code 3 at once, with the command that fetches what is lacking")
 def test_weights_that_are_not_there_are_exit_code_3_at_once_with_the_cure(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     environment.pop("HF_HUB_CACHE", None)
@@ -663,6 +670,7 @@ def test_a_sound_cache_passes_and_a_damaged_file_is_named_set_aside_and_exit_cod
     assert after[:2] == (0, "7 vectors in 2 files, 0 files damaged\n")
 
 
+@pytest.mark.fault(14, "never read; `cache prune` removes it")
 def test_pruning_deletes_what_is_of_no_use_and_nothing_else(call: Call, tmp_path: Path) -> None:
     good = write_store(tmp_path, 3)
     kept = contents(good)
@@ -821,6 +829,7 @@ def test_clips_without_a_usable_prediction_are_named(call: Call, tmp_path: Path)
     assert "judged one: 1 clips" in err
 
 
+@pytest.mark.fault(46, "control characters become spaces")
 @pytest.mark.parametrize("form", ["table", "json"])
 def test_escape_codes_in_the_name_of_a_predictions_file_do_nothing(call: Call, tmp_path: Path, form: str) -> None:
     inputs = write_judge_inputs(tmp_path / "in", {f"evil{TITLE}\x1b[31m": REFERENCES})
@@ -833,6 +842,7 @@ def test_escape_codes_in_the_name_of_a_predictions_file_do_nothing(call: Call, t
     assert not CONTROL.search("".join(contents(tmp_path / "out")))
 
 
+@pytest.mark.fault(46, "control characters become spaces")
 def test_escape_codes_in_the_ids_of_clips_do_nothing(call: Call, tmp_path: Path) -> None:
     inputs = write_judge_inputs(tmp_path / "in", {"one": {"001": "A door.", f"x{TITLE}": "Who?"}})
 
@@ -843,6 +853,7 @@ def test_escape_codes_in_the_ids_of_clips_do_nothing(call: Call, tmp_path: Path)
     assert not CONTROL.search(err)
 
 
+@pytest.mark.fault(46, "control characters become spaces")
 def test_escape_codes_in_an_error_do_nothing(call: Call, tmp_path: Path) -> None:
     inputs = write_judge_inputs(tmp_path / "in", {f"evil{TITLE}": {"no such clip": "text"}})
 
@@ -904,6 +915,7 @@ main()
 """
 
 
+@pytest.mark.fault(3, "exit code 130; the last line is the command that resumes")
 def test_after_an_interruption_the_last_line_resumes_and_encodes_only_the_rest(call: Call, tmp_path: Path) -> None:
     predictions = {
         f"model {i}": {"001": f"A man opens door number {i}. He is seen by {i + 2} cats."} for i in range(40)

@@ -170,6 +170,9 @@ def jsonl(path: Path, *lines: dict[str, Any] | str) -> Path:
     return path
 
 
+@pytest.mark.fault(33, "a bad row, named by file, line, column")
+@pytest.mark.fault(32, "a bad row, named by file, line, column; it fails the task unless --max-bad-rows allows it")
+@pytest.mark.fault(31, "in data: a bad row, named")
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -218,6 +221,8 @@ def test_a_bad_jsonl_row_stops_the_task_with_line_column_and_reason(
     assert len(pairs_of(path, max_bad_rows=1).first) == 2
 
 
+@pytest.mark.fault(35, "a bad row, named by file, line, column")
+@pytest.mark.fault(33, "a bad row, named by file, line, column")
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 @pytest.mark.parametrize(
     ("row", "message"),
@@ -246,6 +251,7 @@ def test_a_bad_csv_row_stops_the_task_with_line_column_and_reason(
     assert pairs_of(path, max_bad_rows=1).scores == [1.0, 2.0]
 
 
+@pytest.mark.fault(32, "a bad row, named by file, line, column; it fails the task unless --max-bad-rows allows it")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -407,6 +413,7 @@ _VALUES = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.fault(32, "a bad row, named by file, line, column; it fails the task unless --max-bad-rows allows it")
 @settings(max_examples=50, deadline=None)
 @given(value=_VALUES, place=st.sampled_from(["f.jsonl:1", "f.csv:1", "f.parquet: row 1"]))
 def test_any_value_is_used_or_noted(value: Any, place: str) -> None:
@@ -428,6 +435,7 @@ def test_any_value_is_used_or_noted(value: Any, place: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- hub
 
 
+@pytest.mark.fault(35, "hub data are read at the pinned commit only")
 def test_hub_data_is_read_at_the_pinned_commit_only(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 

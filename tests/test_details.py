@@ -383,7 +383,7 @@ def test_a_disk_that_is_full_when_items_are_written_costs_the_items_and_not_the_
     fsync = os.fsync
 
     def full_for_items(descriptor: int) -> None:
-        if os.pread(descriptor, 60, 0).startswith(b'{"task":"OwnSTS","dataset_revision":'):
+        if os.pread(descriptor, 60, 0).startswith(b'{"task":"OwnSTS",'):
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(descriptor)
 
@@ -476,6 +476,9 @@ def test_items_of_a_score_with_a_subset_that_has_none_are_none(tiny: Any, tmp_pa
     assert items_of(replace(score, split="dev")) == ()
 
 
+@pytest.mark.fault(
+    49, "where the run kept what the score is made of, an edited score does not fit it: a warning, and no interval"
+)
 def test_items_of_other_data_or_of_another_score_are_stale(
     tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -219,6 +219,7 @@ def own_config(folder: Path, model: Path, name: str, extra: str) -> Path:
     return path
 
 
+@pytest.mark.fault(15, "and a folder of results of its own")
 def test_whatever_changes_a_score_changes_the_name_of_the_experiment(
     stella_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +315,7 @@ def test_the_revision_of_a_local_model_changes_with_its_weights_and_only_with_it
     assert len(set(revisions)) == 3
 
 
+@pytest.mark.fault(29, "own prompts that are missing are refused before anything is encoded")
 def test_own_prompts_that_are_missing_are_noticed_before_anything_is_encoded(stella_folder: Path) -> None:
     from stella_mteb import load_encoder
     from stella_mteb.errors import ConfigError

@@ -93,6 +93,7 @@ def test_vectors_are_those_of_sentence_transformers(pair: Any, prompt: str) -> N
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
+@pytest.mark.fault(26, "the same vectors to 1e-5 in float32")
 @settings(max_examples=25, deadline=None)
 @given(
     texts=st.lists(st.sampled_from(TEXTS) | st.text(max_size=40), min_size=1, max_size=12),
@@ -406,6 +407,7 @@ def test_a_text_longer_than_the_budget_goes_alone(
     assert shapes[0][1] > shapes[1][1] > 10
 
 
+@pytest.mark.fault(34, "a text that stands several times is encoded once")
 def test_a_text_that_stands_several_times_goes_through_the_backbone_once(
     stella: TextEncoder, either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +423,7 @@ def test_a_text_that_stands_several_times_goes_through_the_backbone_once(
     assert abs(vectors[0] - vectors[1]).max() > 0.01
 
 
+@pytest.mark.fault(30, "a finite vector; what is beyond the longest input is cut and counted")
 def test_the_stats_count_the_texts_at_the_limit(stella: TextEncoder) -> None:
     encoder = twin(stella, max_length=16)
     exactly = next(text for text in ("x" * n for n in range(40)) if len(stella.tokenise([text])[0]) == 16)
@@ -656,6 +659,7 @@ def test_the_real_tokenizer_gives_the_golden_tokens(tmp_path: Path) -> None:
     assert [row.tolist() for row in ids] == [row["ids"] for row in golden]
 
 
+@pytest.mark.fault(31, "in a text that reaches the engine: read as U+FFFD")
 @pytest.mark.parametrize(
     ("text", "as_if"),
     [
@@ -671,6 +675,7 @@ def test_a_lone_surrogate_is_read_as_the_replacement_character(stella: TextEncod
     np.testing.assert_allclose(stella.encode([text]), stella.encode([as_if]), atol=1e-6)
 
 
+@pytest.mark.fault(30, "a finite vector; what is beyond the longest input is cut and counted")
 @pytest.mark.parametrize("text", ["", " ", "\0", "\n" * 50, "\ud800", "a" * 300_000, "\u0301" * 100])
 def test_odd_texts_have_finite_vectors_of_unit_length(pair: Any, text: str) -> None:
     encoder, _ = pair
@@ -683,6 +688,7 @@ def test_odd_texts_have_finite_vectors_of_unit_length(pair: Any, text: str) -> N
 # ---------------------------------------------------------------------------------------------------- out of memory
 
 
+@pytest.mark.fault(27, "the batch is halved; no vector changes")
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
 def test_running_out_of_memory_halves_the_batch_and_changes_no_vector(
     stella: TextEncoder,
@@ -701,6 +707,7 @@ def test_running_out_of_memory_halves_the_batch_and_changes_no_vector(
     assert max(texts for texts, _ in shapes) > 10  # it did run out
 
 
+@pytest.mark.fault(27, "the batch is halved down to one text, and the room that was found stays")
 def test_the_lowered_budget_stays_lowered(either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = either(max_length=64, token_budget=64 * 60)
     shapes = watch(monkeypatch, encoder, runs_out_above(10))
@@ -749,6 +756,7 @@ def test_the_cpu_allocator_also_counts_as_out_of_memory(
     np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-5)
 
 
+@pytest.mark.fault(27, "a single text that does not fit: exit code 3 with its length")
 def test_a_single_text_that_does_not_fit_is_named_by_its_tokens(
     stella: TextEncoder, either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -783,6 +791,7 @@ def test_another_runtime_error_passes_through_at_once(
 # ------------------------------------------------------------------------------------------- what is refused by name
 
 
+@pytest.mark.fault(20, "float32: an error that names the text; finished batches are stored, it is not")
 def test_nan_names_the_position_in_the_callers_list_and_is_not_stored(
     either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -797,6 +806,7 @@ def test_nan_names_the_position_in_the_callers_list_and_is_not_stored(
     assert len(VectorStore(tmp_path, encoder.fingerprint)) == 0
 
 
+@pytest.mark.fault(20, "float32: an error that names the text; finished batches are stored, it is not")
 def test_nan_in_a_later_batch_leaves_the_finished_ones_stored(
     stella: TextEncoder, either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -814,6 +824,7 @@ def test_nan_in_a_later_batch_leaves_the_finished_ones_stored(
     np.testing.assert_allclose(rows[found], stella.pool([TEXTS[7], TEXTS[1]]), atol=1e-5)
 
 
+@pytest.mark.fault(20, "of a head: an error that names the text")
 def test_a_head_that_overflows_is_noticed(stella: TextEncoder) -> None:
     pooled = stella.pool(["x", TEXTS[0]])
     pooled[1] = 3e38
@@ -822,6 +833,7 @@ def test_a_head_that_overflows_is_noticed(stella: TextEncoder) -> None:
         stella.project(pooled, 8192)
 
 
+@pytest.mark.fault(32, "given to the engine: an error that names the position")
 @pytest.mark.parametrize("wrong", [None, 3, float("nan"), b"bytes", ["nested"]])
 def test_a_text_that_is_no_string_is_named_by_its_position(stella: TextEncoder, wrong: Any) -> None:
     with pytest.raises(ConfigError) as error:
@@ -835,6 +847,7 @@ def test_one_string_instead_of_a_list_is_refused(stella: TextEncoder) -> None:
         stella.encode("A man drives a car.")
 
 
+@pytest.mark.fault(23, "an unknown dimension: refused with those that exist; a longer vector is never sliced")
 @pytest.mark.parametrize("dimension", [512, 1023, 1])
 def test_a_dimension_without_a_head_is_refused_before_anything_runs(
     stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, dimension: int
@@ -849,6 +862,7 @@ def test_a_dimension_without_a_head_is_refused_before_anything_runs(
     assert shapes == []
 
 
+@pytest.mark.fault(20, "Stella refuses float16 beforehand, with the reason")
 def test_fp16_is_refused_for_stella_with_the_reason(stella_folder: Path) -> None:
     from stella_mteb.models import resolve
 

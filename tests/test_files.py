@@ -43,6 +43,7 @@ def json_error(folder: Path, content: str) -> str:
 # -------------------------------------------------------------------------------------------------------- YAML
 
 
+@pytest.mark.fault(39, "refused with file and line")
 @pytest.mark.parametrize(
     ("content", "place", "reason"),
     [
@@ -69,6 +70,7 @@ def test_a_faulty_yaml_is_refused_with_its_line(tmp_path: Path, content: str, pl
     assert reason in message
 
 
+@pytest.mark.fault(39, "refused with file and line")
 @pytest.mark.parametrize(
     "value",
     [
@@ -107,6 +109,7 @@ def test_a_value_that_python_cannot_hold_is_refused_with_its_line(tmp_path: Path
     assert yaml_error(tmp_path, f"a: 1\nb: {value}\n").startswith(":2:")
 
 
+@pytest.mark.fault(39, "a file of more than a megabyte is refused")
 def test_a_yaml_of_more_than_a_megabyte_is_refused(tmp_path: Path) -> None:
     assert "larger than 1000000 bytes" in yaml_error(tmp_path, "a: " + "x" * 1_000_001)
 
@@ -132,6 +135,7 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
         read_yaml(tmp_path)
 
 
+@pytest.mark.fault(39, "`no` and `0123` stay text")
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -248,6 +252,7 @@ def test_json_that_is_cut_off_or_malformed_names_the_line(tmp_path: Path, conten
     assert json_error(tmp_path, content).startswith(f":{line}: not valid JSON")
 
 
+@pytest.mark.fault(39, "JSON nested past the stack: an error")
 def test_json_nested_past_the_stack_is_an_error_not_a_crash(tmp_path: Path) -> None:
     assert "nested too deeply" in json_error(tmp_path, "[" * 100_000)
     assert "nested too deeply" in json_error(tmp_path, '{"a":' * 100_000)
@@ -303,6 +308,7 @@ def test_no_target_appears_when_the_body_raises(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(6, "the old file stands, no temporary one is left, exit code 3")
 @pytest.mark.parametrize(
     "step", ["os.fsync", "os.fdopen", "pathlib.Path.replace", "pathlib.Path.chmod", "tempfile.mkstemp"]
 )
@@ -319,6 +325,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(target: Path, monkeypatch: 
     assert only_file(target, "old")
 
 
+@pytest.mark.fault(6, "the old file stands, no temporary one is left, exit code 3")
 def test_a_disk_that_fills_up_while_writing_leaves_the_old_file(target: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="No space left"), atomic_write(target) as file:
         file.write("half of the new")
@@ -327,6 +334,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_the_old_file(target: Path) ->
     assert only_file(target, "old")
 
 
+@pytest.mark.fault(7, "named")
 def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     path = tmp_path / "taken" / "result.json"
@@ -367,6 +375,7 @@ def test_the_content_is_on_the_disk_before_it_takes_the_targets_place(
     assert steps == [("flush", '"new"\n'), ("replace", str(target.parent)), ("flush", "folder")]
 
 
+@pytest.mark.fault(1, "the old file or the new one, never a mix")
 def test_a_process_killed_while_writing_leaves_the_old_file(target: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from stella_mteb.files import atomic_write\n"
@@ -413,6 +422,7 @@ def test_text_is_written_as_utf8(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_bytes() == "naïve 映像 🎬\n".encode()
 
 
+@pytest.mark.fault(13, "a name of 255 bytes can be written")
 @pytest.mark.parametrize("letter", ["a", "映", "🎬"])
 def test_the_longest_name_that_the_file_system_takes_can_be_written(tmp_path: Path, letter: str) -> None:
     path = tmp_path / (letter * (255 // len(letter.encode())))

@@ -293,6 +293,7 @@ def test_a_tokenizer_without_the_added_tokens_is_refused_and_they_are_named(tmp_
         of(bge_yaml(tmp_path / "bge.yaml", tmp_path / "model"))
 
 
+@pytest.mark.fault(28, "too long: refused with the numbers of tokens")
 @pytest.mark.parametrize("limit", [{"sliding_window": 256}, {"sliding_window": None, "max_position_embeddings": 256}])
 def test_examples_that_the_model_cannot_see_as_a_whole_are_refused(tmp_path: Path, limit: dict[str, Any]) -> None:
     """A packed pass leaves the window out; beyond it, vectors would not be the model's."""
@@ -361,6 +362,7 @@ def test_an_instruction_ends_with_one_full_stop(tmp_path: Path) -> None:
         assert choose("icl", PromptConfig(), task, None, shots=0).text == f"<instruct>{expected}\n<query>"
 
 
+@pytest.mark.fault(29, "no examples: zero-shot, and the result says so")
 def test_a_task_without_examples_is_zero_shot_and_says_so() -> None:
     chosen = choose("icl", PromptConfig(), STS, None, offline=True)
 
@@ -387,6 +389,7 @@ def test_a_folder_of_examples_that_is_not_there_is_named_with_its_line(bge: Path
         load_config(path)
 
 
+@pytest.mark.fault(28, "malformed or empty: named with file and number")
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
@@ -479,6 +482,7 @@ def test_a_kept_file_that_was_changed_is_fetched_again(
     assert kept.read_bytes() == content
 
 
+@pytest.mark.fault(41, "few-shot examples: the address, and where to put the file")
 def test_offline_never_asks_the_network_and_says_where_to_put_the_file(served: Callable[[Any], list[str]]) -> None:
     asked = served(b"")
 
@@ -561,6 +565,7 @@ def test_an_evaluation_is_made_with_the_vectors_of_the_prompted_texts(bge: Path,
     assert result.get_score() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.fault(28, "an example among the texts that are scored is refused by name")
 @pytest.mark.parametrize("row", [{"query": "a dog runs", "response": "x"}, {"query": "x", "response": "a dog runs"}])
 def test_an_example_that_stands_in_the_scored_data_is_refused_by_name(
     bge: Path, tmp_path: Path, row: dict[str, str]

@@ -109,6 +109,7 @@ def test_the_modules_are_taken_in_the_order_of_idx(copy: Path) -> None:
     assert read_layout(copy).default_dimension == 1024
 
 
+@pytest.mark.fault(23, "an unknown dimension: refused with those that exist; a longer vector is never sliced")
 @pytest.mark.parametrize("sliced", [512, 128, 1023])
 def test_a_dimension_that_is_not_there_is_answered_with_those_that_are(stella_folder: Path, sliced: int) -> None:
     with pytest.raises(ConfigError) as error:
@@ -118,6 +119,7 @@ def test_a_dimension_that_is_not_there_is_answered_with_those_that_are(stella_fo
     assert f"on disk are 256, 768, 1024, 2048, 4096, 6144, 8192 in {stella_folder}" in str(error.value)
 
 
+@pytest.mark.fault(23, "named, with those that are whole")
 def test_a_head_without_weights_is_named(copy: Path) -> None:
     (copy / "2_Dense_2048" / "model.safetensors").unlink()
 
@@ -126,6 +128,7 @@ def test_a_head_without_weights_is_named(copy: Path) -> None:
     assert resolve(f"{copy}@1024").layout.dimensions == [256, 768, 1024, 4096, 6144, 8192]
 
 
+@pytest.mark.fault(23, "named, with those that are whole")
 def test_no_head_with_weights_at_all_is_an_error(copy: Path) -> None:
     for path in copy.glob("2_Dense_*/model.safetensors"):
         path.unlink()
@@ -141,6 +144,7 @@ def test_a_head_that_is_not_what_its_folder_is_called_is_refused(copy: Path) -> 
         resolve(str(copy))
 
 
+@pytest.mark.fault(23, "of another shape: refused, with the file")
 def test_a_head_whose_weights_have_another_shape_is_refused(copy: Path, stella_folder: Path) -> None:
     replace(copy / "2_Dense_768/model.safetensors", (stella_folder / "2_Dense_256/model.safetensors").read_bytes())
     encoder = resolve(f"{copy}@768").load("cpu")
@@ -180,6 +184,7 @@ def test_a_module_that_is_not_covered_is_refused_by_name(copy: Path, kind: str) 
     assert "supported are Dense, Normalize, Pooling, Transformer" in str(error.value)
 
 
+@pytest.mark.fault(47, "a shard or module outside the model's folder is refused")
 @pytest.mark.parametrize("path", ["../elsewhere", "/etc", "1_Pooling/../../elsewhere", "..", "link"])
 def test_a_module_outside_the_folder_is_refused(copy: Path, path: str) -> None:
     (copy.parent / "elsewhere").mkdir()
@@ -287,6 +292,7 @@ def test_a_plain_transformers_folder_is_mean_pooled(copy: Path, stella: TextEnco
 # ------------------------------------------------------------------------------------------------------- the weights
 
 
+@pytest.mark.fault(25, "refused, with what to convert them with")
 def test_pickled_weights_are_refused_with_the_cure(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(b"\x80\x02.")
@@ -305,6 +311,7 @@ def test_no_weights_at_all_is_an_environment_problem(copy: Path) -> None:
         resolve(str(copy)).load("cpu")
 
 
+@pytest.mark.fault(24, "an error that names the file and says to download it again")
 @pytest.mark.parametrize("keep", [0, 4, 1_000, 1_000_000])
 def test_truncated_weights_are_an_environment_problem(copy: Path, keep: int) -> None:
     replace(copy / "model.safetensors", (copy / "model.safetensors").read_bytes()[:keep])
@@ -323,6 +330,7 @@ def _rewrite_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], o
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+@pytest.mark.fault(24, "a missing weight is an error, never a random number")
 @pytest.mark.parametrize("key", ["layers.1.mlp.down_proj.weight", "norm.weight", "embed_tokens.weight"])
 def test_a_missing_weight_is_an_error_and_never_a_random_number(copy: Path, key: str) -> None:
     _rewrite_weights(copy, lambda weights: weights.pop(f"model.{key}"))
@@ -343,6 +351,7 @@ def test_a_weight_of_the_wrong_shape_is_an_error(copy: Path) -> None:
         resolve(str(copy)).load("cpu")
 
 
+@pytest.mark.fault(20, "NaN among the weights: an error that says so")
 def test_a_weight_that_is_nan_never_becomes_a_vector(copy: Path) -> None:
     from stella_mteb.errors import NonFiniteVectorError
 
@@ -352,6 +361,7 @@ def test_a_weight_that_is_nan_never_becomes_a_vector(copy: Path) -> None:
         resolve(str(copy)).load("cpu").encode(["x"])
 
 
+@pytest.mark.fault(42, "refused; the text names the files, and how to consent")
 def test_code_of_the_repository_is_refused_naming_the_file_and_the_consent(copy: Path) -> None:
     edit(
         copy / "config.json",
@@ -374,6 +384,7 @@ def test_code_of_the_repository_is_refused_naming_the_file_and_the_consent(copy:
     assert not (copy.parent / "ran").exists()
 
 
+@pytest.mark.fault(42, "Stella's own Python files are never run")
 def test_the_python_files_of_stella_itself_are_never_run(copy: Path, stella: TextEncoder) -> None:
     trap = f"from pathlib import Path\nPath({str(copy.parent / 'ran')!r}).touch()\n"
     for name in ("modeling_qwen.py", "tokenization_qwen.py"):
@@ -512,6 +523,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.fault(41, "exit code 3 at once, with the command that fetches what is lacking")
 def test_offline_with_nothing_cached_says_what_to_download_and_how(hub_cache: Path) -> None:
     started = time.perf_counter()
 
@@ -543,6 +555,7 @@ def test_the_cache_of_the_hub_is_used_offline(
     np.testing.assert_array_equal(model.load("cpu").encode(TEXTS), stella.encode(TEXTS, dimension=256))
 
 
+@pytest.mark.fault(42, "consent is to one commit: files of another, or of unknown origin, are refused")
 def test_another_commit_in_the_cache_is_not_taken_for_the_pinned_one(hub_cache: Path, stella_folder: Path) -> None:
     _write_snapshot(hub_cache / "models--NovaSearch--stella_en_1.5B_v5", "f" * 40, stella_folder)
 
@@ -772,6 +785,7 @@ def test_without_scaling_the_plain_rotary_embedding_is_used(tmp_path: Path) -> N
     np.testing.assert_allclose(pooled, reference_states(weights, ids, factor=1.0).mean(dim=0), atol=1e-5)
 
 
+@pytest.mark.fault(42, "nobody is asked on the way")
 def test_the_tokenizer_never_asks_to_run_code_of_the_folder(tmp_path: Path) -> None:
     """transformers, asked nothing, offers to run an auto_map's code, and takes `y` from stdin for consent."""
     folder = write_stella_400m(tmp_path / "stella")
@@ -795,16 +809,33 @@ def test_the_tokenizer_never_asks_to_run_code_of_the_folder(tmp_path: Path) -> N
     assert not marker.exists()
 
 
-def test_another_repositorys_code_is_refused_even_with_consent(copy: Path, tmp_path: Path) -> None:
-    config = json.loads((copy / "config.json").read_text())
-    config["auto_map"] = {"AutoModel": "someone/else--modeling.Model"}
-    write_json(copy / "config.json", config)
+@pytest.mark.fault(42, "code of another repository is refused even with consent")
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_another_repositorys_code_is_refused_even_with_consent(
+    copy: Path, hub_cache: Path, tmp_path: Path, name: str
+) -> None:
+    edit(copy / name, auto_map={"AutoModel": "someone/else--modeling.Model"})
+    _write_snapshot(hub_cache / "models--org--model", STELLA_COMMIT, copy)
+    yaml = tmp_path / "model.yaml"
+    hub = f"{{name: org/model, revision: {STELLA_COMMIT}}}"
+    yaml.write_text(f"name: model\nhub: {hub}\ntrust_remote_code: true\n")
+
+    with pytest.raises(ConfigError, match="another repository"):
+        resolve(str(yaml), offline=True).load("cpu")
+
+
+@pytest.mark.fault(42, "consent is to one commit: files of another, or of unknown origin, are refused")
+def test_consent_to_one_commit_is_no_consent_to_a_folder_of_unknown_origin(copy: Path, tmp_path: Path) -> None:
+    trap = f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n"
+    (copy / "modeling_qwen.py").write_text(trap)
     yaml = tmp_path / "model.yaml"
     hub = f"{{name: org/model, revision: {STELLA_COMMIT}}}"
     yaml.write_text(f"name: model\nhub: {hub}\npath: {copy}\ntrust_remote_code: true\n")
 
-    with pytest.raises(ConfigError, match="another repository"):
+    with pytest.raises(ConfigError, match=f"consent to the code of commit {STELLA_COMMIT}, and these files are local-"):
         resolve(str(yaml)).load("cpu")
+
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_decoder_with_a_model_class_of_its_own_must_say_how_it_attends(copy: Path, tmp_path: Path) -> None:

@@ -191,6 +191,7 @@ def test_a_pack_has_the_states_of_a_padded_batch_of_transformers(
     assert largest_difference(together, [row[:n].numpy() for row, n in zip(expected, LENGTHS, strict=True)]) < 1e-5
 
 
+@pytest.mark.fault(26, "the same vectors to 1e-5 in float32")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_engine_gives_the_same_vectors_packed_and_padded(backbone: Backbones, architecture: str) -> None:
     encoder = engine(backbone(architecture), Pooling(("cls", "max", "mean", "lasttoken")))
@@ -417,6 +418,7 @@ def test_packed_or_padded_a_folder_gives_the_vectors_of_sentence_transformers_on
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
+@pytest.mark.fault(19, "a text without a token is zeros, and moves no other")
 @pytest.mark.parametrize("pads", [False, True], ids=["packed", "padded"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_text_without_a_token_is_zeros_alone_and_between_others(backbone: Backbones, mode: str, pads: bool) -> None:

@@ -162,6 +162,7 @@ def test_own_data_is_used_where_a_benchmark_has_the_task_too(tmp_path: Path) -> 
     assert task.stella_mteb_file.pairs.second == [row["candidate"] for row in rows]
 
 
+@pytest.mark.fault(40, "exit code 2 with the nearest name, before any model is loaded")
 @pytest.mark.parametrize(
     ("tasks", "benchmarks", "said"),
     [
@@ -266,6 +267,7 @@ def test_changed_data_is_computed_anew(tiny: Any, tmp_path: Path) -> None:
     assert json.loads(path.read_text())["dataset_revision"] != revision
 
 
+@pytest.mark.fault(4, "set aside, and the task runs again")
 def test_a_damaged_result_is_computed_anew(tiny: Any, tmp_path: Path) -> None:
     first = run_task(tiny, find(write_task(tmp_path)), tmp_path / "out")
     (path,) = result_files(tmp_path / "out")
@@ -363,6 +365,7 @@ def test_a_task_that_fails_says_why_stores_nothing_and_the_next_one_runs(
     assert "in evaluate" in caplog.text  # a bug's traceback is shown
 
 
+@pytest.mark.fault(21, "no result and no score; the reason is given, and the comparison shows a gap")
 def test_cosines_that_are_all_alike_fail_without_a_score(tiny: Any, tmp_path: Path) -> None:
     rows = [("the same", "text", float(score)) for score in range(5)]
 
@@ -400,6 +403,7 @@ def test_weights_that_cannot_be_read_stop_the_run_with_the_cure(tmp_path: Path) 
     assert result_files(tmp_path / "out") == []
 
 
+@pytest.mark.fault(6, "the run ends at once: going on would lose more")
 def test_a_full_disk_stops_the_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -573,6 +577,7 @@ def test_a_task_that_draws_at_random_draws_the_same_for_every_model(
     assert second.score == alone.score
 
 
+@pytest.mark.fault(2, "resumed: the same scores; what was finished is not run again")
 def test_after_an_interruption_between_two_dimensions_the_first_is_kept(stella_folder: Path, tmp_path: Path) -> None:
     def interrupt(_: Any) -> None:
         raise KeyboardInterrupt

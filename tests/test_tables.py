@@ -74,6 +74,7 @@ def test_csv_gives_back_numbers_to_the_last_bit_and_texts_as_they_are(pairs: lis
     assert [(float(number), text) for number, text in cells] == [(n, f"x{t}") for n, t in pairs]
 
 
+@pytest.mark.fault(45, "in CSV: no formula")
 @pytest.mark.parametrize("text", FORMULAS)
 def test_a_spreadsheet_does_not_run_a_cell(text: str) -> None:
     (cell,) = list(csv.reader(io.StringIO(render([{"name": text}], "csv"))))[1]
@@ -118,6 +119,7 @@ def test_a_newline_does_not_end_a_markdown_row() -> None:
     assert markdown_rows(render([{"name": "one\ntwo", "after": "end"}], "md"))[1:] == [["one two", "end"]]
 
 
+@pytest.mark.fault(45, "in tables of every form: text, in its own cell")
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(MARKS, min_size=1, max_size=25).map(lambda text: f"x{text}x"), min_size=1, max_size=3))
 def test_no_punctuation_acts_in_markdown(texts: list[str]) -> None:
@@ -129,6 +131,7 @@ def test_no_punctuation_acts_in_markdown(texts: list[str]) -> None:
 # --------------------------------------------------------------------------------------------------- terminals
 
 
+@pytest.mark.fault(46, "control characters become spaces")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_escape_codes_do_not_reach_the_terminal(form: TableFormat, text: str) -> None:
@@ -138,6 +141,7 @@ def test_escape_codes_do_not_reach_the_terminal(form: TableFormat, text: str) ->
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", shown)
 
 
+@pytest.mark.fault(46, "markup is shown as it stands")
 @pytest.mark.parametrize("text", ["[red]x[/red]", "[link=http://y]x[/link]", "[/]", "[b]", ":smile:"])
 def test_rich_markup_is_shown_as_it_stands(text: str) -> None:
     assert text in render([{"name": text}], "table", width=80)

@@ -12,7 +12,6 @@ import signal
 import sys
 import traceback
 import warnings
-from types import TracebackType
 from typing import Annotated
 
 import typer
@@ -61,11 +60,6 @@ class _PlainLines(logging.Formatter):
         return "\n".join(map(plain, super().format(record).split("\n")))
 
 
-def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    # Python's own way shows a token that stands in the message, of a URL for one.
-    say("".join(traceback.format_exception(kind, error, trace)).rstrip())
-
-
 def _quiet_libraries() -> None:
     # Their bars and notices would bury ours; errors still come through.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -77,6 +71,8 @@ def _quiet_libraries() -> None:
     handler.setFormatter(_PlainLines("%(levelname)s: %(message)s"))
     logging.getLogger("stella_mteb").addHandler(handler)
     logging.getLogger("stella_mteb").propagate = False
+    if logging.lastResort is not None:  # where the libraries' own messages come out
+        logging.lastResort.setFormatter(_PlainLines())
     for library in ("mteb", "datasets"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
@@ -89,7 +85,6 @@ def _interrupt(_signal: int, _frame: object) -> None:
 def main() -> None:
     """Entry point of `stella-mteb`."""
     _quiet_libraries()
-    sys.excepthook = _show_bug
     signal.signal(signal.SIGTERM, _interrupt)
     code, typed = 0, shlex.join(sys.argv[1:])
     try:
@@ -106,6 +101,9 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of our stdout is gone (`| head`); point it elsewhere, or Python complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception:  # a bug; as Python itself would, but for tokens and escape codes in the message
+        say(traceback.format_exc().rstrip())
+        code = 1
     if code == _INTERRUPTED:  # typer turns a Ctrl-C in a command into this code
         say("interrupted; what was finished is on disk. To go on:")
         say(f"  stella-mteb {typed}")

@@ -530,11 +530,15 @@ def _notes(
     versions = sorted({score.mteb_version for cells in compared for score in cells if score.mteb_version})
     if len(versions) > 1:
         yield f"The scores are of several versions of mteb ({listed(versions)}); tasks can change between them"
-    if prices:
-        yield "Speed is of single runs, whatever else the machine did meanwhile; `stella-mteb bench` measures in turns"
-    machines = sorted({price.machine for price in prices if price.machine})
-    if len(machines) > 1:
-        yield f"Speed and memory were measured on {len(machines)} machines; compare them within one machine only"
+    yield from _notes_on_prices(prices)
     untold = {task for of_tasks in by_item.values() for task, one in of_tasks.items() if one.difference is None}
     if untold:
         yield f"No test item by item on {listed(sorted(untold))}: too few items, or constant values"
+
+
+def _notes_on_prices(prices: Sequence[Price]) -> Iterator[str]:
+    if prices:
+        yield "Speed is of single runs, whatever else the machine did meanwhile; `stella-mteb bench` measures in turns"
+    machines = {price.machine for price in prices if price.machine}
+    if len(machines) > 1:
+        yield f"Speed and memory were measured on {len(machines)} machines; compare them within one machine only"

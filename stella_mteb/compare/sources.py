@@ -26,6 +26,7 @@ from stella_mteb.compare.naming import Meaning, clean, labels
 from stella_mteb.compare.result_file import TaskBook, TaskFacts, read_result, read_score
 from stella_mteb.compare.scores import Provenance, Score, Scores, System
 from stella_mteb.config import COMMIT
+from stella_mteb.details import details_path, task_type
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import cache_folder, read_text, read_yaml
 
@@ -261,7 +262,7 @@ class _Folder:
                 gaps[task] = str(error)
                 continue
             place = path.relative_to(self.root) if self.of_others else path
-            scores[task] = replace(score, source=clean(place.as_posix()))
+            scores[task] = replace(score, source=clean(place.as_posix()), type=_type_of(score, path))
             if others:
                 undecided.append(f"{task} ({clean(', '.join(others))})")
         if undecided:
@@ -299,6 +300,12 @@ class _Folder:
             return "self-reported"
         ours = settings.keys() >= _OURS or "__plugin_" in str(settings.get("experiment"))
         return "measured here" if ours and not self.of_others else "measured by others"
+
+
+def _type_of(score: Score, path: Path) -> str:
+    """Of a task that nobody knows any more, as the run noted it."""
+    details = details_path(path) if score.type == TaskFacts().type else None
+    return (clean(task_type(details) or "") if details else "") or score.type
 
 
 def _model_of(folder_name: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     # The CPU and MPS allocators and cuBLAS raise plain RuntimeErrors; nothing but the text tells them from a bug.
     known = ("DefaultCPUAllocator", "MPS backend out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in known)
+
+
+@contextlib.contextmanager
+def in_float32(model: torch.nn.Module) -> Iterator[None]:
+    """Within it a model has its weights in float32; afterwards those that it had, which stay in memory beside them."""
+    halves = [(one, one.data) for one in model.parameters() if one.dtype in (torch.float16, torch.bfloat16)]
+    try:
+        for parameter, half in halves:
+            parameter.data = half.float()
+        yield
+    finally:
+        for parameter, half in halves:
+            parameter.data = half
 
 
 def to_device(values: NDArray[Any] | list[int], device: torch.device) -> torch.Tensor:

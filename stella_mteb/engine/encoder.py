@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,12 +23,14 @@ from numpy.typing import NDArray
 from stella_mteb import PIPELINE
 from stella_mteb.engine import packing
 from stella_mteb.engine.batching import plan_batches
-from stella_mteb.engine.devices import TOKEN_BUDGET, Fetch, fetch_later, is_out_of_memory, to_device
+from stella_mteb.engine.devices import TOKEN_BUDGET, Fetch, fetch_later, in_float32, is_out_of_memory, to_device
 from stella_mteb.engine.heads import Head
 from stella_mteb.engine.pooling import Pooling
 from stella_mteb.engine.prefix import WORTH_IT, Prefix, common_prefix
 from stella_mteb.engine.tokenising import Ids, Tokeniser
-from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError
+from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError, StellaMtebError
+
+logger = logging.getLogger(__name__)
 
 FloatMatrix = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -71,6 +74,7 @@ class EncodeStats:
         texts: Texts asked for.
         encoded: Texts that went through the backbone: neither repeated in their call nor in the store.
         at_limit: Of these, how many were cut, or just fit, at `max_length` tokens.
+        in_float32: Of these, how many half precision could not hold, so that float32 computed them again.
         tokens: Tokens of these, special tokens included, padding not.
         seconds: Wall time in tokeniser and backbone.
     """
@@ -78,6 +82,7 @@ class EncodeStats:
     texts: int = 0
     encoded: int = 0
     at_limit: int = 0
+    in_float32: int = 0
     tokens: int = 0
     seconds: float = 0.0
 
@@ -263,10 +268,11 @@ class TextEncoder:
         self, new: list[str], prompt: str, texts: Sequence[str], batch_size: int | None, progress: Progress | None
     ) -> Iterator[tuple[NDArray[np.intp], FloatMatrix]]:
         """Encode texts that are distinct and not in the store, store them, and yield their positions and vectors."""
-        started = time.perf_counter()
+        started, again = time.perf_counter(), self.stats.in_float32
         total, done, tokens, longest = sum(map(len, new)), 0, 0, self.tokenise.longest(prompt)
         try:
             for at, lengths, vectors in self._forward_all(new, prompt, batch_size):
+                self._mend(vectors, [new[i] for i in at], prompt)
                 _require_finite(vectors, self, lambda row, at=at: list(texts).index(new[at[row]]))  # type: ignore[misc]
                 if self.store is not None:
                     self.store.add([text_key(prompt, new[i]) for i in at], vectors)
@@ -279,8 +285,32 @@ class TextEncoder:
                     progress(tokens, round(tokens * total / done) if done else tokens)
         finally:
             self.stats.seconds += time.perf_counter() - started
+            if count := self.stats.in_float32 - again:
+                logger.warning(
+                    "%d of %d texts overflow in %s and were computed in float32", count, len(new), self.dtype
+                )
             if self.store is not None:
                 self.store.flush()
+
+    def _mend(self, vectors: FloatMatrix, texts: list[str], prompt: str) -> None:
+        """Compute in float32 what half precision could not hold; what float32 cannot hold stays as it is."""
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if not len(bad) or self.dtype == torch.float32:
+            return
+        prompt_tokens = 0 if self.pooling.include_prompt else self.tokenise.prompt_tokens(prompt)
+        ids = self.tokenise([texts[i] for i in bad], prompt)
+        budget = self.token_budget
+        try:
+            with in_float32(self.backbone):
+                vectors[bad] = self._forward_or_halve(ids, prompt_tokens, None)()
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, EnvironmentProblem) or is_out_of_memory(error)):
+                raise
+            logger.warning("there is no memory to compute %d texts in float32", len(bad))
+            return
+        finally:
+            self.token_budget = budget  # what fits in float32 says nothing of half precision
+        self.stats.in_float32 += int(np.isfinite(vectors[bad]).all(axis=1).sum())
 
     def _forward_all(
         self, texts: list[str], prompt: str, batch_size: int | None
@@ -381,8 +411,7 @@ class TextEncoder:
         row = [np.concatenate(present), np.concatenate([np.arange(len(row)) + shared for row in present])]
         input_ids, position_ids = to_device(np.stack(row).astype(np.int64), self.device)
         output = self.backbone(input_ids=input_ids[None], position_ids=position_ids[None], packing=pack)
-        hidden: torch.Tensor = output.last_hidden_state[0]
-        return hidden
+        return self._states(output, 1, len(input_ids))[0]
 
     def _run_padded(self, ids: list[Ids]) -> torch.Tensor:
         longest = max(map(len, ids))
@@ -393,8 +422,17 @@ class TextEncoder:
             mask[row, : len(tokens)] = 1
         on_device = to_device(mask, self.device)
         output = self.backbone(input_ids=to_device(input_ids, self.device), attention_mask=on_device)
-        hidden: torch.Tensor = output.last_hidden_state[on_device.bool()]
-        return hidden
+        return self._states(output, len(ids), longest)[on_device.bool()]
+
+    def _states(self, output: Any, texts: int, tokens: int) -> torch.Tensor:
+        states: torch.Tensor = output.last_hidden_state
+        due = (texts, tokens, int(self.backbone.config.hidden_size))  # type: ignore[union-attr,arg-type]
+        if states.shape != due:
+            raise StellaMtebError(
+                f"the backbone gave hidden states of shape {tuple(states.shape)} for {texts} rows of {tokens} tokens, "
+                f"not {due}: {type(self.backbone).__name__} is not what its config.json describes"
+            )
+        return states
 
     # ------------------------------------------------------------------------------------------------ details
 
@@ -439,8 +477,9 @@ def _require_finite(vectors: FloatMatrix, encoder: TextEncoder, position: Callab
     if bad.any():
         raise NonFiniteVectorError(
             f"the vector of text {position(int(bad.argmax()))} (counted from 0) holds NaN or infinity "
-            f"(backbone in {encoder.dtype} on {encoder.device}); it is neither returned nor stored. "
-            "Use fp32 or bf16; if it stays, the weights are damaged"
+            f"(backbone in {encoder.dtype} on {encoder.device}); it is neither returned nor stored: "
+            + ("" if encoder.dtype == torch.float32 else "use fp32, and if it stays, ")
+            + "the weights are damaged"
         )
 
 

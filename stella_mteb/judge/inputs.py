@@ -6,17 +6,21 @@ Predictions: a JSON object `{id: text}`, or JSONL or CSV with `id` and `summary`
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stella_mteb.data import SUFFIXES, BadRow, read_rows
+from stella_mteb.data import SUFFIXES, BadRow, half_character, read_rows
 from stella_mteb.errors import ConfigError
 from stella_mteb.files import read_json
 
 _SHOWN = 10
+_LONGEST_SLUG = 240
+"""Bytes; with a suffix it is the name of a file."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,20 @@ def read_candidates(paths: Iterable[Path], references: dict[str, str]) -> list[C
     seen: dict[str, Path] = {}
     candidates = []
     for file in files:
-        slug = re.sub(r"[^\w.+-]", "_", file.stem).lstrip(".") or "model"
-        if slug.lower() in seen:
-            raise ConfigError(f"{file} and {seen[slug.lower()]} are both predictions of {slug!r}; rename one")
-        seen[slug.lower()] = file
+        slug = _slug(file.stem)
+        same = unicodedata.normalize("NFC", slug).casefold()  # to some file systems
+        if same in seen:
+            raise ConfigError(f"{file} and {seen[same]} are both predictions of {slug!r}; rename one")
+        seen[same] = file
         candidates.append(_read_candidate(file, slug, references))
     return candidates
+
+
+def _slug(stem: str) -> str:
+    slug = re.sub(r"[^\w.+-]", "_", stem).lstrip(".") or "model"
+    if len(slug.encode()) <= _LONGEST_SLUG:
+        return slug
+    return f"{slug[:50]}-{hashlib.blake2b(stem.encode('utf-8', 'surrogateescape'), digest_size=6).hexdigest()}"
 
 
 def _files(path: Path) -> list[Path]:
@@ -127,6 +139,13 @@ def _read_candidate(path: Path, slug: str, references: dict[str, str]) -> Candid
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str | None, Any]]:
+    for place, clip, text in _raw_entries(path):
+        if clip is not None and (problem := half_character(clip)):  # it could not be written with its scores
+            raise ConfigError(f"{place}: id {clip!r} {problem}")
+        yield place, clip, text
+
+
+def _raw_entries(path: Path) -> Iterator[tuple[str, str | None, Any]]:
     if path.suffix == ".json":
         content = read_json(path)
         if isinstance(content, dict):

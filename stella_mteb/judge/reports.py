@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,24 +19,41 @@ from typing import Any
 import numpy as np
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files import read_json, read_json_object, write_json
+from stella_mteb.files import read_json, read_json_object, set_aside, write_json
 from stella_mteb.judge.judge import Judgement
+from stella_mteb.locks import writing
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_SLUG = 200  # bytes, of the 255 that a file system takes in a name
 
 
 def judge_slug(spec: str) -> str:
     """A judge's spec as a folder name; one that has to be changed gets a digest, so that no two share a folder."""
-    slug = re.sub(r"[^\w.@=,+-]+", "_", spec).strip("_.") or "judge"
+    slug = (re.sub(r"[^\w.@=,+-]+", "_", spec).strip("_.") or "judge").encode()[:_LONGEST_SLUG].decode(errors="ignore")
     return slug if slug == spec else f"{slug}-{hashlib.blake2b(spec.encode(), digest_size=3).hexdigest()}"
 
 
 def require_same_judge(output: Path, judge: str, identity: Mapping[str, Any]) -> None:
     """Raise unless what stands in a judge's folder was made by the same judge from the same references.
 
+    A file that does not parse is set aside: whoever wrote it, its scores are lost, and are computed again.
+
     Raises:
         ConfigError: Names a file that was not; a ranking over both would compare what cannot be compared.
+        StorageProblem: If the folder cannot be written.
     """
+    with writing(output, output / "aggregated" / judge):
+        _require_same_judge(output, judge, identity)
+
+
+def _require_same_judge(output: Path, judge: str, identity: Mapping[str, Any]) -> None:
     for path in sorted((output / "aggregated" / judge).glob("*.json")):
-        before = read_json_object(path).get("judge", {})
+        try:
+            before = {**read_json_object(path).get("judge", {})}
+        except (ConfigError, TypeError) as error:
+            logger.warning("%s; set aside as %s", error, set_aside(path).name)
+            continue
         changed = [key for key in identity if before.get(key) != identity[key]]
         if changed:
             raise ConfigError(
@@ -47,16 +65,24 @@ def require_same_judge(output: Path, judge: str, identity: Mapping[str, Any]) ->
 def write_judgement(output: Path, judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> None:
     """Write one candidate's pairs and means, each file atomically, the means last.
 
+    Another process that judges into the same folder is waited for, and what it wrote is held against the identity.
+
     Args:
         output: The output folder.
         judge: The judge's folder name, from `judge_slug`.
         judgement: The scores.
         identity: What the judge was: revision, dimension, dtype, prompt and so on.
+
+    Raises:
+        ConfigError: If another judge's results have come into the folder.
+        StorageProblem: If the files cannot be written; the old ones are intact.
     """
     slug = judgement.candidate.slug
     pairs = [{"video_id": clip, **dataclasses.asdict(score)} for clip, score in judgement.scores.items()]
-    write_json(output / "pairs" / judge / f"{slug}.json", pairs)
-    write_json(output / "aggregated" / judge / f"{slug}.json", aggregate(judge, judgement, identity))
+    with writing(output, output / "aggregated" / judge):
+        _require_same_judge(output, judge, identity)
+        write_json(output / "pairs" / judge / f"{slug}.json", pairs)
+        write_json(output / "aggregated" / judge / f"{slug}.json", aggregate(judge, judgement, identity))
 
 
 def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def read_layout(folder: Path) -> Layout:
         heads=heads,
         default_dimension=default,
         normalize=modules[-1][0] == "Normalize",
-        max_length=sentence.get("max_seq_length") or _tokenizer_limit(transformer, config),
+        max_length=_max_length(transformer, sentence, config),
         lower_case=bool(sentence.get("do_lower_case", False)),
         without_weights=without_weights,
     )
@@ -193,9 +193,19 @@ def _out_features(path: Path) -> int:
     return dimension
 
 
-def _tokenizer_limit(transformer: Path, config: dict[str, Any]) -> int:
-    limit = _optional(transformer / "tokenizer_config.json").get("model_max_length") or _DEFAULT_MAX_LENGTH
-    return int(min(limit, positions(config) or limit))
+def _max_length(transformer: Path, sentence: dict[str, Any], config: dict[str, Any]) -> int:
+    if own := sentence.get("max_seq_length"):
+        return _positive(own, transformer / "sentence_bert_config.json", "max_seq_length")
+    path = transformer / "tokenizer_config.json"
+    limit = _positive(_optional(path).get("model_max_length") or _DEFAULT_MAX_LENGTH, path, "model_max_length")
+    return min(limit, positions(config) or limit)
+
+
+def _positive(value: Any, path: Path, key: str) -> int:
+    whole = isinstance(value, float) and value.is_integer()  # 1e30 stands for no limit
+    if isinstance(value, bool) or not (isinstance(value, int) or whole) or value < 1:
+        raise ConfigError(f"{path}: {key} must be a positive whole number (got {value!r})")
+    return int(value)
 
 
 def positions(config: dict[str, Any]) -> int | None:

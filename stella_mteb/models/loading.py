@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from stella_mteb.engine import Head, Pooling, TextEncoder, packing
 from stella_mteb.engine.devices import is_out_of_memory, resolve_device
 from stella_mteb.errors import ConfigError, EnvironmentProblem
-from stella_mteb.files import read_json
+from stella_mteb.files import read_json, read_json_object
 from stella_mteb.models.gte import gte_config
 from stella_mteb.models.icl import IclTokeniser
 from stella_mteb.models.layout import positions
@@ -89,6 +89,7 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
     logging.disable_progress_bar()
     folder = model.layout.transformer
     _require_safetensors(folder)
+    _refuse_what_changes_the_weights(model)
     trusted = model.config.trust_remote_code
     if model.layout.config.get("model_type") == "new" and not trusted:
         config = gte_config(model.layout.config)
@@ -106,6 +107,7 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
             folder,
             config=config,
             dtype=dtype,
+            # None, not left out: else config.json chooses, and may name code of the hub (a "kernel").
             attn_implementation=packing.NAME if packing.supports(config, model.max_length) else None,
             use_safetensors=True,
             trust_remote_code=trusted,
@@ -134,6 +136,7 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
 
 def _require_safetensors(folder: Path) -> None:
     if any(folder.glob("*.safetensors")):
+        _require_plain_names(folder)
         return
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     if pickled:
@@ -144,16 +147,38 @@ def _require_safetensors(folder: Path) -> None:
     raise EnvironmentProblem(f"{folder}: holds no *.safetensors; download the weights")
 
 
+def _require_plain_names(folder: Path) -> None:
+    # transformers opens whatever the index names: a pickle, or a file elsewhere.
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        return
+    shards = read_json_object(index).get("weight_map")
+    named = set(map(str, shards.values())) if isinstance(shards, dict) else set()
+    if strange := sorted(name for name in named if Path(name).name != name or not name.endswith(".safetensors")):
+        raise ConfigError(f"{index}: names {strange[0]!r}; shards must be *.safetensors in the same folder")
+    if absent := sorted(name for name in named if not (folder / name).is_file()):
+        raise EnvironmentProblem(f"{folder}: lacks {', '.join(absent[:3])} of {len(named)} shards; download them")
+
+
+def _refuse_what_changes_the_weights(model: ResolvedModel) -> None:
+    folder = model.layout.transformer
+    if (folder / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"{folder}: holds an adapter (adapter_config.json), which transformers would apply or leave out by "
+            "whether peft is installed; merge it into the weights"
+        )
+    for key in ("quantization_config", "transformers_weights"):
+        if model.layout.config.get(key):
+            raise ConfigError(f"{folder / 'config.json'}: {key} is not supported; use the plain weights")
+
+
 def _refuse_remote_code(model: ResolvedModel) -> None:
     from transformers import CONFIG_MAPPING  # noqa: PLC0415
 
     config = model.layout.config
     where = model.layout.transformer / "config.json"
     if model.config.trust_remote_code:
-        if elsewhere := [value for value in config.get("auto_map", {}).values() if "--" in str(value)]:
-            raise ConfigError(
-                f"{where}: auto_map names code of another repository ({elsewhere[0]}), which is not pinned"
-            )
+        _require_pinned_code(model)
         return
     if config.get("model_type") in CONFIG_MAPPING:
         own = _remote_model(model)
@@ -169,6 +194,20 @@ def _refuse_remote_code(model: ResolvedModel) -> None:
         f"run code of the repository ({', '.join(files) or 'none named'}). If you have read that code, say so in a "
         "model YAML: trust_remote_code: true, with hub.revision set to the commit you read"
     )
+
+
+def _require_pinned_code(model: ResolvedModel) -> None:
+    read = model.config.hub.revision if model.config.hub else None
+    if model.revision != read:
+        raise ConfigError(
+            f"{model.folder}: trust_remote_code is consent to the code of commit {read}, and these files are "
+            f"{model.revision}; leave out `path` and let them come from the hub or its cache"
+        )
+    for name in ("config.json", "tokenizer_config.json"):
+        path = model.layout.transformer / name
+        named = read_json_object(path).get("auto_map") if path.is_file() else None
+        if "--" in str(named):
+            raise ConfigError(f"{path}: auto_map names code of another repository, which is not pinned ({named})")
 
 
 def _load_tokenizer(folder: Path, eos: int | None, *, lower_case: bool, trusted: bool) -> Any:

@@ -9,7 +9,18 @@ import importlib.util
 import re
 from pathlib import Path
 
-from stella_mteb.config import COMMIT, Hub, ModelConfig, PromptConfig, bundled_configs, did_you_mean, load_config
+from stella_mteb.config import (
+    COMMIT,
+    LONGEST_NAME,
+    NAME,
+    Hub,
+    ModelConfig,
+    PromptConfig,
+    bundled_configs,
+    did_you_mean,
+    file_name,
+    load_config,
+)
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files import read_json_object
 from stella_mteb.prompts.examples import TOKENS
@@ -36,8 +47,8 @@ def find_config(name: str) -> ModelConfig:
     for bundled in map(load_config, configs.values()):
         if bundled.hub and name in {bundled.hub.name, *bundled.hub.aliases}:
             return bundled
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) and not _looks_mistaken(name):
-        return ModelConfig(name=name.partition("/")[2], hub=Hub(name=name))
+    if re.fullmatch(f"{NAME}/{NAME}", name) and len(name) <= LONGEST_NAME and not _looks_mistaken(name):
+        return ModelConfig(name=file_name(name.partition("/")[2]), hub=Hub(name=name))
     raise ConfigError(
         f"no model is called {name!r}, and there is no such folder or YAML file"
         f"{did_you_mean(name, known_names() if '/' in name else list(configs))}"
@@ -59,8 +70,7 @@ def known_names() -> list[str]:
 
 
 def _recognise(folder: Path) -> ModelConfig:
-    name = re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip("_.-") or "model"
-    return recognise(folder, ModelConfig(name=name, path=str(folder.resolve())))
+    return recognise(folder, ModelConfig(name=file_name(folder.resolve().name), path=str(folder.resolve())))
 
 
 def recognise(folder: Path, plain: ModelConfig) -> ModelConfig:
@@ -80,12 +90,14 @@ def recognise(folder: Path, plain: ModelConfig) -> ModelConfig:
     if "s2s_query" in prompts:
         native_qwen = read_json_object(folder / "config.json").get("model_type") == "qwen2"
         return _as(plain, "stella_en_1.5B_v5" if native_qwen else "stella_en_400M_v5")
-    own = {
-        "s2s": prompts.get(declared.get("default_prompt_name") or "", ""),
-        "s2p": prompts.get("query", ""),
-        "document": prompts.get("document", prompts.get("passage", "")),
-    }
-    return plain.model_copy(update={"prompts": PromptConfig(**own)})
+    if strange := [name for name, prompt in prompts.items() if not isinstance(prompt, str | None)]:
+        raise ConfigError(f"{path}: prompts.{strange[0]} must be text (got {prompts[strange[0]]!r})")
+    own = PromptConfig(
+        s2s=prompts.get(str(declared.get("default_prompt_name") or "")) or "",
+        s2p=prompts.get("query") or "",
+        document=prompts.get("document", prompts.get("passage")) or "",
+    )
+    return plain.model_copy(update={"prompts": own})
 
 
 def _as(plain: ModelConfig, bundled: str) -> ModelConfig:
