@@ -6,13 +6,14 @@ what it asks for is collected, deduplicated across tasks and splits, and encoded
 real run then finds every vector there. Because MTEB itself says what it wants, sampling and prompts are exact.
 
 This is also the seam for more than one machine: whoever encodes the collected texts, and where, `Texts` does not know.
+Here it is this process; in `stella_mteb.distributed.corpora` it is the workers of a cluster.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mteb
@@ -40,21 +41,21 @@ class Texts:
     """Distinct texts by prompt, handed on whenever there are enough of them.
 
     Args:
-        encode: Takes a list of texts and their prompt.
+        encode: Takes texts, each with the name of the last task that asked for it, and their prompt.
 
     Attributes:
         seen: Texts that were asked for, repetitions included.
     """
 
-    def __init__(self, encode: Callable[[Sequence[str], str], None]) -> None:
+    def __init__(self, encode: Callable[[Mapping[str, str], str], None]) -> None:
         self._encode = encode
-        self._held: dict[str, dict[str, None]] = {}
+        self._held: dict[str, dict[str, str]] = {}
         self.seen = 0
 
-    def add(self, texts: Sequence[str], prompt: str) -> None:
+    def add(self, texts: Sequence[str], prompt: str, task: str = "") -> None:
         """Collect texts."""
         self.seen += len(texts)
-        self._held.setdefault(prompt, {}).update(dict.fromkeys(texts))
+        self._held.setdefault(prompt, {}).update(dict.fromkeys(texts, task))
         if sum(map(len, self._held.values())) >= _HELD:
             self.flush()
 
@@ -62,21 +63,21 @@ class Texts:
         """Hand on what is held."""
         held, self._held = self._held, {}
         for prompt, texts in held.items():
-            self._encode(list(texts), prompt)
+            self._encode(texts, prompt)
 
 
 class _Rehearsal(AbsEncoder):  # type: ignore[misc]
     """Collects what MTEB asks for, and gives it placeholder vectors."""
 
-    def __init__(self, encoder: Encoder, texts: Texts) -> None:
-        self._encoder, self._texts = encoder, texts
+    def __init__(self, encoder: Encoder, texts: Texts, task: str) -> None:
+        self._encoder, self._texts, self._task = encoder, texts, task
         self.mteb_model_meta: ModelMeta = encoder.mteb_model_meta
 
     def encode(
         self, inputs: Any, *, task_metadata: TaskMetadata, prompt_type: PromptType | None = None, **_: Any
     ) -> NDArray[np.float32]:
         texts = texts_of(inputs, task_metadata)
-        self._texts.add(texts, self._encoder.prompt_for(task_metadata, prompt_type).text)
+        self._texts.add(texts, self._encoder.prompt_for(task_metadata, prompt_type).text, self._task)
         # Random, not equal: a classifier or a clustering on equal rows warns, or fails.
         return np.random.default_rng(len(texts)).normal(size=(len(texts), _PLACEHOLDER_WIDTH)).astype(np.float32)
 
@@ -96,9 +97,9 @@ def prefill(encoder: Encoder, tasks: Sequence[Any], progress: Progress | None = 
     """
     engine = encoder.text_encoder
 
-    def fill(group: Sequence[str], prompt: str) -> None:
+    def fill(group: Mapping[str, str], prompt: str) -> None:
         try:
-            engine.fill(group, prompt, progress=progress)
+            engine.fill(list(group), prompt, progress=progress)
         except StorageProblem:
             raise
         except StellaMtebError as error:  # one text spoils its own task, when that runs, and no other
@@ -108,9 +109,23 @@ def prefill(encoder: Encoder, tasks: Sequence[Any], progress: Progress | None = 
     if engine.store is None or not engine.store.keeps:
         logger.warning("nothing can be kept here; texts are encoded when their task runs")
         return texts
+    collect(encoder, tasks, texts)
+    return texts
+
+
+def collect(encoder: Encoder, tasks: Sequence[Any], texts: Texts) -> None:
+    """Hand every text of some tasks to a collection; no weights are loaded for it.
+
+    A task that cannot be rehearsed is passed over with a warning: its texts are encoded when it runs.
+
+    Args:
+        encoder: The model, for its prompts.
+        tasks: MTEB tasks.
+        texts: The collection; flushed at the end.
+    """
     for task in tasks:
         try:
-            _rehearse(_Rehearsal(encoder, texts), task)
+            _rehearse(_Rehearsal(encoder, texts, task.metadata.name), task)
         except StorageProblem:
             raise
         except Exception as error:
@@ -118,7 +133,6 @@ def prefill(encoder: Encoder, tasks: Sequence[Any], progress: Progress | None = 
                 "task %s cannot be rehearsed (%s); its texts are encoded when it runs", task.metadata.name, error
             )
     texts.flush()
-    return texts
 
 
 @columns_read_once()

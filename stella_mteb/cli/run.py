@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,7 +18,9 @@ from stella_mteb.files import cache_folder
 from stella_mteb.tables import TableFormat, render
 
 if TYPE_CHECKING:
+    from stella_mteb.distributed.job import Job
     from stella_mteb.encoder import Encoder
+    from stella_mteb.engine.encoder import Progress
     from stella_mteb.models import ResolvedModel
     from stella_mteb.run import Outcome
 
@@ -37,6 +39,8 @@ def run(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep vectors.")] = False,
     prefill: Annotated[bool, typer.Option("--prefill", help="Encode all tasks' texts before the first one.")] = False,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Rows of local data that may be left out.")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Ray cluster: host:port, or auto [one of this machine].")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
     form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
 ) -> None:
@@ -45,6 +49,7 @@ def run(
     if no_cache and (dims or prefill or cache):
         option = "--dims" if dims else "--prefill" if prefill else "--cache"
         raise typer.BadParameter(f"{option} needs the cache", param_hint="--no-cache")
+    _check_engine(engine, address, device)
     folder = None if no_cache else cache or cache_folder()
     resolved = _resolve(models, prompts)
     dimensions = [_dimensions(model, dims) for model in resolved]
@@ -71,7 +76,11 @@ def run(
                     encoder.on_progress = progress
                 yield members
 
-        outcomes = run_all(watched(), found, output, _report, _prefill if prefill else None)
+        if engine == "ray":
+            job = _job(resolved, dimensions, tasks, benchmarks, max_bad_rows, output, folder, device)
+            outcomes = _on_ray(job, resolved, found, address, prefill, progress)
+        else:
+            outcomes = run_all(watched(), found, output, _report, _prefill if prefill else None)
     typer.echo(render([_row(outcome, form) for outcome in outcomes], form))
     if form == "table":
         for outcome in outcomes if not dims else ():
@@ -81,6 +90,64 @@ def run(
     say(f"results: {output / 'results'}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _check_engine(engine: str, address: str | None, device: str | None) -> None:
+    if engine == "ray":
+        from stella_mteb.distributed import require_ray  # noqa: PLC0415
+
+        if device not in {None, "auto", "cpu", "cuda"}:
+            raise typer.BadParameter("on a cluster auto, cpu or cuda; Ray chooses which", param_hint="--device")
+        require_ray()
+    elif address is not None:
+        raise typer.BadParameter("needs --engine ray", param_hint="--address")
+
+
+def _job(
+    models: list[ResolvedModel],
+    dimensions: list[list[int]],
+    tasks: list[str],
+    benchmarks: list[str],
+    max_bad_rows: int | None,
+    output: Path,
+    cache: Path | None,
+    device: str | None,
+) -> Job:
+    import torch  # noqa: PLC0415
+
+    from stella_mteb.distributed.job import Job  # noqa: PLC0415
+
+    return Job(
+        specs=tuple(str(model.spec) for model in models),
+        revisions=tuple(model.revision for model in models),
+        dimensions=tuple(map(tuple, dimensions)),
+        tasks=tuple(tasks),
+        benchmarks=tuple(benchmarks),
+        max_bad_rows=max_bad_rows,
+        output=output.absolute(),
+        cache=cache.absolute() if cache else None,
+        device=None if device == "auto" else device,
+        folder=Path.cwd(),
+        threads=torch.get_num_threads(),
+    )
+
+
+def _on_ray(
+    job: Job,
+    models: list[ResolvedModel],
+    tasks: list[Any],
+    address: str | None,
+    prefill: bool,
+    progress: Progress,
+) -> list[Outcome]:
+    from stella_mteb.distributed.driver import run_on_ray  # noqa: PLC0415
+
+    say("starting the workers ...")
+    outcomes, workers = run_on_ray(
+        job, models, tasks, address=address, prefill=prefill, on_outcome=_report, say=say, progress=progress
+    )
+    say("\n" + render(workers, "table"))
+    return outcomes
 
 
 def _resolve(specs: list[str], prompts: str | None) -> list[ResolvedModel]:
