@@ -571,10 +571,10 @@ def test_no_process_outlives_a_run_and_what_was_finished_stays(
     else:
         process.send_signal(signal.SIGTERM if way == "terminated" else signal.SIGKILL)
     _, err = process.communicate(timeout=60)
-    kept = vectors(tmp_path / "ray/cache")
 
     assert len(started) > 3, "the driver, Ray's own processes, the workers"
     assert none_left(mark), "a process is left"
+    kept = vectors(tmp_path / "ray/cache")
     assert kept
     assert kept.items() < local.vectors.items()
     if way != "killed":

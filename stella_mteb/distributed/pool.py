@@ -1,7 +1,7 @@
 """Units of work ► workers ► reports; a worker that dies is replaced, and its unit is done again.
 
 Not `ray.util.ActorPool`: it does not say which unit died and starts no worker for the one that is gone. Not Ray Data: a
-block that kills its worker is tried for ever, and each block costs some 25 ms. What is needed fits in one loop around
+block that kills its worker is tried for ever, and each block costs 20 ms. What is needed fits in one loop around
 `ray.wait`, at 0.6 ms a unit (docs/scale.md).
 """
 
@@ -279,9 +279,8 @@ class Pool:
             found = ray.get(call)
         except RayTaskError as error:
             cause = error.cause
-            if not isinstance(
-                cause, StellaMtebError
-            ):  # a bug, or a GPU that has lost its mind: not the unit's fault yet
+            if not isinstance(cause, StellaMtebError):
+                # A bug, or a GPU that is lost; of the worker's state nothing is known, so it goes.
                 self._bury(member, unit, f"{type(cause).__name__}: {cause}")
             elif unit is None or unit.failed is None:
                 raise cause from None
@@ -296,8 +295,8 @@ class Pool:
                 self._count(member, unit, found)
 
     def _welcome(self, member: Member, place: Place) -> None:
-        other = [f"{name} {place.versions[name]} (here {own})" for name, own in versions().items()
-                 if place.versions[name] != own]  # fmt: skip
+        here, there = versions(), place.versions
+        other = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
         if other:
             raise EnvironmentProblem(
                 f"node {place.node} has {', '.join(other)}; with other versions its results would be another run's"
