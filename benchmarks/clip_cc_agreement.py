@@ -16,9 +16,9 @@ from pathlib import Path
 import polars as pl
 from scipy.stats import kendalltau, spearmanr
 
-from stella_mteb.files import write_json
+from stella_mteb.files.atomic import write_json
+from stella_mteb.files.tables import render
 from stella_mteb.judge.reports import read_hm_cf
-from stella_mteb.tables import render
 
 SCORES = ("coarse", "precision", "recall", "f1", "hm_cf")
 SHOWN = ("coarse", "f1", "hm_cf")

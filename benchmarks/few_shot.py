@@ -22,11 +22,11 @@ import torch
 from FlagEmbedding.inference.embedder.decoder_only.icl import ICLLLMEmbedder
 from tokenizers import AddedToken, Tokenizer, processors
 
-from stella_mteb import bench
-from stella_mteb.files import write_json
-from stella_mteb.models import resolve
+from benchmarks.layouts.bge import write_bge
+from stella_mteb.diagnostics import bench
+from stella_mteb.files.atomic import write_json
+from stella_mteb.models.resolve import resolve
 from stella_mteb.prompts.examples import TOKENS, frame, read_examples
-from tests.tiny_bge import write_bge
 
 WIDTH = {"hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14_336}
 INSTRUCTION = "Retrieve semantically similar text."

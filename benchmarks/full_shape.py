@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import Qwen2Config, Qwen2Model
 
-from stella_mteb.files import write_json as write_report
-from stella_mteb.models import resolve
-from tests.tiny import DIMENSIONS, EOS, write_dense, write_json, write_stella
+from benchmarks.layouts.stella import DIMENSIONS, EOS, write_dense, write_json, write_stella
+from stella_mteb.files.atomic import write_json as write_report
+from stella_mteb.models.resolve import resolve
 
 # config.json of NovaSearch/stella_en_1.5B_v5 at d03be74.
 SHAPE = {
@@ -47,7 +47,7 @@ TEXTS = [
 
 
 def write_full(folder: Path, *, layers: int = 28, tokenizer: Path | None = None) -> None:
-    # The small files come from the tests' tiny Stella; backbone and heads are written at full size over them.
+    # The small files come from the tiny Stella; backbone and heads are written at full size over them.
     write_stella(folder, tokenizer=tokenizer)
     torch.manual_seed(0)
     shape = SHAPE | {"num_hidden_layers": layers}

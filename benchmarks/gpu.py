@@ -37,8 +37,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AttentionInterface, AutoModel, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
 
-from stella_mteb import bench
-from stella_mteb.engine import Head, Pooling, TextEncoder, packing
+from stella_mteb.diagnostics import bench
+from stella_mteb.engine import devices, packing
+from stella_mteb.engine.encoder import TextEncoder
+from stella_mteb.engine.pooling import Head, Pooling
 
 STARTED = time.perf_counter()
 MAX_LENGTH = 512
@@ -139,12 +141,12 @@ def with_peak(setup: Setup, run: Callable[[], Any]) -> dict[str, int]:
     """Run once more, for the memory."""
     if setup.device != "cuda":
         run()
-        return {"peak_memory": bench.peak_memory()}
+        return {"peak_memory": devices.peak_memory()}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     weights = torch.cuda.memory_allocated()
     run()
-    return {"peak_memory": bench.peak_memory("cuda"), "memory_before": weights}
+    return {"peak_memory": devices.peak_memory("cuda"), "memory_before": weights}
 
 
 # ----------------------------------------------------------------------------------------------------------- stages
@@ -251,8 +253,8 @@ def peers(setup: Setup) -> dict[str, Any]:
 
 
 def load_reference(setup: Setup, folder: Path) -> Any:
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 -- need not be installed
-    from sentence_transformers.sentence_transformer import modules  # noqa: PLC0415
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
 
     setup.backbone.save_pretrained(folder)
     tokenizer().save_pretrained(folder)

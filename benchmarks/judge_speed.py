@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from stella_mteb import bench
-from stella_mteb.files import write_json
+from stella_mteb.diagnostics import bench
+from stella_mteb.files.atomic import write_json
 from stella_mteb.judge.inputs import Candidate, read_candidates, read_references
 from stella_mteb.judge.judge import judge, text_and_sentences
-from stella_mteb.judge.scores import score_pair
-from stella_mteb.models import resolve
+from stella_mteb.judge.similarity import score_pair
+from stella_mteb.models.resolve import resolve
 
 
 def main() -> None:

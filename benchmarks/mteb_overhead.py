@@ -1,4 +1,4 @@
-"""Seconds that MTEB spends outside the encoder, as it is and within `stella_mteb.mteb_speed`, task type by task type.
+"""Seconds that MTEB spends outside the encoder, as it is and within `harness.lazy_columns`, by task type.
 
     OMP_NUM_THREADS=1 python -m benchmarks.mteb_overhead
 
@@ -32,8 +32,8 @@ from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 
-from stella_mteb.mteb_speed import columns_read_once
-from stella_mteb.tables import render
+from stella_mteb.files.tables import render
+from stella_mteb.harness.lazy_columns import columns_read_once
 
 
 class RandomVectors(AbsEncoder):
@@ -44,7 +44,7 @@ class RandomVectors(AbsEncoder):
         self.mteb_model_meta = ModelMeta.create_empty({"name": "random/vectors", "revision": "1"})
         self.texts: list[list[str]] = []
 
-    def encode(self, inputs: Any, **kwargs: Any) -> Any:  # noqa: D102 -- as in MTEB
+    def encode(self, inputs: Any, **kwargs: Any) -> Any:
         self.texts.append([text for batch in inputs for text in batch["text"]])
         return self.vectors[[zlib.crc32(text.encode()) % len(self.vectors) for text in self.texts[-1]]]
 

@@ -21,10 +21,10 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks.workloads import workloads
-from stella_mteb import bench
-from stella_mteb.engine import TextEncoder
-from stella_mteb.files import write_json
-from stella_mteb.models import resolve
+from stella_mteb.diagnostics import bench
+from stella_mteb.engine.encoder import TextEncoder
+from stella_mteb.files.atomic import write_json
+from stella_mteb.models.resolve import resolve
 
 NAME = "all_minilm_l6_v2"
 SETS = ("STSBenchmark", "STS13", "STS15")

@@ -28,15 +28,14 @@ import torch
 from ray.util import ActorPool
 
 from benchmarks.workloads import short_sentences
-from stella_mteb import bench
-from stella_mteb.cache import VectorStore
-from stella_mteb.costs import machine
-from stella_mteb.distributed.corpora import Corpora
-from stella_mteb.distributed.job import Job, Report
-from stella_mteb.distributed.pool import Pool, Unit
-from stella_mteb.engine.encoder import text_key
-from stella_mteb.files import write_json
-from stella_mteb.models import resolve
+from stella_mteb.cluster.corpora import Corpora
+from stella_mteb.cluster.job import Job, Report
+from stella_mteb.cluster.pool import Pool, Unit
+from stella_mteb.diagnostics import bench
+from stella_mteb.engine.store import VectorStore, text_key
+from stella_mteb.files.atomic import write_json
+from stella_mteb.harness.cost_capture import machine
+from stella_mteb.models.resolve import resolve
 
 MODEL = "all_minilm_l6_v2"
 DISPATCHED = 500
@@ -136,7 +135,7 @@ def dispatch() -> dict[str, float]:
     for actor in actors:
         ray.kill(actor)
     try:
-        from ray import data  # noqa: PLC0415 -- needs packages that the extra does not bring
+        from ray import data
     except ImportError:
         return figures
     data.DataContext.get_current().enable_progress_bars = False

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workloads import short_sentences
-from stella_mteb.bench import peak_memory
-from stella_mteb.cache import VectorStore
-from stella_mteb.files import write_json
-from stella_mteb.models import resolve
+from stella_mteb.engine.devices import peak_memory
+from stella_mteb.engine.store import VectorStore
+from stella_mteb.files.atomic import write_json
+from stella_mteb.models.resolve import resolve
 
 SIZES = (1_000, 10_000, 100_000)
 WAYS = ("encode", "fill")

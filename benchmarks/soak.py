@@ -34,9 +34,7 @@ from typing import Any
 import torch
 
 import stella_mteb
-from stella_mteb.costs import machine
-from stella_mteb.files import atomic_write, write_json
-from tests.kills import (
+from benchmarks.kills import (
     WRITERS,
     Child,
     Job,
@@ -52,6 +50,8 @@ from tests.kills import (
     write_in_halves,
     write_tasks,
 )
+from stella_mteb.files.atomic import atomic_write, write_json
+from stella_mteb.harness.cost_capture import machine
 
 SPEC = "all_minilm_l6_v2"
 WORKERS = 2

@@ -37,10 +37,10 @@ from sentence_transformers import SentenceTransformer
 
 from benchmarks.full_shape import write_full
 from benchmarks.workloads import workloads
-from stella_mteb import bench
-from stella_mteb.engine import TextEncoder
-from stella_mteb.files import write_json
-from stella_mteb.models import resolve
+from stella_mteb.diagnostics import bench
+from stella_mteb.engine.encoder import TextEncoder
+from stella_mteb.files.atomic import write_json
+from stella_mteb.models.resolve import resolve
 
 Vectors = NDArray[np.float32]
 Variants = dict[str, Callable[[], Vectors]]
@@ -127,7 +127,7 @@ def flag_variant(name: str, folder: Path, texts: Sequence[str]) -> Callable[[], 
         return "not installed"
     if name == "stella_shape":
         return "has neither a bidirectional Qwen2 nor a linear head"
-    from FlagEmbedding import FlagModel  # noqa: PLC0415 -- need not be installed
+    from FlagEmbedding import FlagModel
 
     model = FlagModel(
         str(folder), pooling_method="mean", normalize_embeddings=True, use_fp16=False, devices="cpu", batch_size=32

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stella_mteb.encoder import load_encoder
-    from stella_mteb.judge.evaluator import BgeIclEvaluator, BgeIclModel, StellaEvaluator, StellaModel
-    from stella_mteb.registry import register
+    from stella_mteb.harness.adapter import load_encoder
+    from stella_mteb.harness.register import register
+    from stella_mteb.inhouse.evaluator import BgeIclEvaluator, BgeIclModel, StellaEvaluator, StellaModel
 
 __all__ = [
     "BgeIclEvaluator",
@@ -23,12 +23,12 @@ PIPELINE = "2"
 """Raised by whoever changes what the engine makes of the same files and texts: stored vectors are then void."""
 
 _HOME = {
-    "BgeIclEvaluator": "stella_mteb.judge.evaluator",
-    "BgeIclModel": "stella_mteb.judge.evaluator",
-    "StellaEvaluator": "stella_mteb.judge.evaluator",
-    "StellaModel": "stella_mteb.judge.evaluator",
-    "load_encoder": "stella_mteb.encoder",
-    "register": "stella_mteb.registry",
+    "BgeIclEvaluator": "stella_mteb.inhouse.evaluator",
+    "BgeIclModel": "stella_mteb.inhouse.evaluator",
+    "StellaEvaluator": "stella_mteb.inhouse.evaluator",
+    "StellaModel": "stella_mteb.inhouse.evaluator",
+    "load_encoder": "stella_mteb.harness.adapter",
+    "register": "stella_mteb.harness.register",
 }
 
 

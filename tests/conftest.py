@@ -38,7 +38,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the develop
 @pytest.fixture(scope="session")
 def stella_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stella 1.5B's layout with tiny random weights, all seven heads, and a small tokenizer with Stella's EOS id."""
-    from tests.tiny import write_stella
+    from benchmarks.layouts.stella import write_stella
 
     return write_stella(tmp_path_factory.mktemp("stella") / "stella_en_1.5B_v5")
 
@@ -46,7 +46,7 @@ def stella_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stella(stella_folder: Path):
     """The tiny Stella loaded through the engine, float32 on the CPU, at 1024 dimensions."""
-    from stella_mteb.models import resolve
+    from stella_mteb.models.resolve import resolve
 
     return resolve(f"{stella_folder}@1024").load("cpu")
 
@@ -54,7 +54,7 @@ def stella(stella_folder: Path):
 @pytest.fixture(scope="session")
 def bge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A YAML of a tiny random model in BGE-en-ICL's layout, float32, at most 64 tokens without the examples."""
-    from tests.tiny_bge import bge_yaml, write_bge
+    from benchmarks.layouts.bge import bge_yaml, write_bge
 
     folder = tmp_path_factory.mktemp("bge")
     return bge_yaml(folder / "tiny_bge.yaml", write_bge(folder / "bge-en-icl"))
@@ -63,7 +63,7 @@ def bge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def minilm():
     """The packaged all-MiniLM-L6-v2 through the engine; real weights."""
-    from stella_mteb.models import resolve
+    from stella_mteb.models.resolve import resolve
 
     return resolve("all_minilm_l6_v2").load("cpu")
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stella_mteb.cli import app, set_offline
+from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say
-from stella_mteb.tables import TableFormat, render
+from stella_mteb.files.tables import TableFormat, render
 
 if TYPE_CHECKING:
-    from stella_mteb.engine import TextEncoder
-    from stella_mteb.models import ResolvedModel
+    from stella_mteb.engine.encoder import TextEncoder
+    from stella_mteb.models.resolve import ResolvedModel
 
 _SECONDS = 3.0
 """About how long one pass over the texts takes; there are some 20 in all."""
@@ -33,8 +33,8 @@ def bench(
 ) -> None:
     """Measure speed here, beside sentence-transformers with the same weights, and recommend a token budget."""
     set_offline(offline)
-    from stella_mteb.bench import recommend_budget  # noqa: PLC0415
-    from stella_mteb.models import resolve  # noqa: PLC0415
+    from stella_mteb.diagnostics.bench import recommend_budget  # noqa: PLC0415
+    from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
     resolved = resolve(model)
     say(f"loading {resolved.spec} ...")
@@ -71,8 +71,8 @@ def _say_recommendation(encoder: TextEncoder, recommended: int, too_large: int |
 
 def _sample(encoder: TextEncoder) -> list[str]:
     """Summaries and sentences in turn, as many as take some seconds here."""
+    from stella_mteb.harness.task_yaml import bundled_tasks  # noqa: PLC0415
     from stella_mteb.judge.sentences import split_sentences  # noqa: PLC0415
-    from stella_mteb.task import bundled_tasks  # noqa: PLC0415
 
     pairs = bundled_tasks()["VideoSummarySTS"].pairs
     summaries = list(dict.fromkeys([*pairs.first, *pairs.second]))
@@ -91,7 +91,7 @@ def _sample(encoder: TextEncoder) -> list[str]:
 
 
 def _side_by_side(model: ResolvedModel, encoder: TextEncoder, texts: list[str], tokens: int) -> list[dict[str, object]]:
-    from stella_mteb.bench import attended_length, flops_per_token, interleave, matmul_rate, ratio  # noqa: PLC0415
+    from stella_mteb.diagnostics.bench import attended_length, flops_per_token, interleave, matmul_rate, ratio  # noqa: PLC0415
 
     variants: dict[str, Any] = {_OURS: lambda: encoder.encode(texts)}
     reference = _reference(model, encoder)
@@ -124,7 +124,7 @@ def _reference(model: ResolvedModel, encoder: TextEncoder) -> Any:
     """sentence-transformers on the same folder, if it gives the same vectors; else no comparison."""
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
 
-    from stella_mteb.bench import differences  # noqa: PLC0415
+    from stella_mteb.diagnostics.bench import differences  # noqa: PLC0415
     from stella_mteb.engine import packing  # noqa: PLC0415
 
     try:

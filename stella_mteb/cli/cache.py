@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stella_mteb.cli import app
+from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
-from stella_mteb.files import cache_folder
-from stella_mteb.tables import TableFormat, render
+from stella_mteb.files.folders import cache_folder
+from stella_mteb.files.tables import TableFormat, render
 
 if TYPE_CHECKING:
-    from stella_mteb.cache_upkeep import StoreInfo
+    from stella_mteb.engine.store_upkeep import StoreInfo
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the vectors of earlier runs.")
 app.add_typer(commands, name="cache")
@@ -29,7 +29,7 @@ def list_stores(
     form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
 ) -> None:
     """List what is stored: one store for each way of making vectors."""
-    from stella_mteb.cache_upkeep import stores  # noqa: PLC0415 -- imports numpy
+    from stella_mteb.engine.store_upkeep import stores  # noqa: PLC0415 -- imports numpy
 
     found = stores(folder or cache_folder())
     if not found:
@@ -64,7 +64,7 @@ def _state(info: StoreInfo) -> str:
 @commands.command("verify")
 def verify_stores(folder: Annotated[Path | None, _CACHE] = None) -> None:
     """Read every vector and compare it with its checksum; damaged files are set aside and encoded again when needed."""
-    from stella_mteb.cache_upkeep import stores, verify  # noqa: PLC0415
+    from stella_mteb.engine.store_upkeep import stores, verify  # noqa: PLC0415
 
     shards = texts = wrong = 0
     for info in stores(folder or cache_folder()):
@@ -88,7 +88,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and stop.")] = False,
 ) -> None:
     """Delete damaged files, what killed writers left, stores that this version cannot read, and those long unused."""
-    from stella_mteb.cache_upkeep import prunable, remove, stores  # noqa: PLC0415
+    from stella_mteb.engine.store_upkeep import prunable, remove, stores  # noqa: PLC0415
 
     age = None if older_than is None else older_than * _DAY
     doomed = [path for info in stores(folder or cache_folder()) for path in prunable(info, older_than=age)]

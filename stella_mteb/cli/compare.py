@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stella_mteb.cli import app
+from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
-from stella_mteb.tables import TableFormat
+from stella_mteb.files.tables import TableFormat
 
 if TYPE_CHECKING:
     from stella_mteb.compare.sources import Found
@@ -40,7 +40,7 @@ def compare(
     from stella_mteb.compare.comparison import compare as compare_scores  # noqa: PLC0415
     from stella_mteb.compare.items import items_of, price_of  # noqa: PLC0415
     from stella_mteb.compare.sources import select  # noqa: PLC0415
-    from stella_mteb.compare.views import render_comparison  # noqa: PLC0415
+    from stella_mteb.compare.text import render_comparison  # noqa: PLC0415
 
     found = _sources(models or [], results or [], published, remote, english)
     scores = select(found.scores, models) if models else found.scores
@@ -55,7 +55,7 @@ def compare(
     )
     typer.echo(render_comparison(comparison, form))
     if html is not None:
-        from stella_mteb.compare.report import write_report  # noqa: PLC0415
+        from stella_mteb.compare.html import write_report  # noqa: PLC0415
 
         write_report(comparison, html)
         say(f"report: {html}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stella_mteb.cli import app, set_offline
+from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say
 
 MODEL = "all_minilm_l6_v2"
@@ -54,8 +54,8 @@ def write_judge_inputs(folder: Path) -> tuple[Path, Path]:
     Returns:
         The references' file and the predictions' folder.
     """
-    from stella_mteb.files import write_json  # noqa: PLC0415
-    from stella_mteb.task import bundled_tasks  # noqa: PLC0415
+    from stella_mteb.files.atomic import write_json  # noqa: PLC0415
+    from stella_mteb.harness.task_yaml import bundled_tasks  # noqa: PLC0415
 
     file = bundled_tasks()["VideoSummarySTS"]
     assert file.spec.data is not None  # noqa: S101 -- the bundled task names its file

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from stella_mteb.tables import plain
+from stella_mteb.files.tables import plain
 
 _LINE_EVERY = 30.0
 _bars: list[Any] = []

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from stella_mteb.cli import app, set_offline
+from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say, token_progress
-from stella_mteb.files import cache_folder
-from stella_mteb.tables import TableFormat, render
+from stella_mteb.files.folders import cache_folder
+from stella_mteb.files.tables import TableFormat, render
 
 if TYPE_CHECKING:
     from stella_mteb.judge.inputs import Candidate
-    from stella_mteb.judge.judge import PromptType
-    from stella_mteb.models import ResolvedModel
+    from stella_mteb.models.resolve import ResolvedModel
+    from stella_mteb.prompts.profiles import PromptType
 
 
 @app.command()
@@ -36,7 +36,7 @@ def judge(
     if prompt_type not in {"s2s", "s2p", "none"}:
         raise typer.BadParameter("must be s2s, s2p or none", param_hint="--prompt-type")
     from stella_mteb.judge.inputs import read_candidates, read_references  # noqa: PLC0415
-    from stella_mteb.models import resolve  # noqa: PLC0415
+    from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
     texts = read_references(references)
     candidates = read_candidates(predictions, texts)
@@ -78,12 +78,12 @@ def judge_with(
     cache: Path,
 ) -> None:
     """Judge all candidates with one model and write the results."""
-    from stella_mteb.cache import VectorStore  # noqa: PLC0415
-    from stella_mteb.data import digest  # noqa: PLC0415
+    from stella_mteb.engine.store import VectorStore  # noqa: PLC0415
+    from stella_mteb.files.rows import digest  # noqa: PLC0415
     from stella_mteb.judge.judge import judge as judge_all  # noqa: PLC0415
-    from stella_mteb.judge.judge import judge_prompt  # noqa: PLC0415
     from stella_mteb.judge.reports import judge_slug, require_same_judge, write_judgement  # noqa: PLC0415
-    from stella_mteb.results import require_writable  # noqa: PLC0415
+    from stella_mteb.outputs.layout import require_writable  # noqa: PLC0415
+    from stella_mteb.prompts.profiles import judge_prompt  # noqa: PLC0415
 
     require_writable(output)
     chosen = judge_prompt(model.prompts, model.config.prompts, prompt_type, model.spec.shots)
@@ -121,7 +121,7 @@ def judge_with(
 
 
 def _print_agreement(folder: Path, form: TableFormat) -> None:
-    from stella_mteb.judge.agreement import agreements  # noqa: PLC0415
+    from stella_mteb.judge.ranking import agreements  # noqa: PLC0415
     from stella_mteb.judge.reports import read_clips, read_hm_cf  # noqa: PLC0415
 
     rows: list[dict[str, Any]] = [

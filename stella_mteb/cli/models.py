@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stella_mteb.cli import app, set_offline
+from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say
-from stella_mteb.tables import TableFormat, plain, render
+from stella_mteb.files.tables import TableFormat, plain, render
 
 if TYPE_CHECKING:
-    from stella_mteb.config import ModelConfig
+    from stella_mteb.models.config import ModelConfig
 
 _FORMAT = typer.Option("--format", help="table, md, json or csv.")
 
@@ -23,7 +23,7 @@ def models(
     form: Annotated[TableFormat, _FORMAT] = "table",
 ) -> None:
     """List the bundled models, or show one: where it is, its heads, and the prompt of every task type."""
-    from stella_mteb.config import bundled_configs, load_config  # noqa: PLC0415
+    from stella_mteb.models.config import bundled_configs, load_config  # noqa: PLC0415
 
     if name is not None:
         _show_model(name, form)
@@ -38,7 +38,7 @@ def models(
 
 def _on_disk(config: ModelConfig) -> tuple[str, str]:
     from stella_mteb.errors import StellaMtebError  # noqa: PLC0415
-    from stella_mteb.models import resolve_config  # noqa: PLC0415
+    from stella_mteb.models.resolve import resolve_config  # noqa: PLC0415
 
     try:
         model = resolve_config(config, offline=True)
@@ -49,8 +49,8 @@ def _on_disk(config: ModelConfig) -> tuple[str, str]:
 
 def _show_model(name: str, form: TableFormat) -> None:
     from stella_mteb.models.locate import find_config  # noqa: PLC0415
-    from stella_mteb.prompts import TaskInfo, choose, table  # noqa: PLC0415
-    from stella_mteb.spec import Spec  # noqa: PLC0415
+    from stella_mteb.models.spec import Spec  # noqa: PLC0415
+    from stella_mteb.prompts.profiles import TaskInfo, choose, table  # noqa: PLC0415
 
     spec = Spec.parse(name)
     config = find_config(spec.name)
@@ -80,7 +80,7 @@ def _shown(prompt: str) -> str:
 @app.command()
 def tasks(form: Annotated[TableFormat, _FORMAT] = "table") -> None:
     """List the bundled tasks. Every task of MTEB can be run too, by its name."""
-    from stella_mteb.task import bundled_tasks  # noqa: PLC0415
+    from stella_mteb.harness.task_yaml import bundled_tasks  # noqa: PLC0415
 
     rows: list[dict[str, Any]] = []
     for name, file in bundled_tasks().items():
@@ -104,11 +104,11 @@ def verify(
 ) -> None:
     """Check a copy of a model against its published tokens and similarities."""
     set_offline(offline)
-    from stella_mteb.models import resolve  # noqa: PLC0415
+    from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
     resolved = resolve(model)
     say(f"verifying {resolved.folder} ...")
-    from stella_mteb.verify import verify as checks  # noqa: PLC0415
+    from stella_mteb.diagnostics.verify import verify as checks  # noqa: PLC0415
 
     found = list(checks(resolved, device))
     typer.echo(render([{"check": c.name, "status": c.status, "detail": c.detail} for c in found], form))
@@ -124,7 +124,7 @@ def doctor(
 ) -> None:
     """Say what this machine can run, and what to do about the rest."""
     set_offline(offline)
-    from stella_mteb.doctor import examine  # noqa: PLC0415
+    from stella_mteb.diagnostics.doctor import examine  # noqa: PLC0415
 
     findings = list(examine())
     typer.echo(render([{"what": f.what, "status": f.status, "detail": f.detail} for f in findings], form))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -12,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stella_mteb.cli import app, set_offline
+from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say, token_progress
-from stella_mteb.files import cache_folder
-from stella_mteb.tables import TableFormat, render
+from stella_mteb.files.folders import cache_folder
+from stella_mteb.files.tables import TableFormat, render
 
 if TYPE_CHECKING:
-    from stella_mteb.distributed.job import Job
-    from stella_mteb.encoder import Encoder
+    from stella_mteb.cluster.job import Job
     from stella_mteb.engine.encoder import Progress
-    from stella_mteb.models import ResolvedModel
-    from stella_mteb.run import Outcome
+    from stella_mteb.harness.adapter import Encoder
+    from stella_mteb.harness.run import Outcome
+    from stella_mteb.models.resolve import ResolvedModel
 
 
 @app.command()
@@ -54,10 +53,10 @@ def run(
     resolved = _resolve(models, prompts)
     dimensions = [_dimensions(model, dims) for model in resolved]
     say("loading MTEB ...")
-    from stella_mteb.encoder import family  # noqa: PLC0415
-    from stella_mteb.results import require_writable  # noqa: PLC0415
-    from stella_mteb.run import find_tasks  # noqa: PLC0415
-    from stella_mteb.run import run as run_all  # noqa: PLC0415
+    from stella_mteb.harness.adapter import family  # noqa: PLC0415
+    from stella_mteb.harness.run import find_tasks  # noqa: PLC0415
+    from stella_mteb.harness.run import run as run_all  # noqa: PLC0415
+    from stella_mteb.outputs.layout import require_writable  # noqa: PLC0415
 
     found = find_tasks(tasks, benchmarks, max_bad_rows)
     if not dry_run:
@@ -94,7 +93,7 @@ def run(
 
 def _check_engine(engine: str, address: str | None, device: str | None) -> None:
     if engine == "ray":
-        from stella_mteb.distributed import require_ray  # noqa: PLC0415
+        from stella_mteb.cluster import require_ray  # noqa: PLC0415
 
         if device not in {None, "auto", "cpu", "cuda"}:
             raise typer.BadParameter("on a cluster auto, cpu or cuda; Ray chooses which", param_hint="--device")
@@ -115,7 +114,7 @@ def _job(
 ) -> Job:
     import torch  # noqa: PLC0415
 
-    from stella_mteb.distributed.job import Job  # noqa: PLC0415
+    from stella_mteb.cluster.job import Job  # noqa: PLC0415
 
     return Job(
         specs=tuple(str(model.spec) for model in models),
@@ -140,7 +139,7 @@ def _on_ray(
     prefill: bool,
     progress: Progress,
 ) -> list[Outcome]:
-    from stella_mteb.distributed.driver import run_on_ray  # noqa: PLC0415
+    from stella_mteb.cluster.driver import run_on_ray  # noqa: PLC0415
 
     say("starting the workers ...")
     outcomes, workers = run_on_ray(
@@ -151,8 +150,8 @@ def _on_ray(
 
 
 def _resolve(specs: list[str], prompts: str | None) -> list[ResolvedModel]:
-    from stella_mteb.models import resolve  # noqa: PLC0415
-    from stella_mteb.spec import Spec  # noqa: PLC0415
+    from stella_mteb.models.resolve import resolve  # noqa: PLC0415
+    from stella_mteb.models.spec import Spec  # noqa: PLC0415
 
     parsed = [Spec.parse(spec) for spec in specs]
     return [resolve(replace(spec, prompts=prompts) if prompts else spec) for spec in parsed]
@@ -177,7 +176,7 @@ def _dimensions(model: ResolvedModel, dims: str | None) -> list[int]:
 
 
 def _prefill(encoder: Encoder, tasks: Sequence[object]) -> None:
-    from stella_mteb.prefill import prefill  # noqa: PLC0415
+    from stella_mteb.harness.prefill import prefill  # noqa: PLC0415
 
     if not tasks:
         return
@@ -192,7 +191,7 @@ def _prefill(encoder: Encoder, tasks: Sequence[object]) -> None:
 
 
 def _print_dimensions(outcomes: Sequence[Outcome]) -> None:
-    from stella_mteb.spec import Spec  # noqa: PLC0415
+    from stella_mteb.models.spec import Spec  # noqa: PLC0415
 
     rows: dict[tuple[str, str], dict[str, object]] = {}
     for outcome in outcomes:
@@ -205,8 +204,8 @@ def _print_dimensions(outcomes: Sequence[Outcome]) -> None:
 
 
 def _print_plan(encoders: list[Encoder], tasks: list[object], output: Path, form: TableFormat) -> None:
-    from stella_mteb.results import AtomicResultCache  # noqa: PLC0415
-    from stella_mteb.run import plan_status  # noqa: PLC0415
+    from stella_mteb.harness.result_cache import AtomicResultCache  # noqa: PLC0415
+    from stella_mteb.harness.run import plan_status  # noqa: PLC0415
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:  # making a cache makes its folder, and a dry run makes nothing
@@ -280,10 +279,6 @@ def print_per_label(outcome: Outcome) -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def mteb(context: typer.Context) -> None:
     """MTEB's own command line, with our models, tasks and benchmark registered; arguments are handed on."""
-    from mteb.cli import main as mteb_main  # noqa: PLC0415
+    from stella_mteb.harness.register import mteb_command_line  # noqa: PLC0415
 
-    from stella_mteb.registry import register  # noqa: PLC0415
-
-    register()
-    sys.argv = ["mteb", *context.args]
-    mteb_main()
+    mteb_command_line(context.args)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stella_mteb.cli import app
+from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
-from stella_mteb.tables import TableFormat, plain, render
+from stella_mteb.files.tables import TableFormat, plain, render
 
 if TYPE_CHECKING:
     from stella_mteb.compare.submit import Finding

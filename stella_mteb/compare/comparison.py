@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stella_mteb.compare.scores import Score, Scores, System
+from stella_mteb.compare.records import Score, Scores, System
 from stella_mteb.compare.statistics import (
     Difference,
     Part,
@@ -21,11 +21,11 @@ from stella_mteb.compare.statistics import (
     rank_intervals,
     sign_flip_p,
 )
-from stella_mteb.compare.verdicts import listed, many, verdict, winner
+from stella_mteb.compare.words import listed, many, verdict, winner
 from stella_mteb.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stella_mteb.details import Items
+    from stella_mteb.outputs.items import Items
 
 # fmt: off
 _FORUMS = ("Android", "English", "Gaming", "Gis", "Mathematica", "Physics", "Programmers", "Stats", "Tex", "Unix",

@@ -6,9 +6,10 @@ import logging
 from pathlib import Path
 
 from stella_mteb.compare.comparison import Price
-from stella_mteb.compare.scores import Score, System
-from stella_mteb.costs import cost_path, read_costs
-from stella_mteb.details import Items, details_path, read_items
+from stella_mteb.compare.records import Score, System
+from stella_mteb.outputs.costs import read_costs
+from stella_mteb.outputs.items import Items, read_items
+from stella_mteb.outputs.layout import cost_path, details_path
 
 __all__ = ["Items", "items_of", "price_of"]
 

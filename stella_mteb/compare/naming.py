@@ -10,22 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stella_mteb.compare.scores import System
-from stella_mteb.config import COMMIT, ModelConfig, bundled_configs, load_config
+from stella_mteb.compare.records import System
+from stella_mteb.files.strict_yaml import COMMIT
+from stella_mteb.files.tables import clean
+from stella_mteb.models.config import ModelConfig, bundled_configs, load_config
 from stella_mteb.models.locate import find_config
-from stella_mteb.prompts import profile_of, prompts_id
-from stella_mteb.spec import DTYPES, Spec
-from stella_mteb.tables import plain
+from stella_mteb.models.spec import DTYPES, Spec
+from stella_mteb.prompts.profiles import profile_of, prompts_id
 
 _IN_SPEC = ("embed_dim", "dtype", "prompts", "max_length", "shots")
 _LONGEST = 60
 _UNSAID = {"shots": "all", "loading": "", "normalize": True}
-"""What it means that our own results do not state a setting; see `stella_mteb.encoder.experiment`."""
-
-
-def clean(value: object) -> str:
-    """Text of a file as one line that every terminal and file can take: no control characters, no lone surrogates."""
-    return plain(value).encode("utf-8", "replace").decode("utf-8")
+"""What it means that our own results do not state a setting; see `stella_mteb.models.identity.experiment`."""
 
 
 # -------------------------------------------------------------------------------------------------------- labels

@@ -22,13 +22,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from stella_mteb.compare.naming import Meaning, clean, labels
-from stella_mteb.compare.result_file import TaskBook, TaskFacts, read_result, read_score
-from stella_mteb.compare.scores import Provenance, Score, Scores, System
-from stella_mteb.config import COMMIT
-from stella_mteb.details import details_path, task_type
+from stella_mteb.compare.naming import Meaning, labels
+from stella_mteb.compare.records import Provenance, Score, Scores, System
+from stella_mteb.compare.score_file import TaskBook, TaskFacts, read_score
 from stella_mteb.errors import ConfigError, EnvironmentProblem
-from stella_mteb.files import cache_folder, read_text, read_yaml
+from stella_mteb.files.atomic import read_text
+from stella_mteb.files.folders import cache_folder
+from stella_mteb.files.strict_yaml import COMMIT, read_yaml
+from stella_mteb.files.tables import clean
+from stella_mteb.outputs.items import task_type
+from stella_mteb.outputs.layout import details_path
+from stella_mteb.outputs.result_file import read_result
 
 Subsets = Literal["all", "eng"]
 """`all` that a file has; `eng`: of the tasks of MTEB(eng, v1) only the subset that this benchmark scores."""

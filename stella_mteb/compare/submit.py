@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stella_mteb.compare.result_file import read_result
 from stella_mteb.errors import ConfigError
-from stella_mteb.files import read_json_object
+from stella_mteb.files.atomic import read_json_object
+from stella_mteb.outputs.result_file import read_result
 
 MAX_BYTES = 10_000_000
 MAX_CHANGE = 0.001
@@ -114,7 +114,7 @@ def _result(root: Path, path: Path, against: Path | None) -> Iterator[Finding]:
 
 
 def _known_task(where: Path, task: str) -> Finding:
-    from stella_mteb.registry import is_mteb_task  # noqa: PLC0415 -- imports mteb
+    from stella_mteb.harness.registry import is_mteb_task  # noqa: PLC0415 -- imports mteb
 
     known = is_mteb_task(task)
     detail = f"{task} is one of MTEB's" if known else f"{task} is a task of your own; publish it in MTEB first"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import resource
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,3 +116,22 @@ def fetch_later(pooled: torch.Tensor) -> Fetch:
         return on_host.numpy()
 
     return fetch
+
+
+def peak_memory(device: torch.device | str = "cpu") -> int:
+    """The most memory used so far, in bytes: of a CUDA device by torch's tensors, else of this process.
+
+    On CUDA counted since `torch.cuda.reset_peak_memory_stats`, of a process since it began.
+    """
+    import torch  # noqa: PLC0415
+
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    # What getrusage says of a process begins, on Linux, with the peak of the process that started it.
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    own = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    if own is not None:
+        return own * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,13 +1,12 @@
 """The way of a text: deduplicated, prompted, tokenised, sorted, batched, forward, pooled, head, normalised.
 
 Not covered here: where a model comes from (`stella_mteb.models`), which prompt a task gets
-(`stella_mteb.prompts`), what MTEB wants (`stella_mteb.encoder`).
+(`stella_mteb.prompts`), what MTEB wants (`stella_mteb.harness.adapter`).
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import time
 from collections import deque
@@ -24,15 +23,14 @@ from stella_mteb import PIPELINE
 from stella_mteb.engine import packing
 from stella_mteb.engine.batching import plan_batches
 from stella_mteb.engine.devices import TOKEN_BUDGET, Fetch, fetch_later, in_float32, is_out_of_memory, to_device
-from stella_mteb.engine.heads import Head
-from stella_mteb.engine.pooling import Pooling
+from stella_mteb.engine.pooling import FloatMatrix, Head, Pooling
 from stella_mteb.engine.prefix import WORTH_IT, Prefix, common_prefix
+from stella_mteb.engine.store import text_key
 from stella_mteb.engine.tokenising import Ids, Tokeniser
 from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError, StellaMtebError
 
 logger = logging.getLogger(__name__)
 
-FloatMatrix = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called after every batch with the tokens done and the tokens to do (an estimate until all are tokenised)."""
 
@@ -45,7 +43,7 @@ Result = TypeVar("Result")
 
 
 class PooledStore(Protocol):
-    """Keeps pooled vectors between calls and runs; `stella_mteb.cache` has the one on disk.
+    """Keeps pooled vectors between calls and runs; `stella_mteb.engine.store` has the one on disk.
 
     Attributes:
         keeps: Whether `add` has any effect.
@@ -453,13 +451,6 @@ class TextEncoder:
         if dimension not in self._loaded_heads:
             self._loaded_heads[dimension] = self.heads[dimension].load().float().to(self.device).eval()
         return self._loaded_heads[dimension]
-
-
-def text_key(prompt: str, text: str) -> bytes:
-    """16 bytes that stand for one prompted text in a store."""
-    head, tail = (part.encode("utf-8", "surrogatepass") for part in (prompt, text))
-    # The length keeps ("a", "bc") from ("ab", "c"): where the prompt ends can matter to the pooling.
-    return hashlib.blake2b(len(head).to_bytes(8, "big") + head + tail, digest_size=16).digest()
 
 
 def _refuse_non_strings(texts: Sequence[str]) -> None:

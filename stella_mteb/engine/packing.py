@@ -2,8 +2,8 @@
 
 The model code stays transformers' own: an attention function of this project is registered under a name, and a
 model that was loaded with that name calls it. transformers makes no mask for a name it does not know, so this
-function alone keeps texts apart: `tests/test_packing.py` proves that it does, for every architecture in `_TESTED`.
-Restarted position ids are not enough: with the masks of transformers 5.23 a bidirectional model then attends
+function alone keeps texts apart: `tests/engine/test_packing.py` proves that it does, for every architecture in
+`_TESTED`. Restarted position ids are not enough: with the masks of transformers 5.23 a bidirectional model then attends
 across texts, without a word.
 """
 

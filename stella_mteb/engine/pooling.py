@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+FloatMatrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -65,3 +70,25 @@ def _segments(states: torch.Tensor, lengths: torch.Tensor, reduce: str) -> torch
     # Not index_add: on CUDA it adds in the order in which threads come, another one at every run. `unsafe` leaves
     # out a check of the lengths that would make the GPU wait for the CPU.
     return torch.segment_reduce(states, reduce, lengths=lengths, axis=0, unsafe=True)
+
+
+def unit(vectors: FloatMatrix) -> FloatMatrix:
+    """Rows at unit length, whether or not the encoder normalises."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows: FloatMatrix = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return rows
+
+
+@dataclass(frozen=True)
+class Head:
+    """One published dimension: a map from the pooled vector, loaded when it is first used.
+
+    Stella trains a Linear of its own for each dimension; a head is never a slice of a longer one.
+
+    Attributes:
+        dimension: Length of the vectors it gives.
+        load: Makes the module; float32 [texts, width] in, float32 [texts, dimension] out.
+    """
+
+    dimension: int
+    load: Callable[[], torch.nn.Module]

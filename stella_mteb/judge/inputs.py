@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from stella_mteb.data import SUFFIXES, BadRow, half_character, read_rows
 from stella_mteb.errors import ConfigError
-from stella_mteb.files import read_json
+from stella_mteb.files.keyed_texts import data_files, matching, read_entries, read_texts
 
 _SHOWN = 10
 _LONGEST_SLUG = 240
@@ -56,7 +54,7 @@ def read_references(path: Path) -> dict[str, str]:
     """
     references: dict[str, str] = {}
     faults: list[str] = []
-    for place, clip, text in _entries(path):
+    for place, clip, text in read_entries(path):
         if clip is None or not isinstance(text, str) or not text.strip():
             faults.append(f"  {place}: needs an 'id' and a 'summary' that is not empty")
         elif clip in references:
@@ -85,7 +83,7 @@ def read_candidates(paths: Iterable[Path], references: dict[str, str]) -> list[C
         ConfigError: If a file has another form, two files give one name, or there is none.
     """
     paths = list(paths)
-    files = sorted({file for path in paths for file in _files(path)}, key=lambda file: file.stem)
+    files = sorted({file for path in paths for file in data_files(path)}, key=lambda file: file.stem)
     if not files:
         where = ", ".join(map(str, paths))
         raise ConfigError(f"no predictions in {where}: give files, or a folder with one .json file for each model")
@@ -108,27 +106,9 @@ def _slug(stem: str) -> str:
     return f"{slug[:50]}-{hashlib.blake2b(stem.encode('utf-8', 'surrogateescape'), digest_size=6).hexdigest()}"
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        wanted = {".json", *SUFFIXES}
-        return [f for f in path.iterdir() if f.suffix in wanted and f.is_file() and not f.name.startswith(".")]
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file or folder of predictions")
-    return [path]
-
-
 def _read_candidate(path: Path, slug: str, references: dict[str, str]) -> Candidate:
-    given: dict[str, str] = {}
-    for place, clip, text in _entries(path):
-        if clip is None or not isinstance(text, str | None):
-            raise ConfigError(f"{place}: must be a clip id and a text (got {clip!r}: {text!r})")
-        if clip in given:
-            raise ConfigError(f"{place}: id {clip!r} stands twice")
-        given[clip] = text or ""
-    texts = {clip: given[clip] for clip in references if given.get(clip, "").strip()}
-    if not texts:
-        why = "every prediction is empty" if set(given) & set(references) else "no id is that of a reference"
-        raise ConfigError(f"{path}: nothing to score: {why} (ids of the references: {next(iter(references))!r}, ...)")
+    given = read_texts(path)
+    texts = matching(path, given, references)
     return Candidate(
         slug=slug,
         texts=texts,
@@ -136,39 +116,3 @@ def _read_candidate(path: Path, slug: str, references: dict[str, str]) -> Candid
         empty=tuple(clip for clip in references if clip in given and clip not in texts),
         unknown=tuple(clip for clip in given if clip not in references),
     )
-
-
-def _entries(path: Path) -> Iterator[tuple[str, str | None, Any]]:
-    for place, clip, text in _raw_entries(path):
-        if clip is not None and (problem := half_character(clip)):  # it could not be written with its scores
-            raise ConfigError(f"{place}: id {clip!r} {problem}")
-        yield place, clip, text
-
-
-def _raw_entries(path: Path) -> Iterator[tuple[str, str | None, Any]]:
-    if path.suffix == ".json":
-        content = read_json(path)
-        if isinstance(content, dict):
-            for clip, text in content.items():
-                yield f"{path}: {clip}", clip, text
-            return
-        if not isinstance(content, list):
-            raise ConfigError(f"{path}: must be a JSON list of {{id, summary}} or an object {{id: text}}")
-        for number, row in enumerate(content):
-            yield _entry(f"{path}: entry {number}", row)
-        return
-    for row in read_rows(path):
-        if isinstance(row, BadRow):
-            raise ConfigError(str(row))
-        yield _entry(*row)
-
-
-def _entry(place: str, row: Any) -> tuple[str, str | None, Any]:
-    if not isinstance(row, dict):
-        return place, None, row
-    clip = row.get("id")
-    if "summary" not in row:
-        raise ConfigError(f"{place}: column 'summary' is missing; there are {', '.join(map(str, row))}")
-    if not isinstance(clip, str):  # 7 and "7" would be two clips
-        raise ConfigError(f"{place}: 'id' must be text, such as \"007\" (got {clip!r})")
-    return place, clip or None, row["summary"]

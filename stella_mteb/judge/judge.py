@@ -4,38 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
-
-from stella_mteb.config import PromptConfig
-from stella_mteb.engine import TextEncoder
-from stella_mteb.engine.encoder import FloatMatrix, Progress
+from stella_mteb.engine.encoder import Progress, TextEncoder
+from stella_mteb.engine.pooling import FloatMatrix, unit
 from stella_mteb.judge.inputs import Candidate
-from stella_mteb.judge.scores import PairScore, score_pair
 from stella_mteb.judge.sentences import split_sentences
-from stella_mteb.prompts import Prompt, TaskInfo, choose
-
-PromptType = Literal["s2s", "s2p", "none"]
-_TASK = TaskInfo("VideoSummarySTS", "STS")
-
-
-def judge_prompt(profile: str, prompts: PromptConfig, prompt_type: PromptType, shots: int | None = None) -> Prompt:
-    """The prompt before every text that is compared.
-
-    `s2s`, `s2p` and `none` are the model's own prompts. With few-shot prompts (profile `icl`), `s2s` is what the task
-    VideoSummarySTS gets: its examples, then the instruction.
-
-    Args:
-        profile: Of the model; only `icl` makes a difference.
-        prompts: The model's.
-        prompt_type: Which.
-        shots: How many examples at most; None for all.
-    """
-    if profile == "icl" and prompt_type == "s2s":
-        return choose(profile, prompts, _TASK, None, shots=shots)
-    text = {"s2s": prompts.s2s, "s2p": prompts.s2p, "none": ""}[prompt_type]
-    return Prompt(text, f"judge: {prompt_type}")
+from stella_mteb.judge.similarity import PairScore, score_pair
 
 
 @dataclass(frozen=True)
@@ -86,10 +60,3 @@ def judge(
 def text_and_sentences(text: str) -> list[str]:
     """The whole text, then its sentences; a text in which the splitter finds none is its own sentence."""
     return [text, *(split_sentences(text) or [text])]
-
-
-def unit(vectors: FloatMatrix) -> FloatMatrix:
-    """Rows at unit length, whether or not the encoder normalises."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows: FloatMatrix = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return rows

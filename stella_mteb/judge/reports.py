@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files import read_json, read_json_object, set_aside, write_json
+from stella_mteb.files.atomic import read_json, read_json_object, set_aside, write_json
+from stella_mteb.files.locks import writing
 from stella_mteb.judge.judge import Judgement
-from stella_mteb.locks import writing
 
 logger = logging.getLogger(__name__)
 

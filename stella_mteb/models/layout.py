@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files import read_json, read_json_object
+from stella_mteb.files.atomic import read_json, read_json_object
 
 _LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",

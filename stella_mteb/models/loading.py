@@ -10,17 +10,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from stella_mteb.engine import Head, Pooling, TextEncoder, packing
+from stella_mteb.engine import packing
 from stella_mteb.engine.devices import is_out_of_memory, resolve_device
+from stella_mteb.engine.encoder import TextEncoder
+from stella_mteb.engine.pooling import Head, Pooling
 from stella_mteb.errors import ConfigError, EnvironmentProblem
-from stella_mteb.files import read_json, read_json_object
+from stella_mteb.files.atomic import read_json, read_json_object
 from stella_mteb.models.gte import gte_config
 from stella_mteb.models.icl import IclTokeniser
 from stella_mteb.models.layout import positions
 from stella_mteb.prompts.examples import TOKENS
 
 if TYPE_CHECKING:
-    from stella_mteb.models import ResolvedModel
+    from stella_mteb.models.resolve import ResolvedModel
 
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": torch.nn.Identity,

@@ -9,21 +9,12 @@ import importlib.util
 import re
 from pathlib import Path
 
-from stella_mteb.config import (
-    COMMIT,
-    LONGEST_NAME,
-    NAME,
-    Hub,
-    ModelConfig,
-    PromptConfig,
-    bundled_configs,
-    did_you_mean,
-    file_name,
-    load_config,
-)
 from stella_mteb.errors import ConfigError, EnvironmentProblem
-from stella_mteb.files import read_json_object
+from stella_mteb.files.atomic import read_json_object
+from stella_mteb.files.strict_yaml import COMMIT, LONGEST_NAME, NAME, did_you_mean, file_name
+from stella_mteb.models.config import Hub, ModelConfig, bundled_configs, load_config
 from stella_mteb.prompts.examples import TOKENS
+from stella_mteb.prompts.profiles import PromptConfig
 
 # Weights as safetensors only: a pickle can run code when it is read.
 DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors"]

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from stella_mteb.errors import ConfigError, EnvironmentProblem
-from stella_mteb.files import atomic_write, cache_folder, read_json, read_yaml
+from stella_mteb.files.atomic import atomic_write, read_json
+from stella_mteb.files.folders import cache_folder
+from stella_mteb.files.strict_yaml import read_yaml
 
 _SECONDS = 30
 TOKENS = ("<instruct>", "<query>", "<response>")

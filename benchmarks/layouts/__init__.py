@@ -1,0 +1,1 @@
+"""Random models in the real layouts of their repositories, written by code; the tests use them too."""

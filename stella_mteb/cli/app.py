@@ -1,0 +1,110 @@
+"""The command line. Results on stdout, everything else on stderr; heavy imports only in the command that needs them.
+
+Exit codes: 0 done, 1 something failed, 2 usage or config, 3 environment, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import sys
+import traceback
+import warnings
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+import stella_mteb
+from stella_mteb.cli.display import say
+from stella_mteb.errors import StellaMtebError
+from stella_mteb.files.tables import plain
+
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="stella-mteb",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Stella on MTEB, and video-summary similarity on the same harness.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"stella-mteb {stella_mteb.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Stella on MTEB, and video-summary similarity on the same harness."""
+
+
+def set_offline(offline: bool) -> None:
+    """Switch every library to offline; before any of them is imported, because they read it on import."""
+    if offline:
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+
+
+class _PlainLines(logging.Formatter):
+    """Neither an escape code nor an access token in a message reaches the terminal or the log of a cluster."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(plain, super().format(record).split("\n")))
+
+
+def _quiet_libraries() -> None:
+    # Their bars and notices would bury ours; errors still come through.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PlainLines("%(levelname)s: %(message)s"))
+    logging.getLogger("stella_mteb").addHandler(handler)
+    logging.getLogger("stella_mteb").propagate = False
+    if logging.lastResort is not None:  # where the libraries' own messages come out
+        logging.lastResort.setFormatter(_PlainLines())
+    for library in ("mteb", "datasets"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    # A scheduler's SIGTERM ends a run as Ctrl-C does: what is finished is flushed, the last line says how to go on.
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of `stella-mteb`."""
+    _quiet_libraries()
+    signal.signal(signal.SIGTERM, _interrupt)
+    code, typed = 0, shlex.join(sys.argv[1:])
+    try:
+        code = app(standalone_mode=False) or 0
+    except TyperException as error:
+        # A usage error, the only kind that comes here: shows itself with the command's usage line.
+        error.show()  # type: ignore[attr-defined]
+        code = 2
+    except StellaMtebError as error:
+        say(f"error: {error}")
+        code = error.exit_code
+    except (KeyboardInterrupt, Abort):
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our stdout is gone (`| head`); point it elsewhere, or Python complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception:  # a bug; as Python itself would, but for tokens and escape codes in the message
+        say(traceback.format_exc().rstrip())
+        code = 1
+    if code == _INTERRUPTED:  # typer turns a Ctrl-C in a command into this code
+        say("interrupted; what was finished is on disk. To go on:")
+        say(f"  stella-mteb {typed}")
+    sys.exit(code)

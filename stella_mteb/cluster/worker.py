@@ -1,0 +1,218 @@
+"""The process on a node. It finds models and tasks by name, as the driver did, and writes where the driver would.
+
+A plain class, which `pool` makes a Ray actor of. It never sends vectors: they go into the shared store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from stella_mteb.cluster.job import Engine, Job, Place, Report, versions
+from stella_mteb.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from stella_mteb.engine.encoder import EncodeStats
+    from stella_mteb.harness.adapter import Encoder
+
+
+class Worker:
+    """One model at a time, one unit at a time.
+
+    Args:
+        job: The run.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._family: int | None = None
+        self._encoders: list[Encoder] = []
+        self._cost = contextlib.ExitStack()
+        self._stored: set[str] = set()
+        self._tasks: list[Any] = []
+        self._earlier, self._left = 0, 0
+        self._heard = _Heard()
+
+    def about(self) -> Place:
+        """Make ready, and say where this is.
+
+        Raises:
+            EnvironmentProblem: If this machine does not see the shared folders, or has no such device.
+        """
+        self._require_shared_folders()
+        os.chdir(self._job.folder)
+        import torch  # noqa: PLC0415 -- seconds; what is wrong above should not wait for them
+
+        from stella_mteb.engine.devices import resolve_device  # noqa: PLC0415
+        from stella_mteb.harness.cost_capture import machine  # noqa: PLC0415
+
+        torch.set_num_threads(self._job.threads)
+        logger = logging.getLogger("stella_mteb")
+        logger.addHandler(self._heard)
+        logger.propagate = False
+        device = machine(resolve_device(self._job.device))
+        return Place(socket.gethostname(), device, os.getpid(), versions())
+
+    def look(self, family: int) -> Report:
+        """Which tasks of a model have no result yet; and if there are any, its engine as the driver must know it."""
+        with self._reported(family) as report:
+            missing = tuple(place for place, task in enumerate(self._all_tasks()) if self._is_missing(task))
+            return report(missing=missing, engine=self._engine() if missing else None)
+
+    def encode(self, family: int, texts: list[str], prompt: str) -> Report:
+        """Encode a shard into the store."""
+        with self._reported(family) as report:
+            self._encoders[0].text_encoder.fill(texts, prompt, progress=self._on_progress)
+            return report()
+
+    def run_task(self, family: int, place: int) -> Report:
+        """Run one task at every dimension of a model, or keep the results that are on disk."""
+        from stella_mteb.harness.run import run_task  # noqa: PLC0415
+
+        with self._reported(family) as report:
+            self._reopen_store()
+            task = self._all_tasks()[place]
+            outcomes = tuple(run_task(encoder, task, self._job.output) for encoder in self._encoders)
+            if task.data_loaded:
+                task.unload_data()
+            if any(outcome.status == "failed" for outcome in outcomes):
+                _die_with_the_gpu()
+            return report(outcomes=outcomes)
+
+    def watch(self) -> tuple[int, int]:
+        """Tokens encoded since the start, and those left of what is under way; answered during the other calls."""
+        return self._earlier + self._stats().tokens, self._left
+
+    def close(self) -> None:
+        """Let go of the model; what its encoding cost is then on disk."""
+        self._cost.close()
+        self._earlier += self._stats().tokens
+        self._family, self._encoders = None, []
+        gc.collect()
+
+    def _require_shared_folders(self) -> None:
+        lacking = [path.parent for path in self._job.probes if not path.exists()]
+        lacking += [] if self._job.folder.is_dir() else [self._job.folder]
+        if lacking:
+            raise EnvironmentProblem(
+                f"node {socket.gethostname()} does not see {lacking[0]} as the driver does; --output, --cache and the "
+                "folder that the run is started in must be on a file system that all nodes share"
+            )
+
+    @contextlib.contextmanager
+    def _reported(self, family: int) -> Iterator[Callable[..., Report]]:
+        """Within it the model is at hand; gives a function that says what was encoded since."""
+        self._open(family)
+        before = self._stats()
+
+        def report(**found: Any) -> Report:
+            now = self._stats()
+            counts = {name: getattr(now, name) - getattr(before, name) for name in ("tokens", "at_limit", "seconds")}
+            return Report(texts=now.encoded - before.encoded, **counts, warnings=self._heard.take(), **found)
+
+        try:
+            yield report
+        finally:
+            self._left = 0
+
+    def _open(self, family: int) -> None:
+        if self._family == family:
+            return
+        from stella_mteb.harness.adapter import family as members  # noqa: PLC0415
+        from stella_mteb.harness.cost_capture import cost_recorded  # noqa: PLC0415
+        from stella_mteb.harness.result_cache import AtomicResultCache  # noqa: PLC0415
+        from stella_mteb.models.resolve import resolve  # noqa: PLC0415
+
+        self.close()
+        job = self._job
+        model = resolve(job.specs[family])
+        if model.revision != job.revisions[family]:
+            raise EnvironmentProblem(
+                f"node {socket.gethostname()} has {model.spec} at revision {model.revision} in {model.folder}, the "
+                f"driver at {job.revisions[family]}; give all nodes the same files"
+            )
+        self._encoders = members(model, job.dimensions[family], device=job.device, cache=job.cache)
+        for encoder in self._encoders:
+            encoder.on_progress = self._on_progress
+        self._cost.enter_context(cost_recorded(self._encoders, AtomicResultCache(job.output)))
+        self._family = family
+
+    def _reopen_store(self) -> None:
+        """See what the other workers have stored meanwhile."""
+        from stella_mteb.engine.store import VectorStore  # noqa: PLC0415
+
+        if self._job.cache is None or not self._encoders[0].loaded:
+            return
+        engine = self._encoders[0].text_encoder
+        assert isinstance(engine.store, VectorStore)  # noqa: S101 -- `load_engine` attaches no other
+        files = {path.name for path in engine.store.folder.glob("*.safetensors")}
+        if files != self._stored:
+            engine.store = VectorStore(self._job.cache, engine.fingerprint)
+            self._stored = files
+
+    def _is_missing(self, task: Any) -> bool:
+        from stella_mteb.harness.result_cache import AtomicResultCache  # noqa: PLC0415
+        from stella_mteb.harness.run import plan_status  # noqa: PLC0415
+
+        cache, name = AtomicResultCache(self._job.output), task.metadata.name
+        paths = [cache.get_task_result_path(name, encoder.mteb_model_meta) for encoder in self._encoders]
+        return any(plan_status(path, task) != "on disk" for path in paths)
+
+    def _engine(self) -> Engine:
+        engine = self._encoders[0].text_encoder
+        return Engine(
+            fingerprint=engine.fingerprint,
+            tokenise=engine.tokenise,
+            budget=engine._budget(None, 0),
+            padded=not engine.packed,
+            whole_windows=engine._shares_prefix,
+            keeps=engine.store is not None and engine.store.keeps,
+        )
+
+    def _all_tasks(self) -> list[Any]:
+        from stella_mteb.harness.run import find_tasks  # noqa: PLC0415
+
+        job = self._job
+        self._tasks = self._tasks or find_tasks(job.tasks, job.benchmarks, job.max_bad_rows)
+        return self._tasks
+
+    def _stats(self) -> EncodeStats:
+        from stella_mteb.engine.encoder import EncodeStats  # noqa: PLC0415
+
+        encoders = self._encoders  # once: `watch` is called from another thread
+        return dataclasses.replace(encoders[0].text_encoder.stats if encoders and encoders[0].loaded else EncodeStats())
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self._left = max(total - done, 0)
+
+
+class _Heard(logging.Handler):
+    """Keeps what is logged, for the driver to say."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+    def take(self) -> tuple[str, ...]:
+        lines, self._lines = self._lines, []
+        return tuple(lines)
+
+
+def _die_with_the_gpu() -> None:
+    # After an illegal access nothing runs on this GPU in this process any more, and every later task would fail.
+    import torch  # noqa: PLC0415
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError:
+            os._exit(1)

@@ -1,0 +1,183 @@
+"""One result file of MTEB's layout, read without mteb: its main score, or the reason why it has none."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stella_mteb.compare.records import Score
+from stella_mteb.errors import ConfigError
+from stella_mteb.files.tables import clean
+from stella_mteb.harness.task_yaml import bundled_tasks, load_task_file
+from stella_mteb.outputs.result_file import read_result
+
+_SHOWN_NAMES = 8
+_MAIN_SCORES = {
+    "Classification": ("accuracy",),
+    "Clustering": ("v_measure",),
+    "PairClassification": ("max_ap", "cosine_ap", "ap"),
+    "Reranking": ("map_at_1000", "map"),
+    "Retrieval": ("ndcg_at_10",),
+    "STS": ("cosine_spearman",),
+    "Summarization": ("cosine_spearman",),
+}
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What the reading of a result needs to know of a task; `unknown` and no splits if nobody knows it."""
+
+    type: str = "unknown"
+    splits: tuple[str, ...] = ()
+
+
+class TaskBook:
+    """Facts of tasks: what is given, ours, those of the YAMLs beside the results, and else what MTEB knows.
+
+    Args:
+        given: Facts by name of the task.
+        folder: Output folder; task YAMLs in it and in its `tasks/` are read.
+    """
+
+    def __init__(self, given: Mapping[str, TaskFacts], folder: Path) -> None:
+        files = list(bundled_tasks().values())
+        for path in sorted({*folder.glob("*.yaml"), *folder.glob("tasks/*.yaml"), *folder.glob("tasks/*/*.yaml")}):
+            try:
+                files.append(load_task_file(path))
+            except ConfigError:
+                continue  # not every YAML beside results is a task's
+        self._known = {**given, **{file.spec.name: TaskFacts(file.spec.type, (file.spec.split,)) for file in files}}
+
+    def __getitem__(self, name: str) -> TaskFacts:
+        return self._known.get(name) or _known_to_mteb(name)
+
+
+@functools.cache
+def _known_to_mteb(name: str) -> TaskFacts:
+    try:
+        import mteb  # noqa: PLC0415 -- seconds, for tasks that only it knows
+
+        metadata = mteb.get_task(name).metadata
+    except (ImportError, KeyError, ValueError):
+        return TaskFacts()
+    return TaskFacts(str(metadata.type), tuple(metadata.eval_splits))
+
+
+def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[Score, list[str]]:
+    """The score of a result file.
+
+    One split is scored: the only one, or the one that the task defines, or else `test`.
+
+    Args:
+        path: The file; it must be called as its task is.
+        task: Facts of the task.
+        subset: Score this subset only; None for all that the file has.
+
+    Returns:
+        The score, and the other splits if it was not the task that decided between them.
+
+    Raises:
+        ConfigError: If the file has no score that could be shown; the text is the reason, without the path.
+    """
+    content = read_result(path)
+    if content.get("task_name", path.stem) != path.stem:
+        raise ConfigError(f"the file says that it is of task {clean(content['task_name'])}")
+    by_split = content.get("scores")
+    if not isinstance(by_split, dict) or not by_split or not all(isinstance(each, list) for each in by_split.values()):
+        raise ConfigError("has no scores by split (a file of mteb before 1.11, or damaged)")
+    split, others = _choose_split(sorted(by_split), task.splits)
+    entries = _by_subset(by_split[split])
+    if subset is not None:
+        if subset not in entries:
+            raise ConfigError(f"has no subset {subset}, which MTEB(eng, v1) scores (has {_some(entries)})")
+        entries = {subset: entries[subset]}
+    values = [_main_score(name, entry) for name, entry in entries.items()]
+    score = Score(
+        task=clean(path.stem),
+        type=task.type,
+        value=math.fsum(values) / len(values),
+        split=clean(split),
+        subsets=tuple(sorted(map(clean, entries))),
+        languages=_languages(entries.values()),
+        dataset_revision=_stated(content.get("dataset_revision")),
+        metric=_metric(task.type, entries.values()),
+        mteb_version=_versions(content, entries.values()),
+        per_label=_per_label(list(entries.values())),
+    )
+    return score, others
+
+
+def _choose_split(present: list[str], defined: Sequence[str]) -> tuple[str, list[str]]:
+    if len(present) == 1:
+        return present[0], []
+    scored = [split for split in present if split in defined]
+    if len(scored) == 1:
+        return scored[0], []
+    if "test" in (scored or present):
+        return "test", [split for split in present if split != "test"]
+    raise ConfigError(f"has the splits {_some(present)}, and nothing says which of them counts")
+
+
+def _by_subset(entries: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    by_subset: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        name = entry.get("hf_subset") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            raise ConfigError("an entry names no subset (hf_subset)")
+        if name in by_subset:
+            raise ConfigError(f"subset {clean(name)} stands twice")
+        by_subset[name] = entry
+    if not by_subset:
+        raise ConfigError("its split has no entries")
+    return by_subset
+
+
+def _main_score(subset: str, entry: Mapping[str, Any]) -> float:
+    value = entry.get("main_score")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+        raise ConfigError(f"subset {clean(subset)} has no finite main score")
+    if not -1 <= value <= 1:
+        raise ConfigError(f"subset {clean(subset)}: main score {str(value)[:8]} is not from -1 to 1 (a percentage?)")
+    return float(value)
+
+
+def _some(names: Iterable[str]) -> str:
+    shown = [clean(name) for name in sorted(names)]
+    more = f" and {len(shown) - _SHOWN_NAMES} more" if len(shown) > _SHOWN_NAMES else ""
+    return ", ".join(shown[:_SHOWN_NAMES]) + more
+
+
+def _languages(entries: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    found: set[str] = set()
+    for entry in entries:
+        stated = entry.get("languages")
+        if not isinstance(stated, list) or not stated:
+            return ()  # half a list would hide a language
+        found |= set(map(clean, stated))
+    return tuple(sorted(found))
+
+
+def _stated(value: object) -> str | None:
+    return clean(value) if isinstance(value, str) and value and "not available" not in value else None
+
+
+def _metric(task_type: str, entries: Iterable[Mapping[str, Any]]) -> str | None:
+    # MTEB does not write its name down, but the score stands a second time under it.
+    entries = list(entries)
+    names = _MAIN_SCORES.get(task_type, ())
+    return next((name for name in names if all(entry.get(name) == entry["main_score"] for entry in entries)), None)
+
+
+def _versions(content: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> str | None:
+    # A file that was completed later has a version for each entry.
+    stated = {_stated(entry.get("mteb_version") or content.get("mteb_version")) for entry in entries}
+    return ", ".join(sorted(version for version in stated if version)) or None
+
+
+def _per_label(entries: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    rows = entries[0].get("per_label") if len(entries) == 1 else None
+    return tuple(row for row in rows if isinstance(row, dict)) if isinstance(rows, list) else ()

@@ -1,0 +1,373 @@
+"""Pictures of a comparison as inline SVG: no script and no file; colours come from the page's style sheet.
+
+Every figure has a title and a description for those who do not see it, and its numbers stand in the page's tables.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
+
+from markupsafe import Markup
+
+from stella_mteb.compare.comparison import Comparison, Duel
+from stella_mteb.compare.records import Score, System
+from stella_mteb.compare.text import machines, main_duels, names, per_cent, points, signed
+from stella_mteb.files.tables import plain
+
+_WIDTH = 720
+_SHAPES = 6  # of `_shape`; the style sheet has as many colours
+
+_TASK = 38  # characters of a task's name: the longest of MTEB(eng, v1)
+
+Scale = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report.
+
+    Attributes:
+        title: What it shows.
+        caption: How to read it, or why there is none.
+        svg: None where there is nothing to draw.
+    """
+
+    title: str
+    caption: str
+    svg: Markup | None
+
+
+def pictures(comparison: Comparison) -> list[Picture]:
+    """All that can be drawn, and why the rest cannot."""
+    return [
+        *(differences(comparison, duel, f"differences-{i}") for i, duel in enumerate(main_duels(comparison), 1)),
+        quality_and_speed(comparison),
+        *([picture] if (picture := score_by_dimension(comparison)) else []),
+    ]
+
+
+# -------------------------------------------------------------------------------------------- differences by task
+
+
+@dataclass(frozen=True)
+class _Row:
+    task: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+
+def differences(comparison: Comparison, duel: Duel, key: str) -> Picture:
+    """Two systems task by task: a mark for each difference, sorted by size, with its interval where items are known.
+
+    Args:
+        comparison: Both systems are of it.
+        duel: Of these two.
+        key: Unique within the page, as the beginning of ids.
+    """
+    shown = names(comparison)
+    first, second = shown[duel.first.label], shown[duel.second.label]
+    title = f"{first} minus {second}, task by task"
+    rows = _rows(comparison, duel)
+    if not rows:
+        return Picture(title, "They share no task that can be compared.", None)
+    left, right, top, step = 30 + 7 * min(max(len(one.task) for one in rows), _TASK), 648, 50, 19
+    bottom = top + step * len(rows)
+    reach = max(abs(end) for one in rows for end in (one.value, one.low, one.high) if end is not None) or 0.01
+    ticks = _ticks(-100 * reach, 100 * reach, 9)
+    x = _linear(-1.04 * reach, 1.04 * reach, left, right)
+    parts = [
+        *(_line(x(tick / 100), top - 8, x(tick / 100), bottom + 2, "zero" if tick == 0 else "grid") for tick in ticks),
+        *(_text(x(tick / 100), bottom + 18, _tick(tick, sign=True), "middle") for tick in ticks),
+        _text((left + right) / 2, bottom + 38, "difference in points", "middle"),
+        _text(x(0) - 10, top - 24, f"◂ {_cut(second, 36)} higher", "end", "second"),
+        _text(x(0) + 10, top - 24, f"{_cut(first, 24)} higher ▸", "start", "first"),
+        *(_difference(one, x, top + step * (i + 0.5), left, comparison.alpha) for i, one in enumerate(rows)),
+    ]
+    ahead, behind = sum(one.value > 0 for one in rows), sum(one.value < 0 for one in rows)
+    summary = (
+        f"{len(rows)} tasks. {first} is higher on {ahead}, {second} on {behind}. From {signed(rows[0].value)} points "
+        f"on {rows[0].task} to {signed(rows[-1].value)} on {rows[-1].task}."
+    )
+    return Picture(
+        title, _how_to_read(comparison, duel, rows, first, second), _svg(key, bottom + 50, title, summary, parts)
+    )
+
+
+def _rows(comparison: Comparison, duel: Duel) -> list[_Row]:
+    labels = [system.label for system in comparison.systems]
+    i, j = labels.index(duel.first.label), labels.index(duel.second.label)
+    known = {one.task: one for one in duel.by_task}
+    found = []
+    for row in comparison.rows:
+        a, b, one = row.cells[i], row.cells[j], known.get(row.task)
+        if one is not None:
+            found.append(_Row(plain(row.task), one.difference, one.low, one.high, one.p_holm))
+        elif isinstance(a, Score) and isinstance(b, Score):
+            found.append(_Row(plain(row.task), a.value - b.value))
+    return sorted((one for one in found if math.isfinite(one.value)), key=lambda one: -one.value)
+
+
+def _how_to_read(comparison: Comparison, duel: Duel, rows: Sequence[_Row], first: str, second: str) -> str:
+    text = f"Sorted by size. Circle: {first} is higher; diamond: {second} is."
+    known = sum(one.p is not None for one in rows)
+    if known:
+        text += (
+            f" A bar is the {per_cent(comparison.alpha)} interval over the items of the task; a hollow mark is not "
+            f"beyond doubt (Holm-adjusted p of {comparison.alpha:g} or more)."
+        )
+    if known < len(rows):
+        which = "a mark on a thin stem has no interval" if known else "no mark has an interval"
+        text += f" Predictions for single items are not at hand for {'the others' if known else 'any task'}: {which}."
+    if len(rows) < duel.tasks:
+        text += (
+            f" {duel.tasks - len(rows)} of their tasks are not drawn: these two have them alike, but not as the others."
+        )
+    return text
+
+
+def _difference(one: _Row, x: Scale, y: float, left: float, alpha: float) -> Markup:
+    side = "first" if one.value > 0 else "second" if one.value < 0 else "even"
+    doubt = one.p is not None and one.p >= alpha
+    bar, told = _line(x(0), y, x(one.value), y, f"stem {side}"), f"{one.task}: {signed(one.value)}"
+    if one.low is not None and one.high is not None:
+        bar = _line(x(one.low), y, x(one.high), y, f"bar {side}")
+        told += f" ({signed(one.low)} to {signed(one.high)})"
+    mark = _shape({"first": 0, "second": 1, "even": 2}[side], x(one.value), y, 4.5, f"{side}{' hollow' * doubt}")
+    return _group(
+        told,
+        _text(left - 12, y + 4, _cut(one.task, _TASK), "end", "name"),
+        bar,
+        mark,
+        _text(_WIDTH - 4, y + 4, signed(one.value).replace("-", "\N{MINUS SIGN}"), "end", "name"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- quality and speed
+
+
+@dataclass(frozen=True)
+class _Dot:
+    x: float
+    y: float
+    label: str
+    told: str
+    shape: int
+    hollow: bool = False
+
+
+def quality_and_speed(comparison: Comparison) -> Picture:
+    """Mean score against tokens per second, with the Pareto front; only where one machine measured them all."""
+    title = "Quality against speed"
+    means = {one.system.label: one.mean for one in comparison.standings}
+    shown = names(comparison)
+    found = [
+        (price.tokens_per_second, mean, price.system.label)
+        for price in comparison.prices
+        if price.tokens_per_second and (mean := means.get(price.system.label)) is not None
+    ]
+    if len(found) < 2:
+        return Picture(title, "Not drawn: fewer than two of these systems have both a mean score and a speed.", None)
+    places = machines(comparison)
+    if len(places) > 1 or places == ["not stated"]:
+        where = "not stated" if len(places) == 1 else f"different: {'; '.join(map(plain, places))}"
+        return Picture(title, f"Not drawn: speeds of different machines do not compare, and theirs are {where}.", None)
+    front = pareto([(speed, mean) for speed, mean, _ in found])
+    order = [system.label for system in comparison.systems]
+    axes = _Axes([speed for speed, _, _ in found], [100 * mean for _, mean, _ in found], _log_ticks)
+    dots = [
+        _Dot(
+            axes.x(speed),
+            axes.y(100 * mean),
+            shown[label],
+            f"{shown[label]}: {points(mean)} points, {speed:,.0f} tokens/s",
+            order.index(label),
+            hollow=i not in front,
+        )
+        for i, (speed, mean, label) in enumerate(found)
+    ]
+    best = [dots[i] for i in front]
+    field = axes.drawn("tokens per second (logarithmic) ▸ faster", "mean score, points")
+    summary = f"On the Pareto front, from fast to good: {'; '.join(dot.told for dot in best)}."
+    caption = (
+        f"Up is better, right is faster; measured on {places[0]}. Filled marks are the Pareto front: no other system "
+        "is better without being slower. For a hollow mark, below the line, there is one at least as good and as fast."
+    )
+    return Picture(
+        title, caption, _svg("speed", axes.height, title, summary, [*field, _path(_stairs(best)), *_labelled(dots)])
+    )
+
+
+def pareto(both: Sequence[tuple[float, float]]) -> list[int]:
+    """The places of pairs that no other pair matches or beats in both and beats in one; by falling first value."""
+    return [
+        i
+        for i, (a, b) in sorted(enumerate(both), key=lambda one: (-one[1][0], -one[1][1]))
+        if not any(c >= a and d >= b and (c, d) != (a, b) for c, d in both)
+    ]
+
+
+# --------------------------------------------------------------------------------------------- score and dimension
+
+
+def score_by_dimension(comparison: Comparison) -> Picture | None:
+    """Mean score against the length of the vectors, where one model, otherwise run alike, has several; else None."""
+    lines: dict[tuple[str, str, str], list[tuple[int, float, System]]] = {}
+    for one in comparison.standings:
+        system = one.system
+        if system.dimension is not None and system.dimension > 0 and one.mean is not None:
+            rest = {key: value for key, value in system.settings.items() if key != "embed_dim"}
+            alike = (system.model, system.provenance, repr(sorted(rest.items(), key=str)))
+            lines.setdefault(alike, []).append((system.dimension, one.mean, system))
+    lines = {key: sorted(line, key=lambda one: one[0]) for key, line in lines.items() if len(line) > 1}
+    if not lines:
+        return None
+    title, shown = "Score against dimension", names(comparison)
+    sizes = sorted({size for line in lines.values() for size, _, _ in line})
+    axes = _Axes(sizes, [100 * mean for line in lines.values() for _, mean, _ in line], lambda *_: sizes)
+    parts, told = axes.drawn("dimension of the vectors (logarithmic)", "mean score, points"), []
+    for number, line in enumerate(lines.values()):
+        dots = [
+            _Dot(axes.x(size), axes.y(100 * mean), "", f"{shown[system.label]}: {points(mean)} points", number)
+            for size, mean, system in line
+        ]
+        name = re.sub(r"@[0-9]+", "", shown[line[-1][2].label])
+        dots[-1] = _Dot(dots[-1].x, dots[-1].y, name, dots[-1].told, number)
+        parts += [_path([(dot.x, dot.y) for dot in dots], f"s{number % _SHAPES}"), *_labelled(dots)]
+        told += [dot.told for dot in dots]
+    caption = "Each line is one model, run alike but for the dimension. A vector takes 4 bytes for each dimension."
+    return Picture(title, caption, _svg("dimension", axes.height, title, "; ".join(told) + ".", parts))
+
+
+# ------------------------------------------------------------------------------------------------------- plotting
+
+
+class _Axes:
+    """A field for dots: logarithmic to the right, linear upwards, a little room around them."""
+
+    left, right, top, bottom, height = 62, _WIDTH - 24, 30, 320, 366
+
+    def __init__(self, xs: Sequence[float], ys: Sequence[float], ticks: Callable[[float, float], Sequence[float]]):
+        low, high = math.log(min(xs)), math.log(max(xs))
+        room = max((high - low) * 0.12, 0.1)
+        scale = _linear(low - room, high + room, self.left, self.right)
+        self.x: Scale = lambda value: scale(math.log(value))
+        self.x_ticks = ticks(math.exp(low - room), math.exp(high + room))
+        room = max((max(ys) - min(ys)) * 0.15, 0.05)
+        self.y = _linear(min(ys) - room, max(ys) + room, self.bottom, self.top)
+        self.y_ticks = _ticks(min(ys) - room, max(ys) + room)
+
+    def drawn(self, below: str, beside: str) -> list[Markup]:
+        return [
+            *(_line(self.left, self.y(tick), self.right, self.y(tick), "grid") for tick in self.y_ticks),
+            *(_text(self.left - 10, self.y(tick) + 4, _tick(tick), "end") for tick in self.y_ticks),
+            *(_line(self.x(tick), self.bottom, self.x(tick), self.bottom + 5, "zero") for tick in self.x_ticks),
+            *(_text(self.x(tick), self.bottom + 20, f"{tick:,.0f}", "middle") for tick in self.x_ticks),
+            _line(self.left, self.bottom, self.right, self.bottom, "zero"),
+            _text((self.left + self.right) / 2, self.bottom + 40, below, "middle"),
+            _text(self.left, self.top - 14, f"▴ {beside}", "start"),
+        ]
+
+
+def _linear(low: float, high: float, start: float, end: float) -> Scale:
+    return lambda value: start + (value - low) / (high - low) * (end - start)
+
+
+def _ticks(low: float, high: float, most: int = 6) -> list[float]:
+    # 1, 2 or 5 times a power of ten apart.
+    power = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)))
+    apart = next(step for step in (power / 5, power / 2, power, 2 * power, 5 * power) if (high - low) / step <= most)
+    return [round(i * apart, 9) for i in range(math.ceil(low / apart), math.floor(high / apart) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    marks = [step * 10.0**power for power in powers for step in (1, 2, 5)]
+    inside = [mark for mark in marks if low <= mark <= high]
+    return inside if len(inside) > 2 else [mark for mark in _ticks(low, high) if mark > 0]
+
+
+def _labelled(dots: Sequence[_Dot]) -> list[Markup]:
+    # A label stands above its mark, on the side with more room; from the top down, one that would cover another moves
+    # under it.
+    parts, placed = [], list[tuple[float, float, float]]()
+    for dot in sorted(dots, key=lambda dot: dot.y):
+        parts.append(_group(dot.told, _shape(dot.shape, dot.x, dot.y, 5.5, _colour(dot))))
+        if not dot.label:
+            continue
+        text = _cut(dot.label, 34)
+        before = dot.x > _WIDTH * 0.55
+        x, width = dot.x + (-4 if before else 4), 7 * len(text)
+        start, end = (x - width, x) if before else (x, x + width)
+        y = dot.y - 10
+        for a, b, other in sorted(placed, key=lambda one: one[2]):
+            if start < b and a < end and abs(y - other) < 15:
+                y = other + 15
+        placed.append((start, end, y))
+        parts.append(_text(x, y, text, "end" if before else "start", "name"))
+    return parts
+
+
+def _colour(dot: _Dot) -> str:
+    return f"s{dot.shape % _SHAPES}{' hollow' * dot.hollow}"
+
+
+def _shape(number: int, x: float, y: float, r: float, colour: str) -> Markup:
+    kind = number % _SHAPES
+    if kind == 0:
+        return Markup('<circle class="mark {}" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(colour, x, y, r)
+    corners = {
+        1: [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
+        2: [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+        3: [(0, -1.2), (1.1, 0.8), (-1.1, 0.8)],
+        4: [(0, 1.2), (1.1, -0.8), (-1.1, -0.8)],
+        5: [(-0.6, -1.1), (0.6, -1.1), (1.2, 0), (0.6, 1.1), (-0.6, 1.1), (-1.2, 0)],
+    }[kind]
+    path = " ".join(f"{x + r * a:.1f},{y + r * b:.1f}" for a, b in corners)
+    return Markup('<polygon class="mark {}" points="{}"/>').format(colour, path)
+
+
+def _stairs(front: Sequence[_Dot]) -> list[tuple[float, float]]:
+    # What lies under it is beaten; the front comes from fast to good.
+    corners = [(slow.x, fast.y) for fast, slow in pairwise(front)]
+    places = zip_longest([(dot.x, dot.y) for dot in front], corners)
+    return [place for both in places for place in both if place]
+
+
+def _path(places: Iterable[tuple[float, float]], colour: str = "") -> Markup:
+    return Markup('<polyline class="front {}" points="{}"/>').format(
+        colour, " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(kind, x1, y1, x2, y2)
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "quiet") -> Markup:
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(kind, x, y, anchor, text)
+
+
+def _group(told: str, *parts: Markup) -> Markup:
+    return Markup("<g><title>{}</title>{}</g>").format(told, Markup("").join(parts))
+
+
+def _svg(key: str, height: float, title: str, summary: str, parts: Iterable[Markup]) -> Markup:
+    return Markup(
+        '<svg viewBox="0 0 {width} {height:.0f}" width="{width}" height="{height:.0f}" role="img" '
+        'aria-labelledby="{key}-title {key}-desc"><title id="{key}-title">{title}</title>'
+        '<desc id="{key}-desc">{summary}</desc>{parts}</svg>'
+    ).format(width=_WIDTH, height=height, key=key, title=title, summary=summary, parts=Markup("\n").join(parts))
+
+
+def _tick(value: float, *, sign: bool = False) -> str:
+    return (f"{value:+g}" if sign and value else f"{value:g}").replace("-", "\N{MINUS SIGN}")
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

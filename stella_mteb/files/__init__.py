@@ -1,0 +1,1 @@
+"""What touches a disk and knows nothing of embeddings."""

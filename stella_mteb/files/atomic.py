@@ -1,0 +1,186 @@
+"""Files as the rest of the project reads and writes them: strict YAML in, atomic and strict JSON out."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Hashable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from stella_mteb.errors import ConfigError, StorageProblem
+
+# No write takes an hour: a temporary file of that age has no writer any more, on whatever machine it was.
+_LEFT_BEHIND = 3_600.0
+# Room for `.damaged17` in the 255 bytes that most file systems take.
+_LONGEST_NAME = 240
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file, with or without a byte-order mark.
+
+    Raises:
+        ConfigError: If it is missing, unreadable or not UTF-8; the text names the file (and the byte).
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file in which no key stands twice and every number is finite.
+
+    Raises:
+        ConfigError: If the file is not that; the text gives file and line.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The same for a file that must hold a JSON object.
+
+    Raises:
+        ConfigError: If it holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a JSON object (is {type(content).__name__})")
+    return content
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: set[Hashable] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise ValueError(f"key {key!r} stands twice")
+        seen.add(key)
+    return dict(pairs)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Write a file so that a reader sees the old content or the new, never a part, whatever kills us.
+
+    A temporary file in the same folder, flushed to disk, then renamed over the target; the folder is flushed
+    too. Missing parent folders are made. A killed writer leaves its temporary file, which is in nobody's way;
+    `remove_leftovers` removes it.
+
+    Args:
+        path: The target.
+        mode: `w` for UTF-8 text, `wb` for bytes.
+
+    Raises:
+        StorageProblem: If the disk is full or the folder cannot be written; the target is unchanged.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:60]}.", suffix=".tmp")
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageProblem(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+
+
+def is_left_behind(path: Path) -> bool:
+    """Whether a file is one that a killed `atomic_write` left, and not one that is being written now."""
+    try:
+        return path.match(".*.tmp") and time.time() - path.stat().st_mtime > _LEFT_BEHIND
+    except FileNotFoundError:
+        return False
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove what killed writers left an hour ago or earlier; what cannot be removed stays.
+
+    Args:
+        paths: Temporary files of `atomic_write` are looked for among these.
+    """
+    for path in filter(is_left_behind, paths):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to `<name>.damaged`, `.damaged1` and so on; nothing is overwritten.
+
+    Where several processes may do it, under a lock.
+
+    Raises:
+        StorageProblem: If it cannot be renamed.
+    """
+    stem = path.name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    asides = (path.with_name(f"{stem}.damaged{number or ''}") for number in itertools.count())
+    aside = next(aside for aside in asides if not aside.exists())
+    try:
+        return path.rename(aside)
+    except OSError as error:
+        raise StorageProblem(f"{path}: damaged, and cannot be set aside: {error.strerror or error}") from error
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write strict JSON (no NaN, no Infinity), indented by two, atomically.
+
+    Raises:
+        ValueError: If a number is not finite.
+        StorageProblem: If it cannot be written.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(text + "\n")
+
+
+def _umask() -> int:
+    # mkstemp makes files private; results are meant to be shared as the user's umask says.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a rename may be lost in a power cut. Not every file system allows it.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,111 @@
+"""Small tables for people and programs: terminal, Markdown, JSON, CSV. What stands in a cell cannot act anywhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+TableFormat = Literal["table", "md", "json", "csv"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# A token of the hub, the password in a URL, a token among its parameters or in a header.
+_SECRET = re.compile(
+    r"""\bhf_[A-Za-z0-9]{16,} | (?<=://)[^\s/@"'\\]+(?=@) | (?<=token=)[^\s&"'\\]+ | (?<=bearer\ )[^\s"'\\]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SHORTEST_TOKEN = 8
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+def plain(value: object) -> str:
+    """A value as one line of text, without control characters (names come from files) and without access tokens."""
+    if value is None:
+        return "-"
+    return _CONTROL.sub(" ", without_secrets(str(value)))
+
+
+def without_secrets(text: str) -> str:
+    """A text in which access tokens and the passwords of URLs are masked."""
+    for token in map(os.environ.get, _TOKENS):
+        if token and len(token) >= _SHORTEST_TOKEN:
+            text = text.replace(token, "***")
+    return _SECRET.sub("***", text)
+
+
+def render(rows: Sequence[Mapping[str, Any]], form: TableFormat, *, width: int | None = None) -> str:
+    """Rows as text.
+
+    Args:
+        rows: All with the same keys, which are the column names.
+        form: `table` for a terminal, `md`, `json` (full precision) or `csv` (full precision).
+        width: Columns of the terminal; None for what it is.
+    """
+    if form == "json":
+        text = json.dumps(list(rows), indent=2, ensure_ascii=False)
+        return "\n".join(_CONTROL.sub(_as_escape, without_secrets(line)) for line in text.split("\n"))
+    columns = list(rows[0]) if rows else []
+    if form == "csv":
+        return _csv(columns, rows)
+    if form == "md":
+        cells = [[re.sub(r"([|\\`<>\[\]*_&~])", r"\\\1", cell) for cell in row] for row in _cells(columns, rows)]
+        lines = [columns, ["---"] * len(columns), *cells]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return _terminal(columns, rows, width)
+
+
+def _as_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def _cells(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    # Numbers of a column share their decimals: as many as one of them needs, four at most.
+    decimals = {column: max((_decimals(row[column]) for row in rows), default=0) for column in columns}
+    return [
+        [f"{row[c]:.{decimals[c]}f}" if isinstance(row[c], float) else plain(row[c]) for c in columns] for row in rows
+    ]
+
+
+def _decimals(value: object) -> int:
+    return len(f"{value:.4f}".rstrip("0").partition(".")[2]) if isinstance(value, float) else 0
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    def cell(value: object) -> object:
+        if isinstance(value, int | float) or value is None:
+            return value
+        text = plain(value)
+        # A spreadsheet runs a cell that begins like a formula.
+        return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([cell(row[column]) for column in columns] for row in rows)
+    return out.getvalue().rstrip("\n")
+
+
+def _terminal(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], width: int | None) -> str:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 -- JSON and CSV need no rich
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        numeric = all(isinstance(row[column], int | float) or row[column] is None for row in rows)
+        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+    for row in _cells(columns, rows):
+        table.add_row(*map(Text, row))
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines() if line.strip())
+
+
+def clean(value: object) -> str:
+    """Text of a file as one line that every terminal and file can take: no control characters, no lone surrogates."""
+    return plain(value).encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,150 @@
+"""Encode the texts of many tasks before the first one is scored.
+
+MTEB asks for texts task by task and column by column: thousands of small calls, and the same text again and again.
+Here the tasks are rehearsed first: MTEB runs each of them on placeholder vectors, which costs next to nothing, and
+what it asks for is collected, deduplicated across tasks and splits, and encoded at full load into the store. The
+real run then finds every vector there. Because MTEB itself says what it wants, sampling and prompts are exact.
+
+This is also the seam for more than one machine: whoever encodes the collected texts, and where, `Texts` does not know.
+Here it is this process; in `stella_mteb.cluster.corpora` it is the workers of a cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mteb
+import numpy as np
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models import ModelMeta
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.types import PromptType
+from numpy.typing import NDArray
+
+from stella_mteb.engine.encoder import Progress
+from stella_mteb.errors import StellaMtebError, StorageProblem
+from stella_mteb.harness import registry
+from stella_mteb.harness.adapter import Encoder, texts_of
+from stella_mteb.harness.lazy_columns import columns_read_once
+
+logger = logging.getLogger(__name__)
+
+# Texts that are held in memory before they are encoded; sorting by length gains nothing from more.
+_HELD = 200_000
+_PLACEHOLDER_WIDTH = 4
+
+
+class Texts:
+    """Distinct texts by prompt, handed on whenever there are enough of them.
+
+    Args:
+        encode: Takes texts, each with the name of the last task that asked for it, and their prompt.
+
+    Attributes:
+        seen: Texts that were asked for, repetitions included.
+    """
+
+    def __init__(self, encode: Callable[[Mapping[str, str], str], None]) -> None:
+        self._encode = encode
+        self._held: dict[str, dict[str, str]] = {}
+        self.seen = 0
+
+    def add(self, texts: Sequence[str], prompt: str, task: str = "") -> None:
+        """Collect texts."""
+        self.seen += len(texts)
+        self._held.setdefault(prompt, {}).update(dict.fromkeys(texts, task))
+        if sum(map(len, self._held.values())) >= _HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand on what is held."""
+        held, self._held = self._held, {}
+        for prompt, texts in held.items():
+            self._encode(texts, prompt)
+
+
+class _Rehearsal(AbsEncoder):  # type: ignore[misc]
+    """Collects what MTEB asks for, and gives it placeholder vectors."""
+
+    def __init__(self, encoder: Encoder, texts: Texts, task: str) -> None:
+        self._encoder, self._texts, self._task = encoder, texts, task
+        self.mteb_model_meta: ModelMeta = encoder.mteb_model_meta
+
+    def encode(
+        self, inputs: Any, *, task_metadata: TaskMetadata, prompt_type: PromptType | None = None, **_: Any
+    ) -> NDArray[np.float32]:
+        texts = texts_of(inputs, task_metadata)
+        self._texts.add(texts, self._encoder.prompt_for(task_metadata, prompt_type).text, self._task)
+        # Random, not equal: a classifier or a clustering on equal rows warns, or fails.
+        return np.random.default_rng(len(texts)).normal(size=(len(texts), _PLACEHOLDER_WIDTH)).astype(np.float32)
+
+
+def prefill(encoder: Encoder, tasks: Sequence[Any], progress: Progress | None = None) -> Texts:
+    """Encode every text of some tasks into the store.
+
+    A task that cannot be rehearsed is passed over with a warning: its texts are encoded when it runs.
+
+    Args:
+        encoder: The model; its engine has a store.
+        tasks: MTEB tasks.
+        progress: Called after every batch.
+
+    Returns:
+        The collection, for its count.
+    """
+    engine = encoder.text_encoder
+
+    def fill(group: Mapping[str, str], prompt: str) -> None:
+        try:
+            engine.fill(list(group), prompt, progress=progress)
+        except StorageProblem:
+            raise
+        except StellaMtebError as error:  # one text spoils its own task, when that runs, and no other
+            logger.warning("prefill stopped at a text: %s; the rest is encoded when its task runs", error)
+
+    texts = Texts(fill)
+    if engine.store is None or not engine.store.keeps:
+        logger.warning("nothing can be kept here; texts are encoded when their task runs")
+        return texts
+    collect(encoder, tasks, texts)
+    return texts
+
+
+def collect(encoder: Encoder, tasks: Sequence[Any], texts: Texts) -> None:
+    """Hand every text of some tasks to a collection; no weights are loaded for it.
+
+    A task that cannot be rehearsed is passed over with a warning: its texts are encoded when it runs.
+
+    Args:
+        encoder: The model, for its prompts.
+        tasks: MTEB tasks.
+        texts: The collection; flushed at the end.
+    """
+    for task in tasks:
+        try:
+            _rehearse(_Rehearsal(encoder, texts, task.metadata.name), task)
+        except StorageProblem:
+            raise
+        except Exception as error:
+            logger.warning(
+                "task %s cannot be rehearsed (%s); its texts are encoded when it runs", task.metadata.name, error
+            )
+    texts.flush()
+
+
+@columns_read_once()
+def _rehearse(rehearsal: _Rehearsal, task: Any) -> None:
+    registry.reset_randomness(task)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of scikit-learn and scipy, about scores that nobody will see
+        mteb.evaluate(
+            rehearsal,
+            task,
+            cache=None,
+            encode_kwargs={"show_progress_bar": False},
+            show_progress_bar=False,
+            co2_tracker=False,
+        )

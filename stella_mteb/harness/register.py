@@ -1,0 +1,53 @@
+"""MTEB finds this project's models, tasks and benchmark by name after `register()`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import mteb
+from mteb.cli import main as mteb_main
+
+from stella_mteb.harness import registry
+from stella_mteb.harness.adapter import load_for_mteb
+from stella_mteb.harness.task_classes import task_class
+from stella_mteb.harness.task_yaml import bundled_tasks
+from stella_mteb.models.config import bundled_configs, load_config
+from stella_mteb.models.identity import default_experiment
+
+
+def register() -> None:
+    """Make this project's models, tasks and benchmark findable through MTEB's own functions; idempotent.
+
+    After it `mteb.get_model("NovaSearch/stella_en_1.5B_v5", embed_dim=256)`, `mteb.get_task("VideoSummarySTS")`
+    and `mteb.get_benchmark("stella-video")` work, and so does MTEB's command line in this process
+    (`stella-mteb mteb run ...`). MTEB's own entries of the same names are replaced in this process: its Stella
+    cannot be loaded on transformers 5.
+    """
+    for path in bundled_configs().values():
+        config = load_config(path)
+        for name in (config.full_name, *(config.hub.aliases if config.hub else ())):
+            meta = registry.model_meta(
+                config,
+                revision=config.hub.revision if config.hub else None,
+                dimensions=None,
+                experiment=default_experiment(config),
+                loader=load_for_mteb,
+            )
+            registry.add_model(name, meta)
+    for task_file in bundled_tasks().values():
+        registry.add_task(task_class(task_file))
+    video = mteb.Benchmark(
+        name=registry.BENCHMARK,
+        aliases=[registry.BENCHMARK_ALIAS],
+        tasks=[task_class(file)() for file in bundled_tasks().values() if file.spec.data],
+        description="Video-summary similarity on the data bundled with stella-mteb; no download.",
+    )
+    registry.add_benchmark("stella_video", video)
+
+
+def mteb_command_line(arguments: Sequence[str]) -> None:
+    """MTEB's own command line, in this process, with everything of this project registered."""
+    register()
+    sys.argv = ["mteb", *arguments]
+    mteb_main()

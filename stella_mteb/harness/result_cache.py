@@ -1,0 +1,210 @@
+"""MTEB's results on disk, written so that a kill at any moment loses no finished task.
+
+MTEB writes with a plain `open("w")`: a process killed in the write leaves half a file, and half a file stops
+every later run. `AtomicResultCache` is MTEB's own cache with the writes made atomic and unreadable files set
+aside; it works with plain `mteb.evaluate(..., cache=AtomicResultCache(folder))` too. Several processes may write to one
+folder, also splits and subsets of one task: a file is read and written anew under a lock (`stella_mteb.files.locks`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mteb import ResultCache
+from mteb.models import ModelMeta
+from mteb.results import TaskResult
+
+from stella_mteb.errors import StellaMtebError, StorageProblem
+from stella_mteb.files.atomic import atomic_write, set_aside
+from stella_mteb.files.locks import writing
+from stella_mteb.outputs.layout import require_inside
+
+logger = logging.getLogger(__name__)
+
+Notes = Callable[[str], Mapping[str, Any]]
+"""What to record beside a task's settings, by task name; for example its prompts."""
+
+
+class AtomicResultCache(ResultCache):  # type: ignore[misc]
+    """MTEB's result cache with atomic writes.
+
+    Args:
+        cache_path: The output folder; results go to `<cache_path>/results/...` in MTEB's layout. It may be a symlink;
+            what is below it may not lead outside.
+        notes: Recorded in `run_settings.jsonl`, MTEB's own place for the settings of a run.
+    """
+
+    def __init__(self, cache_path: Path | str, notes: Notes | None = None) -> None:
+        super().__init__(cache_path)
+        self._notes = notes
+
+    def load_task_result(
+        self,
+        task_name: str,
+        model_name: str | ModelMeta,
+        model_revision: str | None = None,
+        raise_if_not_found: bool = False,
+        prioritize_remote: bool = False,
+        experiment_name: str | None = None,
+    ) -> TaskResult | None:
+        """Load a result, or None; a file that is damaged, or another task's, is set aside and counts as absent.
+
+        Raises:
+            StorageProblem: If the file cannot be read, or leads outside the folder.
+        """
+        where = {"model_revision": model_revision, "experiment_name": experiment_name}
+        path = self.get_task_result_path(task_name, model_name, **where)
+        require_inside(path, self.cache_path)
+        if _damage(path):
+            with writing(self.cache_path, path.parent):
+                _set_aside_if_damaged(path)
+        return super().load_task_result(
+            task_name,
+            model_name,
+            raise_if_not_found=raise_if_not_found,
+            prioritize_remote=prioritize_remote,
+            **where,
+        )
+
+    def save_to_cache(
+        self,
+        task_result: TaskResult,
+        model_name: str | ModelMeta,
+        model_revision: str | None = None,
+        *,
+        encode_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Save a result, its model's description and its settings; see `ResultCache.save_to_cache`.
+
+        Splits and subsets that another process has written meanwhile, of the same revision of the data, are kept.
+
+        Raises:
+            StellaMtebError: If a main score is not finite; nothing is written then.
+            StorageProblem: If the disk is full or the folder cannot be written; the old files are intact.
+        """
+        _require_finite(task_result)
+        emissions = task_result.kg_co2_emissions
+        if emissions is not None and not math.isfinite(emissions):
+            task_result.kg_co2_emissions = None  # MTEB sums them to NaN where none were measured; not JSON
+        final = self.get_task_result_path(task_result.task_name, model_name, model_revision)
+        require_inside(final, self.cache_path)
+        # MTEB writes to a scratch copy of the folder; what it wrote is then moved over file by file.
+        with writing(self.cache_path, final.parent):
+            task_result = _with_earlier(final, task_result)
+            try:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory() as scratch:
+                    cache = ResultCache(scratch)
+                    copy = cache.get_task_result_path(task_result.task_name, model_name, model_revision)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    settings = final.parent / "run_settings.jsonl"
+                    (copy.parent / settings.name).write_text(_whole_lines(settings), encoding="utf-8")
+                    cache.save_to_cache(task_result, model_name, model_revision, encode_kwargs=encode_kwargs)
+                    self._add_notes(copy.parent / settings.name, task_result.task_name)
+                    # The result itself last: where it stands, everything it needs stands too.
+                    for path in sorted(copy.parent.iterdir(), key=lambda path: path.name == final.name):
+                        with atomic_write(final.parent / path.name, "wb") as file:
+                            file.write(path.read_bytes())
+            except OSError as error:
+                raise StorageProblem(f"{final}: cannot be written: {error.strerror or error}") from error
+
+    def _add_notes(self, settings: Path, task: str) -> None:
+        notes = self._notes(task) if self._notes else {}
+        if not notes:
+            return
+        lines = [json.loads(line) for line in settings.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [{**line, **notes} if line.get("task") == task else line for line in lines]
+        settings.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def read_result(path: Path) -> TaskResult:
+    """Read one result.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If the file is damaged, of another task, or has a main score that is no number.
+        StorageProblem: If it cannot be read.
+    """
+    try:
+        result = TaskResult.from_disk(path)
+        if result.task_name != path.stem:
+            raise ValueError(f"it is of task {result.task_name}")
+        _require_finite(result)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageProblem(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (AttributeError, KeyError, TypeError, RecursionError, StellaMtebError) as error:
+        raise ValueError(str(error)) from error
+    return result
+
+
+def _damage(path: Path) -> str | None:
+    try:
+        read_result(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        return str(error) or "damaged"
+    return None
+
+
+def _set_aside_if_damaged(path: Path) -> None:
+    # Only under the lock: another process may have set the file aside, and have written it anew.
+    if damage := _damage(path):
+        aside = set_aside(path)
+        logger.warning("%s cannot be used (%s); set aside as %s, the task runs again", path, damage, aside.name)
+
+
+def _with_earlier(path: Path, result: TaskResult) -> TaskResult:
+    """A result with the splits and subsets that stand on disk and that it does not have itself."""
+    _set_aside_if_damaged(path)
+    try:
+        known = read_result(path)
+    except FileNotFoundError:
+        return result
+    have = {(split, entry["hf_subset"]) for split, entries in result.scores.items() for entry in entries}
+    more = {
+        split: [entry for entry in entries if (split, entry["hf_subset"]) not in have]
+        for split, entries in known.scores.items()
+    }
+    more = {split: entries for split, entries in more.items() if entries}
+    if not more or known.dataset_revision != result.dataset_revision:
+        return result
+    # The time and the phases are those of the process that writes; MTEB has no place for two.
+    times = {"evaluation_time": None, "evaluation_phases": None, "kg_co2_emissions": None, "date": None}
+    return known.model_copy(update={"scores": more, **times}).merge(result)
+
+
+def _whole_lines(settings: Path) -> str:
+    # The settings of earlier tasks, less any line that a crash of another program has left half written.
+    if not settings.exists():
+        return ""
+    lines = settings.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "".join(f"{line}\n" for line in lines if _is_object(line))
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _require_finite(result: TaskResult) -> None:
+    for split, entries in result.scores.items():
+        for entry in entries:
+            score = entry.get("main_score")
+            if score is None:  # what MTEB gives an aggregate of which a part failed
+                raise StellaMtebError(f"task {result.task_name} ({split}): has no main score; a part of it failed")
+            if not math.isfinite(score):
+                raise StellaMtebError(
+                    f"task {result.task_name} ({split}): the main score is {score}; "
+                    "the vectors are constant or damaged. Nothing was written"
+                )

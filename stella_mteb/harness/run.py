@@ -1,0 +1,318 @@
+"""Run MTEB tasks: each finished task is on disk before the next begins, and a second call runs what is missing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import mteb
+from mteb.results import TaskResult
+
+from stella_mteb.errors import ConfigError, StellaMtebError, StorageProblem
+from stella_mteb.files.locks import locked
+from stella_mteb.files.rows import SUFFIXES
+from stella_mteb.harness import registry
+from stella_mteb.harness.adapter import Encoder
+from stella_mteb.harness.cost_capture import cost_recorded
+from stella_mteb.harness.item_capture import keep_items
+from stella_mteb.harness.lazy_columns import columns_read_once
+from stella_mteb.harness.register import register
+from stella_mteb.harness.result_cache import AtomicResultCache, read_result
+from stella_mteb.harness.task_classes import task_class
+from stella_mteb.harness.task_yaml import TaskFile, bundled_tasks, load_task_file
+
+logger = logging.getLogger(__name__)
+
+# Rows that MTEB's data loader hands over at once; the engine plans its own batches from all of them.
+_LOADER_ROWS = 1_024
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one task with one model.
+
+    Attributes:
+        model: The spec.
+        task: Name of the task.
+        status: `done`, `kept` (was on disk), or `failed`.
+        score: Main score as MTEB's mean over splits and subsets, or None.
+        seconds: Wall time of this run, data loading included.
+        encoding: Seconds of these in which texts were turned into vectors, or vectors read from the cache.
+        bad_rows: Rows of the data that were left out.
+        at_limit: Texts encoded in this run that fill the model's longest input: what follows was not read.
+        per_label: Scores per label, where the task has labels.
+        error: Why it failed.
+    """
+
+    model: str
+    task: str
+    status: str
+    score: float | None = None
+    seconds: float = 0.0
+    encoding: float = 0.0
+    bad_rows: int = 0
+    at_limit: int = 0
+    per_label: Sequence[dict[str, Any]] = ()
+    error: str | None = None
+
+
+def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_rows: int | None = None) -> list[Any]:
+    """Turn what stands on the command line into MTEB tasks, local data read and checked.
+
+    Args:
+        names: A bundled task, `NAME=PATH` for a bundled task on data of one's own, the path of a task's YAML, or
+            any task of MTEB.
+        benchmarks: Names of MTEB benchmarks, or `stella-video`.
+        max_bad_rows: Overrides the tasks' own limit.
+
+    Raises:
+        ConfigError: If a name is unknown (with the nearest), a YAML is wrong, or data has too many bad rows.
+    """
+    register()
+    tasks: dict[tuple[str, ...], Any] = {}
+    for name in benchmarks:
+        try:
+            benchmark = mteb.get_benchmark(name)
+        except KeyError as error:
+            known = [known.name for known in mteb.get_benchmarks()] + [registry.BENCHMARK_ALIAS]
+            near = difflib.get_close_matches(name, known, n=1)
+            cure = f"did you mean {near[0]!r}?" if near else "`stella-mteb mteb available-benchmarks` lists them"
+            raise ConfigError(f"no benchmark is called {name!r}; {cure}") from error
+        tasks.update({_key(task): task for task in benchmark.tasks})
+    own = [_find_task(name, max_bad_rows) for name in names]
+    for task in own:
+        # Some file systems do not tell STS.json from sts.json.
+        if sum(task.metadata.name.casefold() == other.metadata.name.casefold() for other in own) > 1:
+            raise ConfigError(f"-t names {task.metadata.name} twice; results of the one would pass for the other's")
+        # NAME=PATH stands for the task of a benchmark too.
+        tasks = {key: known for key, known in tasks.items() if key[0] != task.metadata.name} | {_key(task): task}
+    if not tasks:
+        raise ConfigError("no task: give -t TASK or -b BENCHMARK; `stella-mteb tasks` lists what is bundled")
+    for task in tasks.values():
+        _check(task)
+    return list(tasks.values())
+
+
+def _cure(name: str) -> str:
+    if Path(name).suffix in SUFFIXES:
+        return "; a data file needs a task's YAML that names its columns: docs/own-data.md"
+    if "=" in name:
+        return "; NAME=PATH gives data to a bundled task: `stella-mteb tasks` lists them"
+    if "," in name:
+        return "; repeat -t for each task"
+    near = difflib.get_close_matches(name, registry.task_names(), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "; `stella-mteb tasks` lists the bundled ones"
+
+
+def _key(task: Any) -> tuple[str, ...]:
+    # Two benchmarks may hold one task with different languages.
+    return (task.metadata.name, *(() if task.is_aggregate else task.hf_subsets))
+
+
+def _check(task: Any) -> None:
+    media = set(task.metadata.modalities) - {"text"}
+    if media:
+        raise ConfigError(f"task {task.metadata.name} has {', '.join(sorted(media))}; these models read text only")
+    file: TaskFile | None = getattr(task, "stella_mteb_file", None)
+    if file is not None and file.is_local:
+        _ = file.pairs  # bad rows, and data that is not given, show now, before any model is loaded
+
+
+def _find_task(name: str, max_bad_rows: int | None) -> Any:
+    bundled = bundled_tasks()
+    head, equals, data = name.partition("=")
+    if Path(name).suffix in {".yaml", ".yml"}:
+        file = load_task_file(Path(name))
+        if registry.is_mteb_task(file.spec.name):
+            raise ConfigError(f"{name}: MTEB has a task {file.spec.name} of its own; choose another name")
+        if file.spec.name in bundled and file.path.resolve() != bundled[file.spec.name].path.resolve():
+            raise ConfigError(
+                f"{name}: the name {file.spec.name} is that of a bundled task; choose another, or give that task your "
+                f"data with -t {file.spec.name}=FILE"
+            )
+    elif equals and head in bundled:
+        path = Path(data).expanduser()
+        if not path.exists():
+            raise ConfigError(f"-t {name}: no such file or folder {path}")
+        file = replace(bundled[head], data=path)
+    elif name in bundled:
+        file = bundled[name]
+    elif registry.is_mteb_task(name):
+        return mteb.get_task(name)
+    else:
+        raise ConfigError(f"no task is called {name!r}{_cure(name)}")
+    task = task_class(replace(file, max_bad_rows=max_bad_rows))
+    registry.add_task(task)
+    return task()
+
+
+def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
+    """Run one task with one model, or keep the result that is on disk.
+
+    A result of data that has changed since is computed anew. A task that fails does not stop the others: its outcome
+    has the reason, and of its subsets only those that were finished stay on disk. If another process runs the task with
+    this model, it is waited for.
+
+    Args:
+        encoder: The model.
+        task: An MTEB task.
+        output: The output folder; results go to `<output>/results/...` in MTEB's layout, and what their scores are
+            made of to `<output>/details/...` (`stella_mteb.harness.item_capture`).
+
+    Raises:
+        ConfigError: If the model cannot be loaded as its config says.
+        EnvironmentProblem: If it cannot be loaded on this machine, or results cannot be written.
+    """
+    with _turn(encoder, task, output):
+        return _run_task(encoder, task, output)
+
+
+def _turn(encoder: Encoder, task: Any, output: Path, *, wait: bool = True) -> AbstractContextManager[bool]:
+    """The lock of whoever runs a task with a model, at whatever dimension: all of them come out of one pass."""
+    meta, run_as = encoder.mteb_model_meta, {**encoder.experiment, "embed_dim": None}
+    name = json.dumps(["task", task.metadata.name, meta.name, meta.revision, run_as], default=str, sort_keys=True)
+    return locked(output, name, f"task {task.metadata.name} with {encoder.resolved.spec}", wait=wait)
+
+
+def _run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
+    datasets.disable_progress_bars()
+    started, calls, encoding = time.perf_counter(), encoder.calls, encoder.seconds
+    # MTEB saves after every subset, but these only at the end: a run that is killed in between would lose them.
+    settings = {"encode_kwargs": _encode_kwargs(encoder)}
+    cache = AtomicResultCache(output, notes=lambda name: {**settings, "prompts": encoder.prompt_notes(name)})
+    known = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
+    if known is None:
+        _ = encoder.text_encoder  # a model that cannot be loaded is no failure of the task
+    cut = encoder.text_encoder.stats.at_limit if encoder.loaded else 0
+    outcome = Outcome(str(encoder.resolved.spec), task.metadata.name, "failed")
+    try:
+        with keep_items(task, cache, encoder.mteb_model_meta):
+            outcome = replace(outcome, **_evaluate(encoder, task, cache, known))
+    except StorageProblem:
+        raise
+    except StellaMtebError as error:
+        outcome = replace(outcome, error=str(error))
+    except ConnectionError as error:  # what `datasets` raises, offline and without network
+        cure = "fetch it once on a machine with network (HF_HOME holds the cache), then run with --offline"
+        outcome = replace(outcome, error=f"the task's data is not on this machine: {error}; {cure}")
+    except Exception as error:  # a task of MTEB may fail in any way; the others must still run
+        logger.error("%s", traceback.format_exc())
+        outcome = replace(outcome, error=f"{type(error).__name__}: {error}")
+    else:
+        ran = encoder.calls > calls
+        at_limit = encoder.text_encoder.stats.at_limit - cut if ran else 0
+        outcome = replace(outcome, status="done" if ran else "kept", at_limit=at_limit)
+    return replace(outcome, seconds=time.perf_counter() - started, encoding=encoder.seconds - encoding)
+
+
+def plan_status(path: Path, task: Any) -> str:
+    """What a run would do about a task whose result stands at a path: `to run`, `on disk`, or why it runs again."""
+    try:
+        known = read_result(path)
+    except FileNotFoundError:
+        return "to run"
+    except ValueError:
+        return "to run (file damaged)"
+    return "to run (data changed)" if _is_stale(known, task) else "on disk"
+
+
+def _is_missing(encoder: Encoder, task: Any, output: Path) -> bool:
+    path = AtomicResultCache(output).get_task_result_path(task.metadata.name, encoder.mteb_model_meta)
+    return plan_status(path, task) != "on disk"
+
+
+def _is_stale(known: TaskResult | None, task: Any) -> bool:
+    file: TaskFile | None = getattr(task, "stella_mteb_file", None)
+    return known is not None and file is not None and file.revision != known.dataset_revision
+
+
+@columns_read_once()
+def _evaluate(encoder: Encoder, task: Any, cache: AtomicResultCache, known: Any) -> dict[str, Any]:
+    file: TaskFile | None = getattr(task, "stella_mteb_file", None)
+    calls = encoder.calls
+    registry.reset_randomness(task)
+    result = mteb.evaluate(
+        encoder,
+        task,
+        cache=cache,
+        overwrite_strategy="always" if _is_stale(known, task) else "only-missing",
+        encode_kwargs=_encode_kwargs(encoder),
+        show_progress_bar=False,
+        co2_tracker=False,
+    )
+    if result.exceptions or not result.task_results:
+        reasons = "; ".join(f"{error.task_name}: {error.exception}" for error in result.exceptions or ())
+        raise StellaMtebError(reasons or "MTEB gave no result")
+    ran = encoder.calls > calls
+    # The file may hold splits and subsets that another run asked for; the score is that of this task.
+    asked = result.task_results[0] if task.is_aggregate else _only_asked(result.task_results[0], task)
+    entries = [entry for split in asked.scores.values() for entry in split]
+    return {
+        "score": float(asked.get_score()),
+        "bad_rows": len({bad.place for bad in file.pairs.bad}) if file and (ran or file.is_local) else 0,
+        "per_label": next((entry["per_label"] for entry in entries if "per_label" in entry), ()),
+    }
+
+
+def _encode_kwargs(encoder: Encoder) -> dict[str, Any]:
+    return {"batch_size": encoder.resolved.config.batch_size or _LOADER_ROWS, "show_progress_bar": False}
+
+
+def _only_asked(result: Any, task: Any) -> Any:
+    scores = {
+        split: [entry for entry in entries if entry["hf_subset"] in task.hf_subsets]
+        for split, entries in result.scores.items()
+        if split in task.eval_splits
+    }
+    return result.model_copy(update={"scores": scores})
+
+
+def run(
+    families: Iterable[Sequence[Encoder]],
+    tasks: Sequence[Any],
+    output: Path,
+    on_outcome: Callable[[Outcome], None],
+    before: Callable[[Encoder, Sequence[Any]], None] | None = None,
+) -> list[Outcome]:
+    """Run every task with every model, models one after the other; what encoding cost is kept (`cost_capture`).
+
+    Several processes may be given the same work: each takes the tasks that no other is at, and at the end waits for
+    those that are still being run, so that it has all outcomes.
+
+    Args:
+        families: Each model at one or more dimensions (`encoder.family`); a generator keeps no more than one of
+            them in memory.
+        tasks: MTEB tasks.
+        output: The output folder.
+        on_outcome: Called after each task.
+        before: Called with a model and its tasks that have no result yet, before the first one is run.
+    """
+    outcomes = []
+    for family in families:
+        with cost_recorded(family, AtomicResultCache(output)):
+            if before is not None:
+                before(family[0], [task for task in tasks if any(_is_missing(one, task, output) for one in family)])
+            turns = deque((task, False) for task in tasks)
+            while turns:
+                task, wait = turns.popleft()
+                with _turn(family[0], task, output, wait=wait) as mine:
+                    if not mine:
+                        turns.append((task, True))
+                        continue
+                    for encoder in family:
+                        outcome = _run_task(encoder, task, output)
+                        on_outcome(outcome)
+                        outcomes.append(outcome)
+                if task.data_loaded:
+                    task.unload_data()
+    return outcomes

@@ -1,0 +1,178 @@
+"""The MTEB classes that tasks from YAML are made of; `stella_mteb.harness.task_yaml` reads the YAML and the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from mteb.abstasks import AbsTaskPairClassification, AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.types import Licenses
+
+from stella_mteb.harness.task_yaml import MAIN_SCORE, Pairs, TaskFile, TaskSpec
+
+
+def metadata(spec: TaskSpec) -> TaskMetadata:
+    """MTEB's description of a task from YAML."""
+    source = spec.hub.path if spec.hub else f"local/{spec.name}"
+    return TaskMetadata(
+        name=spec.name,
+        description=spec.description or spec.name,
+        type=spec.type,
+        category="t2t",
+        modalities=["text"],
+        dataset={"path": source, "revision": spec.hub.revision if spec.hub else "local"},
+        eval_splits=[spec.split],
+        eval_langs=spec.languages,
+        main_score=MAIN_SCORE[spec.type],
+        prompt=spec.instruction,
+        bibtex_citation=spec.citation,
+        license=spec.licence if spec.licence in get_args(Licenses) or spec.licence.startswith("http") else None,
+    )
+
+
+class _FromYaml:
+    """Loads `self.dataset` from the rows of the YAML's data instead of from the hub."""
+
+    stella_mteb_file: TaskFile
+    metadata: TaskMetadata
+    dataset: Any
+    data_loaded = False
+
+    def load_data(self, num_proc: int | None = None, *, timer: Any = None, **kwargs: Any) -> None:
+        """Read and check the rows; see `AbsTask.load_data`."""
+        if self.data_loaded:
+            return
+        pairs = self.stella_mteb_file.pairs
+        self.metadata = self.metadata.model_copy(
+            update={"dataset": {**self.metadata.dataset, "revision": self.stella_mteb_file.revision}}
+        )
+        self.dataset = self._dataset(pairs)
+        self.data_loaded = True
+
+    def _dataset(self, pairs: Pairs) -> Any:
+        raise NotImplementedError
+
+    @property
+    def _split(self) -> str:
+        return self.stella_mteb_file.spec.split
+
+
+class _STS(_FromYaml, AbsTaskSTS):  # type: ignore[misc]
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.min_score, self.max_score = self.stella_mteb_file.spec.score_range
+
+    def _dataset(self, pairs: Pairs) -> DatasetDict:
+        columns = {"sentence1": pairs.first, "sentence2": pairs.second, "score": pairs.scores}
+        return DatasetDict({self._split: Dataset.from_dict(columns)})
+
+    def _calculate_scores(self, scores: Any, normalized_scores: list[float]) -> Any:
+        result = dict(super()._calculate_scores(scores, normalized_scores))
+        pairs = self.stella_mteb_file.pairs
+        if pairs.labels:
+            result["per_label"] = per_label(pairs.labels, pairs.first, pairs.scores, scores["cosine_scores"])
+        return result
+
+
+class _PairClassification(_FromYaml, AbsTaskPairClassification):  # type: ignore[misc]
+    def _dataset(self, pairs: Pairs) -> DatasetDict:
+        positive_from = self.stella_mteb_file.spec.positive_from or 0.0
+        labels = [int(score >= positive_from) for score in pairs.scores]
+        columns = {"sentence1": pairs.first, "sentence2": pairs.second, "labels": labels}
+        return DatasetDict({self._split: Dataset.from_dict(columns)})
+
+
+class _Retrieval(_FromYaml, AbsTaskRetrieval):  # type: ignore[misc]
+    def _dataset(self, pairs: Pairs) -> dict[str, Any]:
+        positive_from = self.stella_mteb_file.spec.positive_from or 0.0
+        scores = pairs.scores or [1.0] * len(pairs.first)
+        positive = [
+            (q, d) for q, d, score in zip(pairs.first, pairs.second, scores, strict=True) if score >= positive_from
+        ]
+        queries = {text: f"query-{i}" for i, text in enumerate(dict.fromkeys(q for q, _ in positive))}
+        documents = {text: f"document-{i}" for i, text in enumerate(dict.fromkeys(pairs.second))}
+        relevant: dict[str, dict[str, int]] = {}
+        for query, document in positive:
+            relevant.setdefault(queries[query], {})[documents[document]] = 1
+        split = {
+            "queries": Dataset.from_dict({"id": list(queries.values()), "text": list(queries)}),
+            "corpus": Dataset.from_dict(
+                {"id": list(documents.values()), "text": list(documents), "title": [""] * len(documents)}
+            ),
+            "relevant_docs": relevant,
+            "top_ranked": None,
+        }
+        return {"default": {self._split: split}}
+
+
+BASES: dict[str, type[Any]] = {
+    "STS": _STS,
+    "PairClassification": _PairClassification,
+    "Retrieval": _Retrieval,
+}
+
+
+# -------------------------------------------------------------------------------------------------- MTEB classes
+
+
+def task_class(file: TaskFile) -> type[Any]:
+    """Make the MTEB task class of a YAML.
+
+    The data is read when MTEB asks for it; a local data set's revision is a digest of its rows, set then.
+    """
+    pass
+
+    spec = file.spec
+    body: Mapping[str, Any] = {
+        "metadata": metadata(spec),
+        "stella_mteb_file": file,
+        "stella_mteb_spec": spec,
+        "__doc__": spec.description,
+        "__module__": __name__,
+    }
+    return type(spec.name, (BASES[spec.type],), dict(body))
+
+
+def per_label(
+    labels: Sequence[str], first: Sequence[str], gold: Sequence[float], predicted: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Scores for each label: where a model is blind.
+
+    Args:
+        labels: Label of each pair.
+        first: sentence1 of each pair; pairs that share it are candidates for the same reference.
+        gold: Gold scores.
+        predicted: Cosines.
+
+    Returns:
+        For each label, by falling mean gold score: `label`, `pairs`, `gold_mean`, `cosine_mean`, and `order_kept`:
+        of all comparisons of a pair of this label with a pair of the same sentence1 and another gold score, the
+        share in which the cosines stand in the order of the gold scores (ties count half; 0.5 is chance, None
+        if there is nothing to compare).
+    """
+    groups: dict[str, list[int]] = {}
+    for i, text in enumerate(first):
+        groups.setdefault(text, []).append(i)
+    rows = []
+    for label in dict.fromkeys(labels):
+        members = [i for i, own in enumerate(labels) if own == label]
+        kept = [
+            (np.sign(predicted[i] - predicted[j]) * np.sign(gold[i] - gold[j]) + 1) / 2
+            for i in members
+            for j in groups[first[i]]
+            if gold[i] != gold[j]
+        ]
+        rows.append(
+            {
+                "label": label,
+                "pairs": len(members),
+                "gold_mean": float(np.mean([gold[i] for i in members])),
+                "cosine_mean": float(np.mean([predicted[i] for i in members])),
+                "order_kept": float(np.mean(kept)) if kept else None,
+            }
+        )
+    return sorted(rows, key=lambda row: -row["gold_mean"])

@@ -1,0 +1,266 @@
+"""Tasks from YAML: `tasks/*/task.yaml`, and a user's own with `-t path.yaml`.
+
+name: MyVideoSTS
+type: STS                      # STS | Retrieval | PairClassification
+data: pairs.jsonl              # JSONL, CSV, TSV or Parquet, relative to the YAML; or hub: {path, revision, split}
+columns: {sentence1: reference, sentence2: candidate, score: rating, label: fault}
+score_range: [0, 5]
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.files.keyed_texts import data_files, matching, read_texts
+from stella_mteb.files.rows import BadRow, Row, RowChecker, digest, read_hub, read_rows
+from stella_mteb.files.strict_yaml import COMMIT, NAME, FaultAt, FileName, StrictModel, read_yaml, validate
+
+logger = logging.getLogger(__name__)
+
+TaskType = Literal["STS", "Retrieval", "PairClassification"]
+MAIN_SCORE: dict[str, str] = {
+    "STS": "cosine_spearman",
+    "Retrieval": "ndcg_at_10",
+    "PairClassification": "max_ap",
+}
+_COLUMNS: dict[str, tuple[set[str], set[str]]] = {
+    "STS": ({"sentence1", "sentence2", "score"}, {"label"}),
+    "Retrieval": ({"query", "document"}, {"score"}),
+    "PairClassification": ({"sentence1", "sentence2", "score"}, {"label"}),
+}
+
+
+class HubData(StrictModel):
+    """A data set of the hub at one commit."""
+
+    path: str = Field(pattern=f"^(?:{NAME}/)?{NAME}$")
+    revision: str = Field(pattern=f"^{COMMIT}$")
+    name: str | None = None
+    split: str = "test"
+
+
+class TaskSpec(StrictModel):
+    """A task's YAML.
+
+    Attributes:
+        name: Name of the task, unique in MTEB.
+        type: What is asked of the model.
+        data: A file, relative to the YAML.
+        hub: A data set of the hub, used if `data` is not given.
+        layout: `rows`, or `clip_cc` for a folder with ground_truth.json and predictions/.
+        columns: For each role of the type the column that has it.
+        where: Only rows whose columns have these values.
+        score_range: Lowest and highest score.
+        positive_from: Retrieval, PairClassification: the score from which a pair counts as positive.
+        max_bad_rows: How many rows may be left out.
+        split: Name of the split in results.
+        description: For people.
+        citation: For people.
+        licence: For people.
+        languages: ISO 639-3 and script.
+        instruction: For prompt profiles that use one.
+    """
+
+    name: FileName
+    type: TaskType
+    data: str | None = None
+    hub: HubData | None = None
+    layout: Literal["rows", "clip_cc"] = "rows"
+    columns: dict[str, str]
+    where: dict[str, str] = {}
+    score_range: tuple[float, float] = Field(default=(0, 5), strict=False)
+    positive_from: float | None = Field(default=None, strict=False)
+    max_bad_rows: int = Field(default=0, ge=0)
+    split: str = Field(default="test", pattern=f"^{NAME}$")
+    description: str = ""
+    citation: str | None = None
+    licence: str = "not specified"
+    languages: list[str] = Field(default=["eng-Latn"], min_length=1)
+    instruction: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSpec:
+        required, optional = _COLUMNS[self.type]
+        if missing := required - set(self.columns):
+            names = ", ".join(sorted(missing))
+            raise FaultAt(f"columns must name {names} for a task of type {self.type}", "columns")
+        if unknown := set(self.columns) - required - optional:
+            raise FaultAt(
+                f"columns has {', '.join(sorted(unknown))}, but a task of type {self.type} knows "
+                f"{', '.join(sorted(required | optional))}",
+                "columns",
+            )
+        if self.score_range[0] >= self.score_range[1]:
+            raise FaultAt("score_range must be [lowest, highest]", "score_range")
+        scored_pairs = self.type != "STS" and "score" in self.columns
+        if scored_pairs and self.positive_from is None:
+            raise FaultAt("positive_from must say from which score a pair counts as positive", "columns")
+        for i, language in enumerate(self.languages):
+            if not re.fullmatch("[a-z]{3}-[A-Z][a-z]{3}", language):
+                raise FaultAt(f"language {language!r} must be ISO 639-3 and script, such as eng-Latn", "languages", i)
+        return self
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """A task's YAML, where it stands, and the data to use instead of its own (`-t NAME=FILE`)."""
+
+    spec: TaskSpec
+    path: Path
+    data: Path | None = None
+    max_bad_rows: int | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the rows are on this machine, or are the user's to bring, and not the hub's."""
+        return self.data is not None or self.spec.data is not None or self.spec.hub is None
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The rows, read and checked once.
+
+        Raises:
+            ConfigError: If there are more bad rows than allowed, or too few good ones.
+        """
+        return _read_pairs(self)
+
+    @cached_property
+    def revision(self) -> str:
+        """Changes with whatever changes the score of the same model: the rows, and how they are used."""
+        spec = self.spec
+        used = (spec.type, spec.positive_from, spec.instruction)
+        if spec.hub is not None and not self.is_local:
+            return f"{spec.hub.revision}-{digest([used, spec.hub.model_dump(), spec.where, spec.columns])}"
+        return f"sha256-{digest([used, self.pairs.digest])}"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The good rows of a task.
+
+    Attributes:
+        first: sentence1, or query.
+        second: sentence2, or document.
+        scores: Gold score of each pair; empty if the task has none.
+        labels: Label of each pair; empty if the task has none.
+        bad: Rows that were left out.
+        digest: Changes when a row does.
+    """
+
+    first: list[str]
+    second: list[str]
+    scores: list[float]
+    labels: list[str]
+    bad: list[BadRow]
+    digest: str
+
+
+def bundled_tasks() -> dict[str, TaskFile]:
+    """The tasks that ship with the package, by name."""
+    folder = Path(str(importlib.resources.files("stella_mteb.tasks")))
+    files = map(load_task_file, sorted(folder.glob("*/task.yaml")))
+    return {file.spec.name: file for file in files}
+
+
+def load_task_file(path: Path) -> TaskFile:
+    """Read a task's YAML.
+
+    Raises:
+        ConfigError: Lists every fault with file, line and key.
+    """
+    data, lines = read_yaml(path)
+    return TaskFile(validate(TaskSpec, data, path, lines), path)
+
+
+def _read_pairs(file: TaskFile) -> Pairs:
+    spec = file.spec
+    checker = RowChecker(spec.max_bad_rows if file.max_bad_rows is None else file.max_bad_rows)
+    roles = ("query", "document") if spec.type == "Retrieval" else ("sentence1", "sentence2")
+    first_column, second_column = (spec.columns[role] for role in roles)
+    rows: list[tuple[str, str, float | None, str | None]] = []
+    for row in _rows(file):
+        if isinstance(row, BadRow):
+            checker.note(row)
+            continue
+        place, values = row
+        if absent := [column for column in spec.where if column not in values]:
+            checker.note(BadRow(place, absent[0], f"is missing (for where); there are {', '.join(values)}"))
+            continue
+        if any(str(values.get(column)) != wanted for column, wanted in spec.where.items()):
+            continue
+        first, second = checker.text(place, values, first_column), checker.text(place, values, second_column)
+        score = (
+            checker.number(place, values, spec.columns["score"], *spec.score_range) if "score" in spec.columns else 0.0
+        )
+        label = checker.text(place, values, spec.columns["label"]) if "label" in spec.columns else ""
+        if first is not None and second is not None and score is not None and label is not None:
+            rows.append((first, second, score, label))
+    checker.require(f"task {spec.name}")
+    _require_enough(spec, [row[2] for row in rows if row[2] is not None])
+    _tell_repeats(spec, [row[:2] for row in rows])
+    return Pairs(
+        first=[row[0] for row in rows],
+        second=[row[1] for row in rows],
+        scores=[float(row[2] or 0) for row in rows] if "score" in spec.columns else [],
+        labels=[str(row[3]) for row in rows] if "label" in spec.columns else [],
+        bad=checker.bad,
+        digest=digest(rows),
+    )
+
+
+def _rows(file: TaskFile) -> Iterator[Row | BadRow]:
+    spec = file.spec
+    local = file.data or (file.path.parent / Path(spec.data).expanduser() if spec.data else None)
+    if local is None:
+        if spec.hub is None:
+            raise ConfigError(f"task {spec.name} needs its data: -t {spec.name}=PATH")
+        return read_hub(spec.hub.path, spec.hub.revision, spec.hub.name, spec.hub.split)
+    if spec.layout == "clip_cc":
+        return _clip_cc_rows(local)
+    # A file of one's own holds only the rows one wants; `where` chooses among those of the hub.
+    return _without_where(spec, read_rows(local)) if file.data else read_rows(local)
+
+
+def _without_where(spec: TaskSpec, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
+    for row in rows:
+        yield row if isinstance(row, BadRow) else (row[0], {**spec.where, **row[1]})
+
+
+def _clip_cc_rows(folder: Path) -> Iterator[Row | BadRow]:
+    references = read_texts(folder / "ground_truth.json")
+    for file in sorted(data_files(folder / "predictions"), key=lambda file: file.stem):
+        for clip, text in matching(file, read_texts(file), references).items():
+            yield f"{file.stem}: {clip}", {"prediction": text, "summary": references[clip]}
+
+
+def _require_enough(spec: TaskSpec, scores: Sequence[float]) -> None:
+    if len(scores) < 2:
+        raise ConfigError(f"task {spec.name}: {len(scores)} usable rows; at least two are needed")
+    if spec.type == "STS" and len(set(scores)) == 1:
+        raise ConfigError(f"task {spec.name}: every score is {scores[0]:g}; a correlation needs scores that differ")
+    positive = sum(score >= (spec.positive_from or 0) for score in scores)
+    if spec.type != "STS" and "score" in spec.columns and positive in {0, len(scores)}:
+        which = "no pair is" if positive == 0 else "every pair is"
+        raise ConfigError(f"task {spec.name}: {which} at least positive_from {spec.positive_from:g}")
+
+
+def _tell_repeats(spec: TaskSpec, pairs: Sequence[tuple[str, str]]) -> None:
+    # A pair of sentences is the same pair the other way round; a query and its document are not.
+    counts = Counter(pair if spec.type == "Retrieval" else tuple(sorted(pair)) for pair in pairs)
+    if repeats := len(pairs) - len(counts):
+        ((first, second), _), *_ = counts.most_common(1)
+        logger.warning(
+            "task %s: %d of %d rows repeat a pair (%r and %r, for one); each weighs in the score as often as it stands",
+            *(spec.name, repeats, len(pairs), first[:60], second[:60]),
+        )

@@ -1,0 +1,1 @@
+"""The API of the in-house module that this project replaces."""

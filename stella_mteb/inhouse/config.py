@@ -1,0 +1,150 @@
+"""The in-house configuration form (`encoders_config.yaml`), read into a ModelConfig.
+
+Its users know `encoder:` (with `additional_params:`) and `processing:`. What those say about the model is validated and
+used; keys of the old pipeline that have no meaning any more are accepted and named once; unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.files.strict_yaml import Lines, StrictModel, read_yaml, validate
+from stella_mteb.models.config import MAX_LENGTH, ModelConfig
+from stella_mteb.models.locate import find_config, known_names
+from stella_mteb.prompts.profiles import PromptType
+
+logger = logging.getLogger(__name__)
+
+# The in-house file offers a third prompt whose text was never published.
+_PROMPT_ALIASES = {"discriminative": "s2s"}
+_NO_MEANING_NOW = ("trust_remote_code", "device_map", "type")
+
+
+class EncoderSettings(StrictModel):
+    """Section `encoder:`; the same names are accepted directly and under `additional_params:`."""
+
+    path: str | None = None
+    name: str | None = None
+    type: str | None = None
+    batch_size: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=8, le=MAX_LENGTH)
+    embedding_dimension: int | None = Field(default=None, ge=1)
+    prompt_type: PromptType = "s2s"
+    normalize_embeddings: bool = True
+    shots: int | None = Field(default=None, ge=0)
+    device_map: str | None = None
+    trust_remote_code: bool | None = None
+
+
+class ProcessingSettings(StrictModel):
+    """Section `processing:`; only the device has a meaning."""
+
+    device: str | None = None
+    use_gpu: bool = True
+    clear_cache_interval: int | None = None
+    force_gc_interval: int | None = None
+    save_intermediate_results: bool | None = None
+    progress_interval: int | None = None
+
+
+class InHouseConfig(StrictModel):
+    """The file. Sections of the old pipeline that describe no model are taken as they are."""
+
+    encoder: EncoderSettings
+    processing: ProcessingSettings = ProcessingSettings()
+    data_paths: dict[str, Any] | None = None
+    models_to_evaluate: list[str] | None = None
+    logging: dict[str, Any] | None = None
+    embedding: dict[str, Any] | None = None
+    metrics: list[str] | None = None
+
+    @property
+    def device(self) -> str | None:
+        """The device to ask for."""
+        return self.processing.device if self.processing.use_gpu else "cpu"
+
+
+def read_inhouse(source: Mapping[str, Any] | Path | str) -> tuple[InHouseConfig, Path]:
+    """Read the in-house form.
+
+    Args:
+        source: A mapping, or the path of a YAML.
+
+    Returns:
+        The settings, and the folder that relative paths are relative to.
+
+    Raises:
+        ConfigError: Lists every fault, with file and line where there is a file.
+    """
+    if isinstance(source, Mapping):
+        data, lines, path, base = dict(source), Lines(), Path("config"), Path.cwd()
+    else:
+        path = Path(source).expanduser()
+        data, lines = read_yaml(path)
+        base = path.parent
+    return validate(InHouseConfig, _flattened(data, path, lines), path, lines), base
+
+
+def _flattened(data: dict[str, Any], path: Path, lines: Lines) -> dict[str, Any]:
+    encoder = data.get("encoder")
+    if not isinstance(encoder, Mapping):
+        return data
+    extra = encoder.get("additional_params") or {}
+    if not isinstance(extra, Mapping):
+        line = lines.get(("encoder", "additional_params"))
+        raise ConfigError(f"{path}{f':{line}' if line else ''}: encoder.additional_params must be a mapping")
+    for key in extra:
+        # The place of a fault is that of the key in the file, wherever it stood.
+        if ("encoder", "additional_params", key) in lines:
+            lines["encoder", key] = lines["encoder", "additional_params", key]
+        if key in encoder:
+            line = lines.get(("encoder", "additional_params", key))
+            place = f"{path}:{line}" if line else path
+            raise ConfigError(f"{place}: {key} stands both in encoder and in encoder.additional_params")
+    flat = {**{key: value for key, value in encoder.items() if key != "additional_params"}, **extra}
+    alias = _PROMPT_ALIASES.get(str(flat.get("prompt_type")))
+    if alias:
+        logger.warning(
+            "%s: prompt_type %r has no published text; %s is used (s2s is the prompt for comparing summaries)",
+            path, flat["prompt_type"], alias,
+        )  # fmt: skip
+        flat["prompt_type"] = alias
+    if ignored := [key for key in _NO_MEANING_NOW if key in flat]:
+        logger.info("%s: %s: no longer needed, ignored", path, ", ".join(ignored))
+    return {**data, "encoder": flat}
+
+
+def model_config(settings: EncoderSettings, base: Path, default: str) -> ModelConfig:
+    """The ModelConfig that the settings describe.
+
+    Args:
+        settings: Section `encoder:`.
+        base: The folder that a relative `path` is relative to; the working folder is tried too, as in-house.
+        default: The model where there is no `path`.
+
+    Raises:
+        ConfigError: If `path` names no model.
+    """
+    path = settings.path or default
+    folders = [root / Path(path).expanduser() for root in (base, Path.cwd())]
+    found = next((str(folder) for folder in folders if folder.is_dir()), None)
+    if found is None and path not in known_names() and not path.endswith((".yaml", ".yml")):
+        # Not handed on to the hub: `encoder_models/stella` looks like a repository's name, and is a missing folder.
+        raise ConfigError(
+            f"encoder.path {path!r}: no such folder (looked for {folders[0]}), and no model of that name; "
+            f"models by name are {', '.join(known_names())}"
+        )
+    update = {
+        "batch_size": settings.batch_size,
+        "normalize": settings.normalize_embeddings,
+        "dimension": settings.embedding_dimension,
+        "max_length": settings.max_length,
+    }
+    config = find_config(found or path)
+    return config.model_copy(update={key: value for key, value in update.items() if value is not None})

@@ -1,0 +1,183 @@
+"""A model's configuration: `configs/*.yaml`, a user's own YAML, or the in-house `encoders_config` form.
+
+Every fault is an error that names file, line and key, all faults of a file at once.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.files.strict_yaml import (
+    COMMIT,
+    LONGEST_NAME,
+    NAME,
+    FaultAt,
+    FileName,
+    StrictModel,
+    read_yaml,
+    validate,
+)
+from stella_mteb.prompts.profiles import PromptConfig
+
+MAX_LENGTH = 131_072
+"""No model here reads more tokens than this."""
+
+
+class Hub(StrictModel):
+    """A repository of the Hugging Face hub at one commit."""
+
+    name: str = Field(pattern=f"^{NAME}/{NAME}$", max_length=2 * LONGEST_NAME)
+    aliases: list[str] = []
+    revision: str | None = Field(default=None, pattern=f"^{COMMIT}$")
+
+
+class Package(StrictModel):
+    """Weights that ship inside an installed Python package."""
+
+    module: str
+    folder: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class TokenGolden(StrictModel):
+    """A text and the token ids it must give."""
+
+    text: str
+    ids: list[int]
+
+
+class Goldens(StrictModel):
+    """Published values that a copy of the model must reproduce (`stella-mteb verify`).
+
+    Attributes:
+        source: Who published them, and how they were made.
+        dimension: Of the vectors.
+        tolerance: Largest difference in float32; ten times that in half precision.
+        query_prompt: `s2s` or `s2p`, or the prompt itself; None for none.
+        queries: Texts that get the prompt.
+        documents: Texts that get the documents' prompt.
+        similarity: Cosine of each query with each document.
+        tokens: Texts with their token ids.
+    """
+
+    source: str
+    dimension: int
+    tolerance: float
+    query_prompt: str | None = None
+    queries: list[str] = []
+    documents: list[str] = []
+    similarity: list[list[float]] = []
+    tokens: list[TokenGolden] = []
+
+
+class ModelConfig(StrictModel):
+    """One model: where it is, how it is loaded, how it is run.
+
+    Attributes:
+        name: The name in specs.
+        hub: Repository and commit.
+        path: A local folder, which then stands before package and hub; relative to the YAML.
+        package: Weights in an installed Python package, which stand before the hub.
+        attention: `bidirectional` or `causal` where the files do not say; None leaves it to the files.
+        bos_token_id: The token that must open every text.
+        eos_token_id: The token that must close every text.
+        pooling: How token states become one vector, where the files do not say.
+        few_shot: Whether prompts are BGE-en-ICL's, and how they are assembled: `compat` as FlagEmbedding does it,
+            `clean` without its decoding and tokenising again (`stella_mteb.models.icl`).
+        dimensions: The published dimensions, for listings before the files are there; those on disk decide.
+        dimension: The head that is used when none is asked for; None for the only one, or the folder's own.
+        max_length: Longest input in tokens; None for the folder's own.
+        batch_size: See `stella_mteb.engine.TextEncoder`.
+        token_budget: Likewise; `stella-mteb bench` recommends one.
+        normalize: Whether vectors get unit length; None for what the folder does.
+        dtype: Of the backbone; None for the default of the device.
+        refused_dtypes: Dtypes that give wrong results, with the reason.
+        trust_remote_code: Consent to run Python code of the repository at the pinned revision.
+        prompts: The prompts.
+        goldens: What `verify` checks.
+    """
+
+    name: FileName
+    hub: Hub | None = None
+    path: str | None = None
+    package: Package | None = None
+    attention: Literal["bidirectional", "causal"] | None = None
+    bos_token_id: int | None = Field(default=None, ge=0)
+    eos_token_id: int | None = Field(default=None, ge=0)
+    pooling: Literal["cls", "mean", "lasttoken"] | None = None
+    few_shot: Literal["compat", "clean"] | None = None
+    dimensions: list[int] = []
+    dimension: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=8, le=MAX_LENGTH)
+    batch_size: int | None = Field(default=None, ge=1)
+    token_budget: int | None = Field(default=None, ge=64)
+    normalize: bool | None = None
+    dtype: Literal["bfloat16", "float32", "float16"] | None = None
+    refused_dtypes: dict[Literal["bfloat16", "float32", "float16"], str] = {}
+    trust_remote_code: bool = False
+    prompts: PromptConfig = PromptConfig()
+    goldens: Goldens | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if self.hub is None and self.path is None and self.package is None:
+            raise ValueError("one of hub, path and package must say where the model is")
+        if self.trust_remote_code and not (self.hub and self.hub.revision):
+            raise FaultAt(
+                "trust_remote_code needs hub.revision, the full 40-digit commit whose code you have read",
+                "trust_remote_code",
+            )
+        if self.prompts.profile == "icl" and not self.few_shot:
+            raise FaultAt("prompts.profile icl needs few_shot: compat, or clean", "prompts", "profile")
+        if self.prompts.profile == "own" and not self.prompts.own:
+            raise FaultAt("prompts.profile is own, but prompts.own is empty", "prompts", "profile")
+        return self
+
+    @property
+    def full_name(self) -> str:
+        """`organisation/name`, as MTEB wants it."""
+        return self.hub.name if self.hub else f"local/{self.name}"
+
+    @property
+    def loading(self) -> str:
+        """What the config changes in the way the files are loaded, and so in every vector; empty for nothing."""
+        parts = [
+            self.attention,
+            f"eos{self.eos_token_id}" if self.eos_token_id is not None else None,
+            self.pooling,
+            f"icl-{self.few_shot}" if self.few_shot else None,
+            "remote-code" if self.trust_remote_code else None,
+        ]
+        return "+".join(part for part in parts if part)
+
+
+def bundled_configs() -> dict[str, Path]:
+    """The configs that ship with the package, by name, in alphabetical order."""
+    folder = Path(str(importlib.resources.files("stella_mteb.configs")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_config(path: Path) -> ModelConfig:
+    """Read a model's YAML.
+
+    Raises:
+        ConfigError: Lists every fault with file, line and key.
+    """
+    data, lines = read_yaml(path)
+    config = validate(ModelConfig, data, path, lines)
+    if config.path is not None:
+        folder = (path.parent / Path(config.path).expanduser()).resolve()
+        config = config.model_copy(update={"path": str(folder)})
+    if config.prompts.examples is not None:
+        examples = (path.parent / Path(config.prompts.examples).expanduser()).resolve()
+        if not examples.is_dir():
+            line = lines.get(("prompts", "examples"))
+            raise ConfigError(f"{path}{f':{line}' if line else ''}: prompts.examples: {examples} is not a folder")
+        prompts = config.prompts.model_copy(update={"examples": str(examples)})
+        config = config.model_copy(update={"prompts": prompts})
+    return config

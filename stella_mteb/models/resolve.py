@@ -1,0 +1,124 @@
+"""From a spec to a loaded model: find the config, find the files, load them natively.
+
+spec ► config (`stella_mteb.models.config`) ► folder (`locate`) ► layout (`layout`) ► TextEncoder (`loading`)
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.models.config import ModelConfig, bundled_configs, load_config
+from stella_mteb.models.layout import Layout, read_layout
+from stella_mteb.models.locate import find_config, find_folder, recognise
+from stella_mteb.models.spec import Spec
+from stella_mteb.prompts.profiles import require_profile
+
+if TYPE_CHECKING:
+    from stella_mteb.engine.encoder import TextEncoder
+
+__all__ = ["ResolvedModel", "bundled_configs", "load_config", "resolve", "resolve_config"]
+
+
+def is_offline() -> bool:
+    """Whether the hub must not be asked, by the switch of huggingface_hub itself."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model whose files have been found and not yet loaded.
+
+    Attributes:
+        spec: What was asked for.
+        config: Its configuration.
+        folder: The files.
+        revision: Commit of the hub, or `local-…`, a fingerprint of the files.
+        layout: What the folder holds.
+        offline: Whether nothing more may be fetched for it (few-shot examples).
+    """
+
+    spec: Spec
+    config: ModelConfig
+    folder: Path
+    revision: str
+    layout: Layout
+    offline: bool = False
+
+    @property
+    def dimension(self) -> int:
+        """The dimension of the vectors: the spec's, else the config's, else the folder's own."""
+        return self.spec.dimension or self.config.dimension or self.layout.default_dimension
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens: the spec's, else the config's, else the folder's own."""
+        return self.spec.max_length or self.config.max_length or self.layout.max_length
+
+    @property
+    def prompts(self) -> str:
+        """Name of the prompt profile."""
+        return self.spec.prompts or self.config.prompts.profile
+
+    def dtype(self, device: str | None = None) -> str:
+        """The dtype that the backbone will have on a device; see `engine.devices.resolve_dtype`."""
+        from stella_mteb.engine.devices import resolve_device, resolve_dtype  # noqa: PLC0415 -- imports torch
+
+        asked = self.spec.dtype or self.config.dtype
+        return str(resolve_dtype(asked, resolve_device(device), self.config.refused_dtypes)).removeprefix("torch.")
+
+    def load(self, device: str | None = None) -> TextEncoder:
+        """Load the weights.
+
+        Args:
+            device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`; None is `auto`.
+
+        Raises:
+            ConfigError: If dimension or dtype are not to be had, or the folder is not what it should be.
+            EnvironmentProblem: If weights are damaged, or the device or memory are lacking.
+        """
+        from stella_mteb.models.loading import load_encoder  # noqa: PLC0415 -- imports torch and transformers
+
+        return load_encoder(self, device)
+
+
+def resolve(spec: Spec | str, *, offline: bool | None = None) -> ResolvedModel:
+    """Find what a spec names, without loading weights; downloads them where the hub is needed and allowed.
+
+    Args:
+        spec: The spec, for example `stella_en_1.5B_v5@1024`.
+        offline: Never ask the hub. None: as the environment variable HF_HUB_OFFLINE says.
+
+    Raises:
+        ConfigError: If nothing has that name, or it has no such dimension.
+        EnvironmentProblem: If its files are neither on this machine nor to be had.
+    """
+    spec = Spec.parse(spec) if isinstance(spec, str) else spec
+    return resolve_config(find_config(spec.name), spec, offline=offline)
+
+
+def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bool | None = None) -> ResolvedModel:
+    """The same for a config that is at hand already."""
+    spec = spec or Spec(config.name)
+    offline = is_offline() if offline is None else offline
+    folder, revision = find_folder(config, offline=offline)
+    if config == ModelConfig(name=config.name, hub=config.hub, path=config.path, package=config.package):
+        config = recognise(folder, config)  # only now are the files of a bare hub name there to be looked at
+    model = ResolvedModel(spec, config, folder, revision, read_layout(folder), offline)
+    if spec.shots is not None and model.prompts != "icl":
+        raise ConfigError(f"model spec {str(spec)!r}: shots needs a model with few-shot prompts (profile icl)")
+    require_profile(model.prompts, config.prompts)
+    if model.prompts == "icl" and not config.few_shot:
+        raise ConfigError(f"prompt profile icl is made for BGE-en-ICL; {config.name} does not declare few_shot")
+    known = model.layout.dimensions
+    if model.dimension not in known:
+        lacking = model.layout.without_weights.get(model.dimension)
+        hint = f" ({lacking} is there, but without model.safetensors)" if lacking else ""
+        raise ConfigError(
+            f"{spec.name} has no head of dimension {model.dimension}{hint}; "
+            f"on disk are {', '.join(map(str, known))} in {folder}"
+        )
+    return model

@@ -1,0 +1,80 @@
+"""Every path rule of an output folder and of the caches."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from stella_mteb.errors import StorageProblem
+from stella_mteb.files.atomic import remove_leftovers
+from stella_mteb.files.locks import OWN_FOLDER
+
+_ROOMS = ("results", "details", "aggregated", "pairs", OWN_FOLDER)
+
+
+def require_inside(path: Path, output: Path) -> None:
+    """Raise unless a path, links followed, stays in the output folder."""
+    # realpath and not resolve(), which raises on a link that leads to itself.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(output)):
+        raise StorageProblem(f"{path}: leads outside {output}; results are read and written inside of it only")
+
+
+def require_writable(folder: Path) -> None:
+    """Raise unless results can be written to a folder; before any model is loaded.
+
+    The folder is made if it is not there. What earlier runs that were killed have left in it is removed.
+
+    Raises:
+        StorageProblem: If no files can be made in it, something in it cannot be written or leads outside, or a folder
+            stands where a file has to; names the place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, probe = tempfile.mkstemp(dir=folder, prefix=".probe-")
+        os.close(handle)
+        Path(probe).unlink()
+        for room in _ROOMS:
+            remove_leftovers(list(_sound_files(folder / room, folder)))
+    except OSError as error:
+        raise StorageProblem(f"{folder}: results cannot be written here: {error.strerror or error}") from error
+
+
+def _sound_files(room: Path, output: Path) -> Iterator[Path]:
+    """What is in a folder and below; StorageProblem at what would stop or mislead a later write."""
+    require_inside(room, output)
+    if room.exists() and not room.is_dir():
+        raise StorageProblem(f"{room}: a file stands where a folder has to; move it")
+    for place, folders, files in os.walk(room):
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise StorageProblem(f"{place}: results cannot be written here: Permission denied")
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink():
+                require_inside(path, output)
+            if name in folders and path.suffix in {".json", ".jsonl"}:
+                raise StorageProblem(f"{path}: a folder stands where a file has to; move it")
+            yield path
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+def details_path(result: Path) -> Path | None:
+    """Where the items of a result are kept; None for a path that is not in MTEB's layout.
+
+    Args:
+        result: `<output>/results/<model>/<revision>/[experiments/<name>/]<Task>.json`.
+    """
+    depth = 4 if result.parent.parent.name == "experiments" else 2
+    if len(result.parents) <= depth or result.parents[depth].name != "results":
+        return None
+    results = result.parents[depth]
+    return results.parent / "details" / result.relative_to(results)
+
+
+def cost_path(result: Path) -> Path | None:
+    """Where the costs of the model of a result are kept; None for a path that is not in MTEB's layout."""
+    path = details_path(result)
+    return path and path.with_name("cost.json")

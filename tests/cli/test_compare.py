@@ -1,0 +1,92 @@
+"""`stella-mteb compare` as it is typed: where scores come from, what it prints, what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Call
+from tests.support.submissions import write
+
+STELLA, BGE = "NovaSearch/stella_en_1.5B_v5", "BAAI/bge-en-icl"
+
+
+def test_the_published_scores_come_out_as_on_the_model_cards_and_cannot_be_separated(call: Call) -> None:
+    code, out, _ = call("compare", "--published", "--format", "json")
+    found = json.loads(out)
+
+    means = {row["system"].partition(" (")[0]: round(100 * row["mean"], 2) for row in found["standings"]}
+    (duel,) = found["duels"]
+    assert code == 0
+    assert means == {STELLA: 71.20, BGE: 71.68}
+    assert {(row["best_rank"], row["worst_rank"]) for row in found["standings"]} == {(1, 2)}
+    assert (duel["tasks"], duel["wins"], duel["losses"]) == (56, 25, 31)
+    assert duel["low"] < 0 < duel["high"]
+
+
+def test_specs_choose_rows_and_their_order(call: Call) -> None:
+    _, out, _ = call("compare", "bge_en_icl", "--published", "--format", "csv")
+
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 56
+    assert {row["model"] for row in rows} == {BGE}
+
+
+def test_results_of_others_stand_beside_the_published_with_their_own_provenance(call: Call, tmp_path: Path) -> None:
+    write(tmp_path)
+
+    _, out, _ = call("compare", "--published", "--results", tmp_path, "--format", "csv")
+
+    rows = [row for row in csv.DictReader(io.StringIO(out)) if row["task"] == "STSBenchmark"]
+    assert sorted(row["provenance"] for row in rows) == ["measured by others", "self-reported", "self-reported"]
+
+
+def test_the_report_is_written_where_it_is_asked_for(call: Call, tmp_path: Path) -> None:
+    code, _, err = call("compare", "--published", "--html", tmp_path / "deep/report.html")
+
+    assert code == 0
+    assert "71.68" in (tmp_path / "deep/report.html").read_text()
+    assert f"report: {tmp_path / 'deep/report.html'}" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Give --results DIR, --published, or --remote COMMIT"),
+        (["--results", "nowhere"], "nowhere: no such folder"),
+        (["stella_en_1.5B_v6", "--published"], "stella_en_1.5B_v5"),
+        (["--remote", "main"], "--remote needs the models"),
+        (["bge_en_icl", "--remote", "main"], "must be a full commit"),
+    ],
+    ids=["nothing", "no-folder", "unknown", "remote-of-all", "floating"],
+)
+def test_what_cannot_be_compared_is_an_error_with_its_cure(
+    call: Call, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code, out, err = call("compare", *arguments)
+
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_compare_imports_neither_torch_nor_mteb() -> None:
+    program = (
+        "import sys; sys.argv = ['stella-mteb', 'compare', '--published', '--html', '/dev/null']\n"
+        "from stella_mteb.cli import app\n"
+        "try: app(standalone_mode=False)\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'mteb', 'transformers') if name in sys.modules], file=sys.stderr)"
+    )
+    program = program.replace(", '--html', '/dev/null'", "")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+
+    assert done.stderr.splitlines()[-1] == "[]"

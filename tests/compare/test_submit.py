@@ -1,0 +1,95 @@
+"""`submit --check`: each rule of the public results repository, broken one at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stella_mteb.compare.submit import Finding, check
+from stella_mteb.errors import ConfigError
+from tests.conftest import Call
+from tests.support.submissions import META, result, write
+
+
+def lacking(folder: Path, against: Path | None = None) -> list[Finding]:
+    return [one for one in check(folder, against) if one.status == "not met"]
+
+
+def test_a_result_of_mteb_itself_meets_every_rule(tmp_path: Path) -> None:
+    found = list(check(write(tmp_path)))
+
+    assert {one.status for one in found} == {"met", "not checked"}
+    assert [one.rule[:17] for one in found if one.status == "not checked"] == ["a published score"]
+    assert all(one.status == "met" for one in check(tmp_path, against=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "detail"),
+    [
+        ({"meta": {**META, "revision": "main"}}, "path is", "/main"),
+        ({"meta": {**META, "name": "nobody/has-this"}}, "MTEB knows the model", "nobody/has-this is not"),
+        ({"meta": {**META, "experiment_kwargs": {"plugin": "0.1.0"}}}, "made with the reference", "run by stella-mteb"),
+        ({"found": result(task="STS12")}, "file is called as its task", "task_name is STS12"),
+        ({"found": result(float("nan"))}, "every main score is a number", "test/default"),
+        ({"found": {**result(), "scores": {}}}, "every main score is a number", "0 main scores"),
+        ({"found": {"task_name": "STSBenchmark"}}, "the result can be read", "no scores by split"),
+        ({"found": result(task="MyOwn"), "name": "MyOwn"}, "MTEB knows the task", "a task of your own"),
+        ({"found": {**result(), "more": "x" * 10_000_000}}, "smaller than 10 MB", "10,000,"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_broken_rule_is_named(change: dict[str, Any], rule: str, detail: str, tmp_path: Path) -> None:
+    found = [one for one in lacking(write(tmp_path, **change)) if one.rule.startswith(rule)]
+
+    assert len(found) == 1
+    assert detail in found[0].detail
+
+
+def test_a_published_score_may_change_by_a_thousandth_and_no_more(tmp_path: Path) -> None:
+    public = write(tmp_path / "public", result(0.82))
+
+    assert lacking(write(tmp_path / "same", result(0.8209)), public) == []
+    (found,) = lacking(write(tmp_path / "other", result(0.8212)), public)
+    assert found.detail == "test/default was 0.82000, is 0.82120"
+
+
+def test_a_published_split_may_not_vanish(tmp_path: Path) -> None:
+    both = result()
+    both["scores"]["validation"] = both["scores"]["test"]
+    public = write(tmp_path / "public", both)
+
+    (found,) = lacking(write(tmp_path / "ours"), public)
+
+    assert found.detail == "validation/default is not there any more"
+
+
+def test_a_model_without_a_description_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    next(folder.rglob("model_meta.json")).unlink()
+
+    assert [one.rule for one in lacking(folder)] == ["the model is described"]
+
+
+def test_nan_in_a_secondary_metric_is_as_mteb_writes_it(tmp_path: Path) -> None:
+    found = result()
+    found["scores"]["test"][0]["nauc"] = float("nan")
+
+    assert lacking(write(tmp_path, found)) == []
+
+
+def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no results"):
+        list(check(tmp_path))
+
+
+def test_the_command_lists_what_does_not_meet_the_rules_and_exits_with_1(call: Call, tmp_path: Path) -> None:
+    write(tmp_path, result(task="STS12"))
+
+    code, out, err = call("submit", "--check", tmp_path)
+
+    assert code == 1
+    assert "STSBenchmark.json: not met: file is called as its task: task_name is STS12" in " ".join(out.split())
+    assert "1 are not" in err
+    assert call("submit", "--check", write(tmp_path))[:2] == (0, "")

@@ -1,0 +1,412 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from markdown_it import MarkdownIt
+
+from stella_mteb.compare import text as views
+from stella_mteb.compare.comparison import Comparison, Gap, Price
+from stella_mteb.compare.records import Score
+from stella_mteb.compare.text import render_comparison
+from stella_mteb.files.tables import TableFormat
+from tests.support.comparisons import (
+    compare_by_hand,
+    hostile,
+    score,
+    system,
+    ten_by_fifty,
+    three_with_gaps,
+    two_measured,
+    two_published,
+)
+
+ALL = [two_published, two_measured, three_with_gaps, ten_by_fifty, hostile]
+FORMS: list[TableFormat] = ["table", "md", "json", "csv"]
+
+
+@pytest.fixture(autouse=True)
+def _no_forced_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.delenv("TTY_COMPATIBLE", raising=False)
+
+
+def width_of(line: str) -> int:
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in line)
+
+
+def section(text: str, title: str) -> str:
+    """The part of a terminal view that begins with this title."""
+    return next(part for part in text.split("\n\n") if part.startswith(title))
+
+
+def markdown_kinds(text: str) -> tuple[set[str], set[str]]:
+    """The kinds of blocks and of inline pieces that a Markdown reader sees, by a parser that is not ours."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    pieces = {child.type for token in tokens for child in token.children or []}
+    return {token.type.rpartition("_")[0] for token in tokens if token.type != "inline"}, pieces
+
+
+def in_order(ranks: list[tuple[int, int]]) -> Comparison:
+    """As many systems as ranks, on two tasks."""
+    systems = [system(letter) for letter in "abcdefgh"[: len(ranks)]]
+    cells = {
+        (task, "STS"): [score(task, "STS", 0.9 - i / 100) for i, _ in enumerate(systems)] for task in ("one", "two")
+    }
+    return compare_by_hand(systems, cells, ranks=ranks)
+
+
+# ------------------------------------------------------------------------------------------------------ the answer
+
+
+@pytest.mark.parametrize(
+    ("ranks", "answer"),
+    [
+        ([(1, 1), (2, 2)], "a is better than b"),
+        ([(1, 2), (1, 2)], "These results cannot separate a and b"),
+        ([(1, 1), (2, 3), (2, 3)], "a is better than each of the other 2"),
+        ([(1, 2), (1, 2), (3, 3)], "At the top, these results cannot separate a and b"),
+        ([(1, 2), (2, 3), (2, 3)], "a leads, but not beyond doubt against each of the others"),
+        ([(1, 3), (1, 3), (1, 3)], "These results cannot separate a, b and c"),
+        ([(1, 6)] * 6, "These results cannot separate a, b, c and 3 more"),
+        ([(1, 1)], "a stands alone: there is nothing to compare it with"),
+        ([], "No results to compare"),
+    ],
+)
+def test_the_headline_says_what_the_ranks_say(ranks: list[tuple[int, int]], answer: str) -> None:
+    assert views.headline(in_order(ranks)) == answer
+
+
+def test_a_system_without_any_score_has_no_rank_and_does_not_blur_the_headline() -> None:
+    comparison = in_order([(1, 2), (2, 3), (1, 3)])
+    a, b, c = comparison.standings
+    without = replace(c, mean=None, by_type={}, tasks=0)
+
+    comparison = replace(comparison, standings=(a, replace(b, best_rank=2), without))
+
+    assert views.headline(comparison) == "a leads, but not beyond doubt against each of the others"
+    assert re.search(r" - +c +measured here +- +0 of 2", render_comparison(comparison, "table", 80))
+
+
+def test_without_a_common_task_nobody_wins() -> None:
+    a, b = system("a"), system("b")
+    cells = {
+        ("x", "STS"): [score("x", "STS", 0.9), Gap("not run")],
+        ("y", "STS"): [Gap("not run"), score("y", "STS", 1)],
+    }
+    comparison = compare_by_hand([a, b], cells)
+
+    shown = render_comparison(comparison, "table", 80)
+
+    assert shown.startswith("a and b share no task that can be compared.")
+    assert views.headline(comparison) == "No task has comparable scores of all 2 systems"
+    assert "No mean: there is no task on which all have comparable scores." in shown
+    assert re.search(r"1-2 +a +measured here +- +1 of 2", shown)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("systems", [0, 1])
+def test_a_comparison_of_nothing_is_shown_too(form: TableFormat, systems: int) -> None:
+    assert render_comparison(in_order([(1, 1)] * systems), form, 80) or (form == "csv" and not systems)
+
+
+# ----------------------------------------------------------------------------------------------------- a terminal
+
+
+@pytest.mark.parametrize("build", ALL)
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_line_is_wider_than_the_terminal(build: Callable[[], Comparison], width: int) -> None:
+    lines = render_comparison(build(), "table", width).splitlines()
+
+    assert max(map(width_of, lines)) <= width
+
+
+def test_the_leaderboard_has_rank_intervals_means_and_coverage() -> None:
+    table = section(render_comparison(three_with_gaps(), "table", 80), "Leaderboard")
+
+    rows = [re.split(r" {2,}", line.strip()) for line in table.splitlines()[-3:]]
+    assert [(row[0], row[1], row[2], row[4]) for row in rows] == [
+        ("1-2", "stella@8192", "measured here", "8 of 9"),
+        ("1-2", "stella@1024", "measured here", "9 of 9"),
+        ("3", "stella@256", "measured here", "7 of 9"),
+    ]
+    assert "over the 7 tasks that all have" in table
+    assert "these results cannot tell which of these places it is" in table
+
+
+def test_means_have_two_decimals_and_are_of_the_common_tasks() -> None:
+    comparison = three_with_gaps()
+    rows = {row.task: row for row in comparison.rows if row.task not in {"STS2", "Retrieval3"}}
+
+    shown = render_comparison(comparison, "table", 80)
+
+    for i, one in enumerate(comparison.systems):
+        values = [row.cells[i].value for row in rows.values() if isinstance(row.cells[i], Score)]
+        assert len(values) == 7
+        expected = f"{100 * sum(values) / 7:.2f}"
+        assert re.search(rf"{re.escape(one.label)} +measured here +{re.escape(expected)} ", shown)
+
+
+def test_figures_stand_under_one_another() -> None:
+    table = section(render_comparison(two_published(), "table", 80), "Mean by task type")
+
+    rows = table.splitlines()[3:]
+    assert len(rows) == 7
+    assert all(re.search(r" \d\d\.\d\d +\d\d\.\d\d$", row) for row in rows)
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_types_stand_in_rows_with_readable_names_of_systems_beside_them() -> None:
+    parts = render_comparison(ten_by_fifty(), "table", 80).split("\n\n")
+
+    tables = [part for part in parts if part.startswith("Mean by task type")]
+    assert len(tables) == 4
+    names = "".join(re.sub(r"[\s─]", "", table.split("Classification")[0]) for table in tables)
+    assert sum(table.count("STS (5)") for table in tables) == 4
+    assert names.count("organisation_mode") == 10
+
+
+def test_every_gap_is_listed_with_its_reason() -> None:
+    table = section(render_comparison(three_with_gaps(), "table", 80), "Gaps")
+
+    assert re.search(r"stella@256 +1 +STS2 +not run", table)
+    assert re.search(r"stella@256 +1 +Retrieval3 +another revision of the data: 89abcdef", table)
+    assert re.search(r"stella@8192 +1 +STS2 +another split: validation", table)
+
+
+def test_items_known_give_a_difference_its_interval_and_p() -> None:
+    table = section(render_comparison(two_measured(), "table", 80), "all_minilm_l6_v2 minus")
+
+    assert re.search(r"STS12 +\+2\.00 +\+1\.20 to \+2\.80 +< 0\.001 +3108 pairs", table)
+    assert re.search(r"STS22 +\+0\.00 +-1\.00 to \+1\.00 +1\.000 +197 pairs", table)
+    assert "NFCorpus" not in table
+
+
+def test_of_many_systems_the_first_is_held_against_each_other() -> None:
+    comparison = ten_by_fifty()
+    table = section(render_comparison(comparison, "table", 200), "The first place against")
+
+    rows = table.splitlines()[3:]
+    assert len(rows) == 9
+    assert all(row.split()[0] == comparison.standings[0].system.label for row in rows)
+
+
+def test_prices_of_one_machine_name_it_once() -> None:
+    table = section(render_comparison(three_with_gaps(), "table", 80), "Price")
+
+    assert table.startswith("Price, measured on one machine (machine Xeon, 2 cores, dtype float32)")
+    assert re.search(r"stella@8192 +\d\d\.\d\d +16,245 +366 +6\.7 GB +32\.8 kB +1\.54 billion", table)
+
+
+def test_prices_of_different_machines_are_said_to_be_so_row_by_row() -> None:
+    table = section(
+        render_comparison(three_with_gaps(machines=("Xeon", "Xeon", "H100")), "table", 120), "Price, on different"
+    )
+
+    assert "not comparable" in table
+    assert re.search(r"stella@256 +\d\d\.\d\d +Xeon", table)
+    assert re.search(r"stella@8192 +\d\d\.\d\d +H100", table)
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    comparison = two_measured()
+    price = Price(comparison.systems[0], None, None, None, None, None, None, None)
+
+    table = section(render_comparison(replace(comparison, prices=(price,)), "table", 80), "Price")
+
+    assert table.startswith("Price, the machine is not stated")
+    assert re.search(r"all_minilm_l6_v2 +65\.00( +-){5}$", table)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (999, "999 B"),
+        (1024, "1.02 kB"),
+        (999_600, "1 MB"),
+        (32_768, "32.8 kB"),
+        (6_700_000_000, "6.7 GB"),
+        (4.1e15, "4,100 TB"),
+    ],
+)
+def test_bytes_are_told_in_three_digits(value: float, text: str) -> None:
+    assert views.in_bytes(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "+0.00"), (-0.00004, "+0.00"), (-0.0123, "-1.23"), (math.nan, "-"), (None, "-")]
+)
+def test_a_difference_has_a_sign_and_no_negative_zero(value: float | None, text: str) -> None:
+    assert views.signed(value) == text
+
+
+# ------------------------------------------------------------------------------------------------------- programs
+
+
+def test_json_is_one_strict_object_at_full_precision() -> None:
+    comparison = three_with_gaps()
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} in JSON")
+
+    content = json.loads(render_comparison(comparison, "json"), parse_constant=refuse)
+
+    assert content["schema_version"] == 1
+    assert content["headline"] == views.headline(comparison)
+    assert [one["mean"] for one in content["standings"]] == [one.mean for one in comparison.standings]
+    assert [one["difference"] for one in content["duels"]] == [one.difference for one in comparison.duels]
+    task = next(one for one in content["tasks"] if one["task"] == "STS2")
+    assert task["gaps"] == {"stella@256": "not run", "stella@8192": "another split: validation"}
+    cell = comparison.rows[5].cells[1]
+    assert isinstance(cell, Score)
+    assert task["scores"]["stella@1024"]["value"] == cell.value
+    assert task["scores"]["stella@1024"]["dataset_revision"] == "0123456789abcdef"
+    assert content["systems"][2]["settings"] == {"embed_dim": 8192, "dtype": "float32"}
+    assert content["prices"][0]["tokens_per_second"] == comparison.prices[0].tokens_per_second
+
+
+def test_a_value_that_is_no_number_is_null_in_json() -> None:
+    comparison = two_measured()
+    duel = replace(comparison.duels[0], p=math.nan, low=-math.inf)
+
+    content = json.loads(render_comparison(replace(comparison, duels=(duel,)), "json"))
+
+    assert (content["duels"][0]["p"], content["duels"][0]["low"]) == (None, None)
+
+
+def test_a_spreadsheet_can_redo_the_means_from_the_csv() -> None:
+    comparison = three_with_gaps()
+
+    rows = list(csv.DictReader(io.StringIO(render_comparison(comparison, "csv"))))
+
+    assert len(rows) == len(comparison.systems) * len(comparison.rows)
+    for standing in comparison.standings:
+        own = [row for row in rows if row["system"] == standing.system.label]
+        values = [float(row["score"]) for row in own if row["in_means"] == "yes"]
+        assert sum(values) / len(values) == pytest.approx(standing.mean, abs=1e-15)
+        of_sts = [float(row["score"]) for row in own if row["in_means"] == "yes" and row["type"] == "STS"]
+        assert sum(of_sts) / len(of_sts) == pytest.approx(standing.by_type["STS"], abs=1e-15)
+
+
+def test_a_row_of_the_csv_says_where_its_score_is_from_or_why_there_is_none() -> None:
+    rows = list(csv.DictReader(io.StringIO(render_comparison(three_with_gaps(), "csv"))))
+
+    whole = next(row for row in rows if (row["system"], row["task"]) == ("stella@1024", "STS2"))
+    gap = next(row for row in rows if (row["system"], row["task"]) == ("stella@8192", "STS2"))
+    assert (whole["split"], whole["subsets"], whole["languages"]) == ("test", "default", "eng")
+    assert (whole["dataset_revision"], whole["mteb_version"], whole["source"]) == (
+        "0123456789abcdef",
+        "2.26.24",
+        "STS2.json",
+    )
+    assert (whole["provenance"], whole["origin"]) == ("measured here", "results/stella@1024")
+    assert json.loads(whole["settings"]) == {"dtype": "float32", "embed_dim": 1024}
+    assert (gap["score"], gap["gap"], gap["in_means"]) == ("", "another split: validation", "no")
+
+
+# -------------------------------------------------------------------------------------------------- hostile names
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_name_reaches_the_terminal_as_a_code(form: TableFormat) -> None:
+    shown = render_comparison(hostile(), form, 80)
+
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", shown)
+
+
+def test_no_name_acts_in_markdown() -> None:
+    blocks, pieces = markdown_kinds(render_comparison(hostile(), "md"))
+
+    assert blocks <= {"heading", "bullet_list", "list_item", "paragraph", "table", "thead", "tbody", "tr", "th", "td"}
+    assert pieces <= {"text", "text_special"}
+
+
+def test_names_in_markdown_read_as_they_are() -> None:
+    text = render_comparison(hostile(), "md")
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    read = ["".join(child.content for child in token.children or []) for token in tokens if token.type == "inline"]
+
+    assert "a | b `rm` **x** [l](http://y) <http://y>" in read
+    assert "</script><script>window.hacked=1</script>" in read
+    assert "# heading" in read
+
+
+def test_a_sentence_begins_no_block_in_markdown() -> None:
+    notes = [
+        "# heading",
+        "1. one",
+        "2) two",
+        "- dash",
+        "+ plus",
+        "> quote",
+        "=== rule",
+        "    code",
+        "--- rule",
+        "1.5 B",
+    ]
+    text = render_comparison(replace(two_published(), notes=tuple(notes)), "md").partition("### Notes")[2]
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+
+    assert [token.content.replace("\\", "") for token in tokens if token.type == "inline"] == [n.strip() for n in notes]
+    assert {token.type for token in tokens if token.nesting == 1} == {
+        "bullet_list_open",
+        "list_item_open",
+        "paragraph_open",
+    }
+
+
+def test_no_cell_of_the_csv_is_a_formula() -> None:
+    rows = list(csv.reader(io.StringIO(render_comparison(hostile(), "csv"))))
+
+    assert len({len(row) for row in rows}) == 1
+    assert not [cell for row in rows for cell in row if cell[:1] in {"=", "+", "@"}]
+    assert any("'=cmd()" in row for row in rows)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_access_token_in_a_source_is_masked(form: TableFormat) -> None:
+    token = "hf_" + "a" * 30
+    comparison = two_measured()
+    systems = tuple(replace(one, origin=f"https://user:{token}@example.org") for one in comparison.systems)
+
+    shown = render_comparison(replace(comparison, systems=systems), form, 80)
+
+    assert token not in re.sub(r"\s", "", shown)
+
+
+def test_two_labels_that_look_alike_keep_two_columns() -> None:
+    a, b = system("x\x1by"), system("x y")
+    comparison = compare_by_hand([a, b], {("t", "STS"): [score("t", "STS", 0.5), score("t", "STS", 0.25)]})
+
+    shown = render_comparison(comparison, "table", 80)
+
+    assert re.search(r"x y +x y \(2\)", section(shown, "Mean by task type"))
+    assert re.search(r"STS \(1\) +50\.00 +25\.00", shown)
+
+
+def test_a_label_that_is_a_column_keeps_both() -> None:
+    a, b = system("task type"), system("b")
+    comparison = compare_by_hand([a, b], {("t", "STS"): [score("t", "STS", 0.5), score("t", "STS", 0.25)]})
+
+    shown = render_comparison(comparison, "md")
+
+    assert "| task type | task type (2) | b |" in shown
+
+
+def test_views_and_report_start_without_torch_and_mteb() -> None:
+    code = (
+        "import sys, stella_mteb.compare.text, stella_mteb.compare.html; "
+        "print([name for name in ('torch', 'mteb', 'transformers', 'pandas', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,490 @@
+"""The shared prefix: computed once, and no vector is another for it."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
+
+from stella_mteb.engine import packing
+from stella_mteb.engine.encoder import TextEncoder
+from stella_mteb.engine.packing import Packing
+from stella_mteb.engine.pooling import Pooling
+from stella_mteb.engine.prefix import WORTH_IT, Prefix, attend, common_prefix, merge
+from stella_mteb.errors import EnvironmentProblem
+from stella_mteb.models.resolve import resolve
+from stella_mteb.prompts.examples import Example, frame
+from tests.support.spies import S2S, padded, runs_out_above, twin, watch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+INSTRUCTION = "Retrieve semantically similar text."
+WORDS = ["the", "man", "of", "a", "red", "brick", "tower", "waits", "at", "dawn", "and", "nobody", "waves"]
+EXAMPLES = tuple(Example(" ".join(WORDS[: 3 + i]), " ".join(WORDS[i:])) for i in range(8))
+PROMPTS = {shots: frame(INSTRUCTION, EXAMPLES, shots) for shots in (0, 1, 3, 8)}
+TEXTS = ["", *(" ".join(WORDS[i % 5 : i % 5 + i]) for i in range(1, 9)), "a boat " * 60, "x", "the man", "the men"]
+
+
+@pytest.fixture(scope="module")
+def loaded(bge: Path) -> TextEncoder:
+    return resolve(str(bge)).load("cpu")
+
+
+@pytest.fixture
+def encoder(loaded: TextEncoder) -> TextEncoder:
+    """Without a prefix from an earlier test."""
+    return copy_of(loaded)
+
+
+def copy_of(encoder: TextEncoder, **changes: Any) -> TextEncoder:
+    return twin(encoder, **{"tokenise": encoder.tokenise, **changes})
+
+
+def in_full(encoder: TextEncoder, **changes: Any) -> TextEncoder:
+    """The same model, which computes every text from its first token on."""
+    same = copy_of(encoder, **changes)
+    same._shares_prefix = False
+    return same
+
+
+def tokens_of(encoder: TextEncoder, texts: list[str], prompt: str = "") -> list[np.ndarray]:
+    return encoder.tokenise(texts, prompt)
+
+
+# ----------------------------------------------------------------------------------------------- the same vectors
+
+
+@pytest.mark.parametrize("token_budget", [64, 200, 1024])
+@pytest.mark.parametrize("shots", PROMPTS)
+def test_vectors_are_those_of_full_recomputation(loaded: TextEncoder, shots: int, token_budget: int) -> None:
+    encoder = copy_of(loaded, token_budget=token_budget)
+
+    shared = encoder.encode(TEXTS, PROMPTS[shots])
+
+    assert encoder._prefix is not None
+    np.testing.assert_allclose(shared, in_full(loaded).encode(TEXTS, PROMPTS[shots]), atol=1e-5)
+
+
+def test_vectors_are_those_of_transformers_own_attention_one_text_at_a_time(encoder: TextEncoder) -> None:
+    plain = padded(in_full(encoder), tokenise=encoder.tokenise)
+    one_by_one = np.concatenate([plain.encode([text], PROMPTS[3]) for text in TEXTS])
+
+    np.testing.assert_allclose(encoder.encode(TEXTS, PROMPTS[3]), one_by_one, atol=1e-5)
+
+
+def test_over_several_windows_vectors_are_the_same(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stella_mteb.engine.encoder._WINDOW", 3)
+
+    shared = encoder.encode(TEXTS, PROMPTS[3])
+
+    np.testing.assert_allclose(shared, in_full(encoder).encode(TEXTS, PROMPTS[3]), atol=1e-5)
+
+
+def test_a_text_that_is_itself_the_prefix_of_all_others_is_encoded(encoder: TextEncoder) -> None:
+    """Without a prompt, what is shared comes from the texts themselves."""
+    texts = ["a boat leaves " * 8, "a boat leaves " * 8 + "at dawn", "a boat leaves " * 8 + "x"]
+
+    shared = encoder.encode(texts)
+
+    assert encoder._prefix is not None
+    np.testing.assert_allclose(shared, in_full(encoder).encode(texts), atol=1e-5)
+
+
+def test_changing_prompts_never_meet_an_old_prefix(encoder: TextEncoder) -> None:
+    full = in_full(encoder)
+    for shots in (3, 8, 1, 0, 3, 8):
+        np.testing.assert_allclose(encoder.encode(TEXTS, PROMPTS[shots]), full.encode(TEXTS, PROMPTS[shots]), atol=1e-5)
+
+
+def test_in_bfloat16_sharing_is_no_further_from_float32_than_full_recomputation(bge: Path, loaded: TextEncoder) -> None:
+    half = resolve(f"{bge}[bf16]").load("cpu")
+    exact = in_full(loaded).encode(TEXTS, PROMPTS[8])
+
+    shared, full = (one.encode(TEXTS, PROMPTS[8]) for one in (copy_of(half), in_full(half)))
+
+    off_shared, off_full = (1 - (vectors * exact).sum(axis=1) for vectors in (shared, full))
+    assert off_shared.max() < 2e-3
+    assert off_shared.mean() < 1.25 * off_full.mean()
+
+
+# -------------------------------------------------------------------------------------------------- what it saves
+
+
+def test_the_prefix_goes_through_the_backbone_once(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder.token_budget = 128
+    ids = tokens_of(encoder, TEXTS, PROMPTS[8])
+    prefix = len(common_prefix(ids))
+    shapes = watch(monkeypatch, encoder)
+
+    encoder.encode(TEXTS, PROMPTS[8])
+
+    assert prefix > 150
+    assert len(shapes) > 2
+    assert shapes[0] == (1, prefix)
+    assert sum(tokens for _, tokens in shapes) == prefix + sum(len(row) - prefix for row in ids)
+
+
+def test_a_second_call_computes_no_prefix(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder.encode(TEXTS, PROMPTS[8])
+    shapes = watch(monkeypatch, encoder)
+
+    again = encoder.encode(["another text", "and one more"], PROMPTS[8])
+    alone = encoder.encode(["another text"], PROMPTS[8])
+
+    assert [texts for texts, _ in shapes] == [2, 1]
+    assert sum(tokens for _, tokens in shapes) < 64
+    np.testing.assert_allclose(again[0], alone[0], atol=1e-5)
+
+
+def test_one_text_alone_is_computed_in_one_pass(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = watch(monkeypatch, encoder)
+
+    vector = encoder.encode(["the man"], PROMPTS[3])
+
+    assert shapes == [(1, len(tokens_of(encoder, ["the man"], PROMPTS[3])[0]))]
+    np.testing.assert_allclose(vector, in_full(encoder).encode(["the man"], PROMPTS[3]), atol=1e-5)
+
+
+def test_texts_that_share_little_are_computed_in_full(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a man", "a boat", "the dog"]
+    shapes = watch(monkeypatch, encoder)
+
+    encoder.encode(texts)
+
+    assert shapes == [(3, sum(map(len, tokens_of(encoder, texts))))]
+    assert encoder._prefix is None
+
+
+def test_the_count_of_tokens_is_that_of_the_texts_whether_shared_or_not(encoder: TextEncoder) -> None:
+    full = in_full(encoder)
+    seen: list[tuple[int, int]] = []
+
+    encoder.encode(TEXTS, PROMPTS[3], progress=lambda done, total: seen.append((done, total)))
+    full.encode(TEXTS, PROMPTS[3])
+
+    assert encoder.stats.tokens == full.stats.tokens == sum(map(len, tokens_of(encoder, TEXTS, PROMPTS[3])))
+    assert seen[-1] == (encoder.stats.tokens, encoder.stats.tokens)
+    assert encoder.stats.at_limit == full.stats.at_limit == 1
+
+
+# --------------------------------------------------------------------------------------------- out of memory
+
+
+def test_a_batch_that_does_not_fit_is_halved_behind_the_same_prefix(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = in_full(encoder).encode(TEXTS, PROMPTS[8])
+    shapes = watch(monkeypatch, encoder, runs_out_above(3))
+
+    vectors = encoder.encode(TEXTS, PROMPTS[8])
+
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert max(texts for texts, _ in shapes) > 3
+    prefix = shapes[0]
+    assert shapes.count(prefix) == 1
+
+
+class NoRoomForThePrefix:
+    """A backbone whose first passes over a prefix do not fit."""
+
+    def __init__(self, encoder: TextEncoder, error: type[BaseException]) -> None:
+        self.passes = 0
+        self._forward, self._error = encoder.backbone.forward, error
+
+    def __call__(self, **given: Any) -> Any:
+        self.passes += 1
+        if given["packing"].into is not None:
+            self._forward(**given)
+            raise self._error("CUDA out of memory")
+        return self._forward(**given)
+
+
+def test_without_room_for_the_prefix_texts_are_computed_in_full_and_no_half_of_it_is_kept(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = in_full(encoder)
+    expected = full.encode(TEXTS, PROMPTS[3])
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder.backbone, "forward", NoRoomForThePrefix(encoder, torch.OutOfMemoryError))
+
+        np.testing.assert_allclose(encoder.encode(TEXTS, PROMPTS[3]), expected, atol=1e-5)
+
+    assert encoder._prefix is None
+    np.testing.assert_allclose(encoder.encode(TEXTS, PROMPTS[3]), expected, atol=1e-5)
+
+
+def test_another_error_in_the_prefix_is_not_hidden_and_the_next_call_is_right(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder.backbone, "forward", NoRoomForThePrefix(encoder, ZeroDivisionError))
+        with pytest.raises(ZeroDivisionError):
+            encoder.encode(TEXTS, PROMPTS[3])
+
+    np.testing.assert_allclose(encoder.encode(TEXTS, PROMPTS[3]), in_full(encoder).encode(TEXTS, PROMPTS[3]), atol=1e-5)
+
+
+def test_a_single_text_that_does_not_fit_behind_its_prefix_is_named_with_all_its_tokens(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder.encode(["the man", "a boat"], PROMPTS[3])
+    tokens = len(tokens_of(encoder, ["a red brick"], PROMPTS[3])[0])
+    watch(monkeypatch, encoder, runs_out_above(0))
+
+    with pytest.raises(EnvironmentProblem, match=f"out of memory on cpu with a single text of {tokens} tokens"):
+        encoder.encode(["a red brick"], PROMPTS[3])
+
+
+# --------------------------------------------------------------------------------------------- which models share
+
+
+def test_only_what_is_causal_packed_and_pooled_at_the_last_token_shares(
+    loaded: TextEncoder, stella: TextEncoder
+) -> None:
+    causal = twin(stella)
+    causal.backbone.config.is_causal = True
+    try:
+        mean = twin(causal)
+        last = twin(causal, pooling=Pooling(("lasttoken",)))
+    finally:
+        causal.backbone.config.is_causal = False
+
+    assert loaded._shares_prefix
+    assert last._shares_prefix
+    assert not mean._shares_prefix
+    assert not stella._shares_prefix
+    assert not twin(stella, pooling=Pooling(("lasttoken",)))._shares_prefix  # bidirectional
+    assert not copy_of(loaded, pooling=Pooling(("mean",)))._shares_prefix
+    assert not copy_of(loaded, pooling=Pooling(("lasttoken", "mean")))._shares_prefix
+    assert not copy_of(loaded, pooling=Pooling(("lasttoken",), include_prompt=False))._shares_prefix
+    assert not padded(loaded)._shares_prefix
+
+
+def test_a_bidirectional_model_sees_the_prompt_with_every_text(
+    stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = twin(stella)
+    texts = ["the man", "a boat"]
+    shapes = watch(monkeypatch, encoder)
+
+    encoder.encode(texts, S2S)
+
+    assert shapes == [(2, sum(map(len, tokens_of(encoder, [S2S + text for text in texts]))))]
+
+
+# ------------------------------------------------------------------------------------------------------ the parts
+
+
+rows_of_ids = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows_of_ids, st.lists(st.integers(0, 2), max_size=6))
+def test_the_common_prefix_is_the_longest_that_leaves_each_text_a_token(
+    rows: list[list[int]], begin: list[int]
+) -> None:
+    ids = [np.array(begin + row, dtype=np.int32) for row in rows]
+
+    found = common_prefix(ids).tolist()
+
+    def serves(length: int) -> bool:
+        return all(len(row) > length and row[:length].tolist() == ids[0][:length].tolist() for row in ids)
+
+    assert found == ids[0][: len(found)].tolist()
+    assert serves(len(found))
+    assert not serves(len(found) + 1)
+    assert len(found) >= len(begin)
+    assert all(Prefix(common_prefix(ids)).begins(row) for row in ids)
+
+
+def parts(heads: int, key_heads: int, tokens: int, keys: int) -> Any:
+    generator = torch.Generator().manual_seed(heads * 1000 + tokens * 10 + keys)
+    return (
+        torch.randn(count, size, 8, generator=generator) * 1.5
+        for count, size in ((heads, tokens), (key_heads, keys), (key_heads, keys))
+    )
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 6])
+@pytest.mark.parametrize("causal", [True, False])
+def test_attend_is_torchs_attention_with_the_logarithm_of_its_sum(key_heads: int, causal: bool) -> None:
+    query, key, value = parts(6, key_heads, 9, 9 if causal else 14)
+
+    seen, sums = attend(query, key, value, 0.4, causal=causal)
+
+    expected = scaled_dot_product_attention(query, key, value, is_causal=causal, scale=0.4, enable_gqa=True)
+    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=0)
+    scores = query @ key.repeat_interleave(6 // key_heads, dim=0).mT * 0.4
+    if causal:
+        scores = scores.masked_fill(torch.ones(9, 9).triu(1).bool(), float("-inf"))
+    torch.testing.assert_close(sums, scores.exp().sum(dim=-1).log(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("split", [1, 5, 13])
+def test_two_parts_merged_are_the_attention_over_both(split: int) -> None:
+    query, key, value = parts(6, 2, 9, 14)
+
+    halves = [
+        attend(query, key[:, half], value[:, half], 0.4, causal=False) for half in (slice(split), slice(split, None))
+    ]
+
+    expected = scaled_dot_product_attention(query, key, value, scale=0.4, enable_gqa=True)
+    torch.testing.assert_close(merge(*halves, torch.float32), expected, atol=1e-5, rtol=0)
+
+
+def test_scores_of_thousands_are_merged_without_overflow() -> None:
+    query, key, value = parts(2, 2, 3, 8)
+    halves = [attend(query * 100, key[:, half], value[:, half], 5.0, causal=False) for half in (slice(4), slice(4, 8))]
+
+    expected = scaled_dot_product_attention(query * 100, key, value, scale=5.0)
+    torch.testing.assert_close(merge(*halves, torch.float32), expected, atol=1e-5, rtol=0)
+
+
+def test_bfloat16_scores_are_not_rounded() -> None:
+    query, key, value = (part.bfloat16() for part in parts(6, 2, 9, 14))
+
+    seen, _ = attend(query, key, value, 0.4, causal=False)
+
+    exact = scaled_dot_product_attention(query.float(), key.float(), value.float(), scale=0.4, enable_gqa=True)
+    torch.testing.assert_close(seen, exact, atol=1e-5, rtol=0)
+
+
+# ---------------------------------------------------------------------------------- the kernel that is only on CUDA
+
+
+class AuxRequest(NamedTuple):
+    lse: bool = False
+
+
+def varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    return_aux: AuxRequest | None = None,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    enable_gqa: bool = False,
+) -> Any:
+    """What torch's kernel does, text by text; queries and keys may be of different lengths."""
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    assert enable_gqa or query.shape[1] == key.shape[1]
+    assert (max_q, max_k) == (int(cu_seq_q.diff().max()), int(cu_seq_k.diff().max()))
+    assert (int(cu_seq_q[-1]), int(cu_seq_k[-1])) == (len(query), len(key))
+    assert window_size in {(-1, -1), (-1, 0)}
+    group = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(group, dim=1) for part in (key, value))
+    out, sums = torch.full_like(query, float("nan")), torch.full(query.shape[1::-1], float("nan"))
+    ends = zip(itertools.pairwise(cu_seq_q.tolist()), itertools.pairwise(cu_seq_k.tolist()), strict=True)
+    for (start, end), (first, last) in ends:
+        scores = torch.einsum("qhd,khd->hqk", query[start:end], key[first:last]) * (scale or 1.0)
+        if window_size == (-1, 0):
+            # The last query sees the last key.
+            hidden = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1 + last - first - end + start)
+            scores = scores.masked_fill(hidden, float("-inf"))
+        sums[:, start:end] = scores.logsumexp(dim=-1)
+        out[start:end] = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), value[first:last])
+    return (out, sums) if return_aux is not None and return_aux.lse else out
+
+
+def varlen_of_torch_2_11(*parts: Any, return_aux: Any = None, scale: Any = None, window_size: Any = (-1, -1)) -> Any:
+    return varlen(*parts, return_aux=return_aux, scale=scale, window_size=window_size)
+
+
+def use_kernel(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[tuple[int, int]]:
+    """Take the branch for CUDA, with a kernel that runs here; gives queries and keys of each of its calls."""
+    calls: list[tuple[int, int]] = []
+
+    def noted(*parts: Any, **options: Any) -> Any:
+        calls.append((len(parts[0]), len(parts[1])))
+        return kernel(*parts, **options)
+
+    noted.__signature__ = inspect.signature(kernel)  # type: ignore[attr-defined]
+    module = ModuleType("torch.nn.attention.varlen")
+    module.varlen_attn, module.AuxRequest = noted, AuxRequest  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(packing, "_has_varlen", lambda _: True)
+    return calls
+
+
+@pytest.mark.parametrize("kernel", [varlen, varlen_of_torch_2_11], ids=["today's", "torch 2.11's"])
+def test_with_the_kernel_vectors_are_those_of_full_recomputation_without_it(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, kernel: Any
+) -> None:
+    expected = in_full(encoder).encode(TEXTS, PROMPTS[3])
+    calls = use_kernel(monkeypatch, kernel)
+
+    vectors = encoder.encode(TEXTS, PROMPTS[3])
+
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert encoder._prefix is not None
+    shared = len(encoder._prefix.ids)
+    rest = sum(len(row) - shared for row in tokens_of(encoder, TEXTS, PROMPTS[3]))
+    # Two layers: the prefix itself, then every text's tokens over the prefix, and over themselves.
+    assert calls == [(shared, shared)] * 2 + [(rest, shared), (rest, rest)] * 2
+
+
+def test_torchs_kernel_gives_its_sums_as_heads_by_tokens() -> None:
+    """Its documentation says tokens by heads."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.nn.attention.varlen import AuxRequest as Asked
+    from torch.nn.attention.varlen import varlen_attn
+
+    with FakeTensorMode():
+        part = torch.empty(10, 4, 8, dtype=torch.bfloat16)
+        bounds = torch.empty(2, dtype=torch.int32)
+        seen, sums = varlen_attn(part, part, part, bounds, bounds, 10, 10, return_aux=Asked(lse=True))
+
+    assert seen.shape == (10, 4, 8)
+    assert sums.shape == (4, 10)
+
+
+def test_bounds_over_the_prefix_span_all_texts() -> None:
+    pack = Packing([3, 1, 4], causal=True, device=torch.device("cpu"), after=Prefix(np.arange(7, dtype=np.int32)))
+
+    queries, keys, tokens, shared = pack.over_prefix
+
+    assert (queries.tolist(), keys.tolist(), tokens, shared) == ([0, 8], [0, 7], 8, 7)
+
+
+def test_a_prefix_shorter_than_it_is_worth_is_not_computed_apart(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shapes_for(shared: int) -> list[tuple[int, int]]:
+        encoder._prefix = None
+        rows = [np.array([5] * shared + [6 + last], dtype=np.int32) for last in range(3)]
+        with monkeypatch.context() as patch:
+            patch.setattr(encoder, "tokenise", Rows(rows))
+            shapes = watch(patch, encoder)
+            encoder.encode(["a", "b", "c"])
+        return shapes
+
+    assert shapes_for(WORTH_IT - 1) == [(3, 3 * WORTH_IT)]
+    assert shapes_for(WORTH_IT) == [(1, WORTH_IT), (3, 3)]
+
+
+class Rows:
+    """A tokeniser that gives the same rows whatever it is asked."""
+
+    def __init__(self, rows: list[np.ndarray]) -> None:
+        self._rows = rows
+
+    def __call__(self, texts: list[str], prompt: str = "") -> list[np.ndarray]:
+        return self._rows[: len(texts)]
+
+    def longest(self, prompt: str) -> int:
+        return 64
