@@ -1,6 +1,8 @@
-"""The command line: `app` holds what all commands share, every other file is one command."""
+"""The command line: `app`, `display` and `options` are what commands share, every other file is one command."""
 
-from stella_mteb.cli import bench, cache, compare, demo, judge, models, run, submit
+from stella_mteb.cli import (  # noqa: F401, I001 -- they register with `app`; the order is that of --help
+    bench, compare, demo, judge, rank, models, tasks, verify, doctor, run, mteb, submit, cache,
+)  # fmt: skip
 from stella_mteb.cli.app import app, main
 
-__all__ = ["app", "bench", "cache", "compare", "demo", "judge", "main", "models", "run", "submit"]
+__all__ = ["app", "main"]

@@ -6,13 +6,14 @@ import itertools
 import json
 import statistics
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say
-from stella_mteb.files.tables import TableFormat, render
+from stella_mteb.cli.options import Device, Format, Model, Offline
+from stella_mteb.files.tables import render
 
 if TYPE_CHECKING:
     from stella_mteb.engine.encoder import TextEncoder
@@ -26,10 +27,10 @@ _OURS = "stella-mteb"
 
 @app.command()
 def bench(
-    model: Annotated[str, typer.Option("--model", "-m", metavar="SPEC", help="A model.")],
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never ask the network.")] = False,
-    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+    model: Model,
+    device: Device = None,
+    offline: Offline = False,
+    form: Format = "table",
 ) -> None:
     """Measure speed here, beside sentence-transformers with the same weights, and recommend a token budget."""
     set_offline(offline)

@@ -10,8 +10,9 @@ import typer
 
 from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
+from stella_mteb.cli.options import Format
 from stella_mteb.files.folders import cache_folder
-from stella_mteb.files.tables import TableFormat, render
+from stella_mteb.files.tables import render
 
 if TYPE_CHECKING:
     from stella_mteb.engine.store_upkeep import StoreInfo
@@ -26,7 +27,7 @@ _DAY = 86_400.0
 @commands.command("ls")
 def list_stores(
     folder: Annotated[Path | None, _CACHE] = None,
-    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+    form: Format = "table",
 ) -> None:
     """List what is stored: one store for each way of making vectors."""
     from stella_mteb.engine.store_upkeep import stores  # noqa: PLC0415 -- imports numpy

@@ -9,7 +9,7 @@ import typer
 
 from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
-from stella_mteb.files.tables import TableFormat
+from stella_mteb.cli.options import Format
 
 if TYPE_CHECKING:
     from stella_mteb.compare.sources import Found
@@ -31,7 +31,7 @@ def compare(
     ] = None,
     english: Annotated[bool, typer.Option("--english", help="Of tasks in many languages English only.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a report, one HTML file.")] = None,
-    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+    form: Format = "table",
 ) -> None:
     """Compare models like for like: scores with where they are from, how sure, at what price.
 

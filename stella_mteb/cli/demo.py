@@ -10,6 +10,7 @@ import typer
 
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say
+from stella_mteb.cli.options import Device
 
 MODEL = "all_minilm_l6_v2"
 SHORT = f"{MODEL}[max_length=64]"
@@ -19,7 +20,7 @@ TASKS = ("VideoSummarySTS", "VideoSummaryRetrieval")
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("demo-output"),
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
+    device: Device = None,
 ) -> None:
     """Run the bundled video-summary tasks, the judge and the comparison with a small model; needs no network."""
     set_offline(True)

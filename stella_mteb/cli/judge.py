@@ -1,17 +1,17 @@
-"""`stella-mteb judge` and `stella-mteb rank`."""
+"""`stella-mteb judge`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say, token_progress
+from stella_mteb.cli.options import Cache, Device, Format, Offline
 from stella_mteb.files.folders import cache_folder
-from stella_mteb.files.tables import TableFormat, render
 
 if TYPE_CHECKING:
     from stella_mteb.judge.inputs import Candidate
@@ -26,15 +26,16 @@ def judge(
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results/judge"),
     prompt_type: Annotated[str, typer.Option(help="s2s, s2p or none; s2s compares summaries.")] = "s2s",
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never ask the network.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Vectors of earlier runs [~/.cache/stella-mteb].")] = None,
-    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+    device: Device = None,
+    offline: Offline = False,
+    cache: Cache = None,
+    form: Format = "table",
 ) -> None:
     """Score many models' summaries against references. Interrupted, it goes on where it was."""
     set_offline(offline)
     if prompt_type not in {"s2s", "s2p", "none"}:
         raise typer.BadParameter("must be s2s, s2p or none", param_hint="--prompt-type")
+    from stella_mteb.cli.rank import print_ranking  # noqa: PLC0415
     from stella_mteb.judge.inputs import read_candidates, read_references  # noqa: PLC0415
     from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
@@ -53,7 +54,7 @@ def judge(
             device=device,
             cache=cache or cache_folder(),
         )
-    _print_ranking(output, form)
+    print_ranking(output, form)
 
 
 def _say_gaps(candidate: Candidate) -> None:
@@ -118,66 +119,3 @@ def judge_with(
             f"{full:,} of {len(summaries):,} summaries fill the {encoder.max_length} tokens that the judge reads: "
             "of these, coarse sees the beginning only (sentences are read whole)"
         )
-
-
-def _print_agreement(folder: Path, form: TableFormat) -> None:
-    from stella_mteb.judge.ranking import agreements  # noqa: PLC0415
-    from stella_mteb.judge.reports import read_clips, read_hm_cf  # noqa: PLC0415
-
-    rows: list[dict[str, Any]] = [
-        {
-            "judge": one.first,
-            "and judge": one.second,
-            "models": one.models,
-            "kendall": one.kendall,
-            "low": one.low,
-            "high": one.high,
-            "spearman": one.spearman,
-            "clips": one.clips or None,
-        }
-        for one in agreements(read_hm_cf(folder), read_clips(folder))
-    ]
-    if not rows:
-        say("one judge: there is nobody to agree with")
-        return
-    if form in {"table", "md"}:
-        typer.echo("\nHow much two judges agree on the order of the models by mean HM-CF. low, high:")
-        typer.echo("95 % interval of Kendall's tau over clips; - where only means are known\n")
-    typer.echo(render(rows, form))
-
-
-def _print_ranking(folder: Path, form: TableFormat) -> None:
-    from stella_mteb.judge.ranking import rank_models  # noqa: PLC0415
-    from stella_mteb.judge.reports import read_coverage, read_hm_cf  # noqa: PLC0415
-
-    hm_cf = read_hm_cf(folder)
-    ranking, incomplete = rank_models(hm_cf)
-    clips = read_coverage(folder)
-    rows: list[dict[str, Any]] = []
-    for row in ranking:
-        columns: dict[str, Any] = {"rank": row.rank, "slug": row.slug, "borda": row.borda, "mean_hm_cf": row.mean_hm_cf}
-        if form in {"table", "md"}:  # programs rely on these four keys, and read the counts in the aggregated files
-            columns["clips"] = "/".join(map(str, sorted(clips.get(row.slug, ())))) or None
-        rows.append(columns)
-    typer.echo(render(rows, form))
-    if len(set().union(*(clips.get(row.slug, set()) for row in ranking))) > 1:
-        say("warning: the models were scored on different numbers of clips; their means are not comparable")
-    say(f"judges: {', '.join(hm_cf)}")
-    if incomplete:
-        say(f"not ranked, because not every judge has scored them: {', '.join(incomplete)}")
-
-
-@app.command()
-def rank(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output of judge, or <judge>/<model>.json files.")],
-    agreement: Annotated[bool, typer.Option("--agreement", help="Also: how much the judges agree.")] = False,
-    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
-) -> None:
-    """Rank candidate models over all judges in a folder: Borda, then mean HM-CF.
-
-    As JSON and CSV, --agreement prints the judges' agreement in the ranking's place.
-    """
-    if not agreement or form in {"table", "md"}:
-        _print_ranking(folder, form)
-    if agreement:
-        _print_agreement(folder, form)

@@ -1,26 +1,24 @@
-"""`stella-mteb models`, `tasks`, `verify` and `doctor`."""
+"""`stella-mteb models`."""
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stella_mteb.cli.app import app, set_offline
+from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
+from stella_mteb.cli.options import Format
 from stella_mteb.files.tables import TableFormat, plain, render
 
 if TYPE_CHECKING:
     from stella_mteb.models.config import ModelConfig
 
-_FORMAT = typer.Option("--format", help="table, md, json or csv.")
-
 
 @app.command()
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="One model in detail, with its prompts.")] = None,
-    form: Annotated[TableFormat, _FORMAT] = "table",
+    form: Format = "table",
 ) -> None:
     """List the bundled models, or show one: where it is, its heads, and the prompt of every task type."""
     from stella_mteb.models.config import bundled_configs, load_config  # noqa: PLC0415
@@ -75,56 +73,3 @@ def _show_model(name: str, form: TableFormat) -> None:
 
 def _shown(prompt: str) -> str:
     return plain(prompt.replace("\n", "\\n")) if prompt else "(none)"
-
-
-@app.command()
-def tasks(form: Annotated[TableFormat, _FORMAT] = "table") -> None:
-    """List the bundled tasks. Every task of MTEB can be run too, by its name."""
-    from stella_mteb.harness.task_yaml import bundled_tasks  # noqa: PLC0415
-
-    rows: list[dict[str, Any]] = []
-    for name, file in bundled_tasks().items():
-        spec = file.spec
-        source = "bundled" if spec.data else (f"hub: {spec.hub.path}" if spec.hub else f"-t {name}=FOLDER")
-        row = {"task": name, "type": spec.type, "data": source}
-        # On a terminal a paragraph in a cell is a thin tower; it has lines of its own there.
-        rows.append(row if form == "table" else {**row, "description": spec.description})
-    typer.echo(render(rows, form))
-    if form == "table":
-        for name, file in bundled_tasks().items():
-            typer.echo(f"\n{name}\n{textwrap.indent(textwrap.fill(file.spec.description, 76), '  ')}")
-
-
-@app.command()
-def verify(
-    model: Annotated[str, typer.Option("--model", "-m", metavar="SPEC", help="The model.")],
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never ask the network.")] = False,
-    form: Annotated[TableFormat, _FORMAT] = "table",
-) -> None:
-    """Check a copy of a model against its published tokens and similarities."""
-    set_offline(offline)
-    from stella_mteb.models.resolve import resolve  # noqa: PLC0415
-
-    resolved = resolve(model)
-    say(f"verifying {resolved.folder} ...")
-    from stella_mteb.diagnostics.verify import verify as checks  # noqa: PLC0415
-
-    found = list(checks(resolved, device))
-    typer.echo(render([{"check": c.name, "status": c.status, "detail": c.detail} for c in found], form))
-    if any(check.status == "fail" for check in found):
-        say("this copy does not give what is published of the model; do not compare its scores with others'")
-        raise typer.Exit(1)
-
-
-@app.command()
-def doctor(
-    offline: Annotated[bool, typer.Option("--offline", help="Do not try the network.")] = False,
-    form: Annotated[TableFormat, _FORMAT] = "table",
-) -> None:
-    """Say what this machine can run, and what to do about the rest."""
-    set_offline(offline)
-    from stella_mteb.diagnostics.doctor import examine  # noqa: PLC0415
-
-    findings = list(examine())
-    typer.echo(render([{"what": f.what, "status": f.status, "detail": f.detail} for f in findings], form))

@@ -13,6 +13,7 @@ import typer
 
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say, token_progress
+from stella_mteb.cli.options import Cache, Device, Format, Offline
 from stella_mteb.files.folders import cache_folder
 from stella_mteb.files.tables import TableFormat, render
 
@@ -31,17 +32,17 @@ def run(
     benchmarks: Annotated[list[str], typer.Option("--benchmark", "-b", help="All tasks of a benchmark.")] = [],  # noqa: B006
     prompts: Annotated[str | None, typer.Option(help="Prompt profile: card, leaderboard, builtin or own.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results"),
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never ask the network.")] = False,
+    device: Device = None,
+    offline: Offline = False,
     dims: Annotated[str | None, typer.Option(metavar="256,1024|all", help="Heads to score, from one pass.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Vectors of earlier runs [~/.cache/stella-mteb].")] = None,
+    cache: Cache = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep vectors.")] = False,
     prefill: Annotated[bool, typer.Option("--prefill", help="Encode all tasks' texts before the first one.")] = False,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Rows of local data that may be left out.")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")] = "local",
     address: Annotated[str | None, typer.Option(help="Ray cluster: host:port, or auto [one of this machine].")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
-    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+    form: Format = "table",
 ) -> None:
     """Run MTEB tasks with models. Finished tasks are kept: the same command again runs what is missing."""
     set_offline(offline)
@@ -274,11 +275,3 @@ def print_per_label(outcome: Outcome) -> None:
             "table",
         )
     )
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-def mteb(context: typer.Context) -> None:
-    """MTEB's own command line, with our models, tasks and benchmark registered; arguments are handed on."""
-    from stella_mteb.harness.register import mteb_command_line  # noqa: PLC0415
-
-    mteb_command_line(context.args)

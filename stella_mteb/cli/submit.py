@@ -12,7 +12,8 @@ import typer
 
 from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
-from stella_mteb.files.tables import TableFormat, plain, render
+from stella_mteb.cli.options import Format
+from stella_mteb.files.tables import plain, render
 
 if TYPE_CHECKING:
     from stella_mteb.compare.submit import Finding
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def submit(
     check: Annotated[Path, typer.Option("--check", metavar="DIR", help="Results to hold against the rules.")],
     against: Annotated[Path | None, typer.Option(metavar="DIR", help="A checkout of the results repository.")] = None,
-    form: Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")] = "table",
+    form: Format = "table",
 ) -> None:
     """Say whether results meet the rules of MTEB's public results repository. Sends nothing."""
     from stella_mteb.compare.submit import check as findings  # noqa: PLC0415

@@ -1,0 +1,16 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stella_mteb.files.tables import TableFormat
+
+Cache = Annotated[Path | None, typer.Option("--cache", help="Vectors of earlier runs [~/.cache/stella-mteb].")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")]
+Format = Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")]
+Model = Annotated[str, typer.Option("--model", "-m", metavar="SPEC", help="A model.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask the network.")]

@@ -1,0 +1,30 @@
+"""`stella-mteb tasks`."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import typer
+
+from stella_mteb.cli.app import app
+from stella_mteb.cli.options import Format
+from stella_mteb.files.tables import render
+
+
+@app.command()
+def tasks(form: Format = "table") -> None:
+    """List the bundled tasks. Every task of MTEB can be run too, by its name."""
+    from stella_mteb.harness.task_yaml import bundled_tasks  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = []
+    for name, file in bundled_tasks().items():
+        spec = file.spec
+        source = "bundled" if spec.data else (f"hub: {spec.hub.path}" if spec.hub else f"-t {name}=FOLDER")
+        row = {"task": name, "type": spec.type, "data": source}
+        # On a terminal a paragraph in a cell is a thin tower; it has lines of its own there.
+        rows.append(row if form == "table" else {**row, "description": spec.description})
+    typer.echo(render(rows, form))
+    if form == "table":
+        for name, file in bundled_tasks().items():
+            typer.echo(f"\n{name}\n{textwrap.indent(textwrap.fill(file.spec.description, 76), '  ')}")
