@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from stella_mteb.diagnostics import bench
 from stella_mteb.files.atomic import write_json
 from stella_mteb.judge.inputs import Candidate, read_candidates, read_references
-from stella_mteb.judge.judge import judge, text_and_sentences
+from stella_mteb.judge.judge import judge_all, text_and_sentences
 from stella_mteb.judge.similarity import score_pair
 from stella_mteb.models.resolve import resolve
 
@@ -45,7 +45,7 @@ def main() -> None:
     peer.max_seq_length = encoder.max_length
 
     def ours() -> np.ndarray:  # type: ignore[type-arg]
-        found = judge(encoder, "", references, candidates)
+        found = judge_all(encoder, "", references, candidates)
         return np.array([score.hm_cf for judgement in found for score in judgement.scores.values()])
 
     def one_by_one() -> np.ndarray:  # type: ignore[type-arg]

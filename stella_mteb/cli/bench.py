@@ -60,14 +60,10 @@ def bench(
         typer.echo(json.dumps({"speed": rows, "budgets": budgets, "token_budget": found.recommended}, indent=2))
         return
     typer.echo(render(rows, form) + "\n\n" + render(budgets, form))
-    _say_recommendation(encoder, found.recommended, found.out_of_memory)
-
-
-def _say_recommendation(encoder: TextEncoder, recommended: int, too_large: int | None) -> None:
-    if too_large:
-        say(f"a budget of {too_large} tokens does not fit in memory")
-    if recommended != encoder.token_budget:
-        say(f"to use it: token_budget: {recommended} in the model's YAML (now {encoder.token_budget})")
+    if found.out_of_memory:
+        say(f"a budget of {found.out_of_memory} tokens does not fit in memory")
+    if found.recommended != encoder.token_budget:
+        say(f"to use it: token_budget: {found.recommended} in the model's YAML (now {encoder.token_budget})")
 
 
 def _sample(encoder: TextEncoder) -> list[str]:

@@ -39,6 +39,7 @@ def list_stores(
 
 
 def _row(info: StoreInfo) -> dict[str, object]:
+    damaged = len(info.damaged)
     return {
         "store": info.folder.name[:8],
         "model": _short(info.fingerprint.get("model", "(fingerprint.json is lost)")),
@@ -46,7 +47,7 @@ def _row(info: StoreInfo) -> dict[str, object]:
         "texts": info.texts,
         "MB": round(info.bytes / 1e6, 1),
         "last used": datetime.datetime.fromtimestamp(info.last_used).astimezone().date().isoformat(),
-        "state": _state(info),
+        "state": "of another version" if not info.readable else f"{damaged} damaged" if damaged else "good",
     }
 
 
@@ -54,12 +55,6 @@ def _short(model: str) -> str:
     # organisation/name@revision, how it was loaded
     name, at, revision = model.partition(",")[0].rpartition("/")[2].partition("@")
     return f"{name}{at}{revision.removeprefix('local-')[:8]}"
-
-
-def _state(info: StoreInfo) -> str:
-    if not info.readable:
-        return "of another version"
-    return f"{len(info.damaged)} damaged" if info.damaged else "good"
 
 
 @commands.command("verify")

@@ -42,9 +42,15 @@ def judge(
     texts = read_references(references)
     candidates = read_candidates(predictions, texts)
     for candidate in candidates:
-        _say_gaps(candidate)
-    resolved = [resolve(spec) for spec in models]
-    for model in resolved:
+        for what, clips in (
+            ("without a prediction, not scored", candidate.missing),
+            ("with an empty prediction, not scored", candidate.empty),
+            ("predicted that no reference has, left out", candidate.unknown),
+        ):
+            if clips:
+                shown = ", ".join(clips[:5]) + (", ..." if len(clips) > 5 else "")
+                say(f"{candidate.slug}: {len(clips)} clips {what}: {shown}")
+    for model in [resolve(spec) for spec in models]:
         judge_with(
             model,
             cast("PromptType", prompt_type),
@@ -55,17 +61,6 @@ def judge(
             cache=cache or cache_folder(),
         )
     print_ranking(output, form)
-
-
-def _say_gaps(candidate: Candidate) -> None:
-    for what, clips in (
-        ("without a prediction, not scored", candidate.missing),
-        ("with an empty prediction, not scored", candidate.empty),
-        ("predicted that no reference has, left out", candidate.unknown),
-    ):
-        if clips:
-            shown = ", ".join(clips[:5]) + (", ..." if len(clips) > 5 else "")
-            say(f"{candidate.slug}: {len(clips)} clips {what}: {shown}")
 
 
 def judge_with(
@@ -81,7 +76,7 @@ def judge_with(
     """Judge all candidates with one model and write the results."""
     from stella_mteb.engine.store import VectorStore  # noqa: PLC0415
     from stella_mteb.files.rows import digest  # noqa: PLC0415
-    from stella_mteb.judge.judge import judge as judge_all  # noqa: PLC0415
+    from stella_mteb.judge.judge import judge_all  # noqa: PLC0415
     from stella_mteb.judge.reports import judge_slug, require_same_judge, write_judgement  # noqa: PLC0415
     from stella_mteb.outputs.layout import require_writable  # noqa: PLC0415
     from stella_mteb.prompts.profiles import judge_prompt  # noqa: PLC0415

@@ -51,7 +51,11 @@ def run(
         raise typer.BadParameter(f"{option} needs the cache", param_hint="--no-cache")
     _check_engine(engine, address, device)
     folder = None if no_cache else cache or cache_folder()
-    resolved = _resolve(models, prompts)
+    from stella_mteb.models.resolve import resolve  # noqa: PLC0415
+    from stella_mteb.models.spec import Spec  # noqa: PLC0415
+
+    specs = [replace(spec, prompts=prompts) if prompts else spec for spec in map(Spec.parse, models)]
+    resolved = list(map(resolve, specs))
     dimensions = [_dimensions(model, dims) for model in resolved]
     say("loading MTEB ...")
     from stella_mteb.harness.adapter import family  # noqa: PLC0415
@@ -148,14 +152,6 @@ def _on_ray(
     )
     say("\n" + render(workers, "table"))
     return outcomes
-
-
-def _resolve(specs: list[str], prompts: str | None) -> list[ResolvedModel]:
-    from stella_mteb.models.resolve import resolve  # noqa: PLC0415
-    from stella_mteb.models.spec import Spec  # noqa: PLC0415
-
-    parsed = [Spec.parse(spec) for spec in specs]
-    return [resolve(replace(spec, prompts=prompts) if prompts else spec) for spec in parsed]
 
 
 def _dimensions(model: ResolvedModel, dims: str | None) -> list[int]:

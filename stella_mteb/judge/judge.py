@@ -20,7 +20,7 @@ class Judgement:
     scores: dict[str, PairScore]
 
 
-def judge(
+def judge_all(
     encoder: TextEncoder,
     prompt: str,
     references: dict[str, str],

@@ -103,7 +103,8 @@ def agreements(means: Mapping[str, Mapping[str, float]], clips: Clips, seed: int
     for first, second in itertools.combinations(means, 2):
         models = sorted(means[first].keys() & means[second].keys())
         found = _correlations([[means[judge][model] for model in models] for judge in (first, second)])
-        shared = _shared_clips(clips, (first, second), models)
+        tables = [clips.get(judge, {}).get(model, {}).keys() for judge in (first, second) for model in models]
+        shared = sorted(set.intersection(*map(set, tables))) if tables else []
         low, high = (
             _interval(clips, (first, second), models, shared, seed) if len(shared) > 1 and found else (None, None)
         )
@@ -115,11 +116,6 @@ def _correlations(pair: Sequence[Sequence[float]]) -> tuple[float, float] | None
     if any(len(set(side)) < 2 for side in pair):
         return None
     return float(kendalltau(*pair).statistic), float(spearmanr(*pair).statistic)
-
-
-def _shared_clips(clips: Clips, judges: Sequence[str], models: Sequence[str]) -> list[str]:
-    tables = [clips.get(judge, {}).get(model, {}).keys() for judge in judges for model in models]
-    return sorted(set.intersection(*map(set, tables))) if tables else []
 
 
 def _interval(

@@ -27,7 +27,7 @@ from stella_mteb.engine.store import VectorStore
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files.atomic import write_json
 from stella_mteb.judge.inputs import Candidate, read_candidates, read_references
-from stella_mteb.judge.judge import Judgement, judge, text_and_sentences
+from stella_mteb.judge.judge import Judgement, judge_all, text_and_sentences
 from stella_mteb.judge.ranking import RankedModel, rank_models
 from stella_mteb.judge.reports import aggregate, judge_slug, read_hm_cf, require_same_judge, write_judgement
 from stella_mteb.judge.sentences import split_sentences
@@ -338,7 +338,7 @@ def one_by_one(minilm: TextEncoder) -> dict[str, dict[str, PairScore]]:
 def test_all_pairs_together_score_as_each_pair_alone(
     minilm: TextEncoder, one_by_one: dict[str, dict[str, PairScore]]
 ) -> None:
-    found = scores_by_model(judge(twin(minilm), "", REFERENCES, candidates()))
+    found = scores_by_model(judge_all(twin(minilm), "", REFERENCES, candidates()))
 
     assert_same_scores(found, one_by_one)
     for slug, scores in one_by_one.items():
@@ -348,7 +348,7 @@ def test_all_pairs_together_score_as_each_pair_alone(
 
 
 def test_a_copy_of_the_reference_scores_one_and_beats_everything_else(minilm: TextEncoder) -> None:
-    scores = scores_by_model(judge(twin(minilm), "", REFERENCES, candidates()))
+    scores = scores_by_model(judge_all(twin(minilm), "", REFERENCES, candidates()))
 
     assert figures(scores["good"]["003"]) == pytest.approx([1.0] * 5, abs=1e-6)
     assert scores["bad"]["003"].hm_cf < scores["good"]["001"].hm_cf < 1
@@ -358,16 +358,16 @@ def test_a_copy_of_the_reference_scores_one_and_beats_everything_else(minilm: Te
 def test_the_prompt_stands_before_texts_and_sentences_of_both_sides(stella: TextEncoder) -> None:
     prompt = "Instruct: Retrieve semantically similar text.\nQuery: "
 
-    found = scores_by_model(judge(twin(stella), prompt, REFERENCES, candidates()))
-    bare = scores_by_model(judge(twin(stella), "", REFERENCES, candidates()))
+    found = scores_by_model(judge_all(twin(stella), prompt, REFERENCES, candidates()))
+    bare = scores_by_model(judge_all(twin(stella), "", REFERENCES, candidates()))
 
     assert_same_scores(found, alone(stella, prompt), tolerance=1e-5)
     assert abs(found["bad"]["001"].coarse - bare["bad"]["001"].coarse) > 1e-3
 
 
 def test_the_order_of_candidates_changes_no_score(minilm: TextEncoder) -> None:
-    forwards = list(judge(twin(minilm), "", REFERENCES, candidates()))
-    backwards = list(judge(twin(minilm), "", REFERENCES, candidates()[::-1]))
+    forwards = list(judge_all(twin(minilm), "", REFERENCES, candidates()))
+    backwards = list(judge_all(twin(minilm), "", REFERENCES, candidates()[::-1]))
 
     assert [judgement.candidate.slug for judgement in backwards] == ["bad", "good"]
     assert_same_scores(
@@ -376,8 +376,8 @@ def test_the_order_of_candidates_changes_no_score(minilm: TextEncoder) -> None:
 
 
 def test_a_candidate_scores_the_same_without_the_others(minilm: TextEncoder) -> None:
-    together = scores_by_model(judge(twin(minilm), "", REFERENCES, candidates()))
-    single = scores_by_model(judge(twin(minilm), "", REFERENCES, candidates()[1:]))
+    together = scores_by_model(judge_all(twin(minilm), "", REFERENCES, candidates()))
+    single = scores_by_model(judge_all(twin(minilm), "", REFERENCES, candidates()[1:]))
 
     assert_same_scores(single, {"bad": together["bad"]})
 
@@ -389,7 +389,7 @@ def test_every_distinct_text_goes_through_the_backbone_once(
     encoder = twin(minilm)
     shapes = watch(monkeypatch, minilm)
 
-    assert len(list(judge(encoder, "", REFERENCES, candidates()))) == 2
+    assert len(list(judge_all(encoder, "", REFERENCES, candidates()))) == 2
 
     assert sum(count for count, _ in shapes) == len(distinct_texts())
     assert encoder.stats.encoded == len(distinct_texts())
@@ -399,7 +399,7 @@ def test_a_second_copy_of_a_candidate_costs_nothing(minilm: TextEncoder) -> None
     encoder = twin(minilm)
     copies = [*candidates(), candidate("copy", dict(PREDICTIONS["good"]))]
 
-    scores = scores_by_model(judge(encoder, "", REFERENCES, copies))
+    scores = scores_by_model(judge_all(encoder, "", REFERENCES, copies))
 
     assert encoder.stats.encoded == len(distinct_texts())
     assert scores["copy"] == scores["good"]
@@ -410,9 +410,9 @@ def test_an_encoder_that_does_not_normalise_gives_the_same_scores(minilm: TextEn
         bare = twin(encoder, normalize=False)
         assert abs(np.linalg.norm(bare.encode(["A man drives a car."])) - 1) > 1e-2
 
-        found = scores_by_model(judge(bare, "", REFERENCES, candidates()))
+        found = scores_by_model(judge_all(bare, "", REFERENCES, candidates()))
 
-        assert_same_scores(found, scores_by_model(judge(twin(encoder), "", REFERENCES, candidates())))
+        assert_same_scores(found, scores_by_model(judge_all(twin(encoder), "", REFERENCES, candidates())))
 
 
 def stored(encoder: TextEncoder, folder: Path, **changes: Any) -> TextEncoder:
@@ -425,21 +425,21 @@ def stored(encoder: TextEncoder, folder: Path, **changes: Any) -> TextEncoder:
 def test_a_second_run_with_a_store_runs_no_forward_pass(
     minilm: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    first = scores_by_model(judge(stored(minilm, tmp_path), "", REFERENCES, candidates()))
+    first = scores_by_model(judge_all(stored(minilm, tmp_path), "", REFERENCES, candidates()))
     shapes = watch(monkeypatch, minilm)
 
-    again = scores_by_model(judge(stored(minilm, tmp_path), "", REFERENCES, candidates()))
+    again = scores_by_model(judge_all(stored(minilm, tmp_path), "", REFERENCES, candidates()))
 
     assert shapes == []
     assert again == first
 
 
 def test_a_new_candidate_costs_only_its_new_texts(minilm: TextEncoder, tmp_path: Path) -> None:
-    list(judge(stored(minilm, tmp_path), "", REFERENCES, candidates()))
+    list(judge_all(stored(minilm, tmp_path), "", REFERENCES, candidates()))
     later = stored(minilm, tmp_path)
     new = candidate("new", {"001": "A man drives a car. It rains all day."})
 
-    list(judge(later, "", REFERENCES, [*candidates(), new]))
+    list(judge_all(later, "", REFERENCES, [*candidates(), new]))
 
     # The text as a whole and its second sentence; its first is a sentence of the reference.
     assert later.stats.encoded == 2
@@ -452,7 +452,7 @@ def test_an_interrupted_run_goes_on_with_what_is_left(
     """What ran before Ctrl-C and what runs after it add up to one uninterrupted run, token for token."""
     settings_of_all = {"batch_size": 1, "max_length": 64}
     uninterrupted = twin(minilm, **settings_of_all)
-    expected = scores_by_model(judge(uninterrupted, "", REFERENCES, candidates()))
+    expected = scores_by_model(judge_all(uninterrupted, "", REFERENCES, candidates()))
     forward, finished = minilm.backbone.forward, []
 
     def presses_ctrl_c(*, input_ids: torch.Tensor, **given: Any) -> Any:
@@ -465,9 +465,9 @@ def test_an_interrupted_run_goes_on_with_what_is_left(
     with monkeypatch.context() as patch:
         patch.setattr(minilm.backbone, "forward", presses_ctrl_c)
         with pytest.raises(KeyboardInterrupt):
-            list(judge(stored(minilm, tmp_path, **settings_of_all), "", REFERENCES, candidates()))
+            list(judge_all(stored(minilm, tmp_path, **settings_of_all), "", REFERENCES, candidates()))
     resumed = stored(minilm, tmp_path, **settings_of_all)
-    found = scores_by_model(judge(resumed, "", REFERENCES, candidates()))
+    found = scores_by_model(judge_all(resumed, "", REFERENCES, candidates()))
 
     assert len(finished) == batches_before
     assert 0 < resumed.stats.tokens == uninterrupted.stats.tokens - sum(finished)
@@ -477,7 +477,7 @@ def test_an_interrupted_run_goes_on_with_what_is_left(
 def test_judging_reports_its_progress_in_tokens(minilm: TextEncoder) -> None:
     encoder, seen = twin(minilm, batch_size=1, max_length=64), []
 
-    list(judge(encoder, "", REFERENCES, candidates(), lambda done, total: seen.append((done, total))))
+    list(judge_all(encoder, "", REFERENCES, candidates(), lambda done, total: seen.append((done, total))))
 
     assert len(seen) > 1
     assert seen[-1] == (encoder.stats.tokens, encoder.stats.tokens)
@@ -572,7 +572,7 @@ def test_gaps_are_listed_and_never_scored(minilm: TextEncoder, tmp_path: Path) -
     (found,) = read_candidates([as_json_object(tmp_path / "m", given)], REFERENCES)
     encoder = twin(minilm)
 
-    (judgement,) = judge(encoder, "", REFERENCES, [found])
+    (judgement,) = judge_all(encoder, "", REFERENCES, [found])
 
     assert (found.missing, found.empty, found.unknown) == (("002", "004"), ("003",), ("nowhere",))
     assert list(judgement.scores) == ["001"]
