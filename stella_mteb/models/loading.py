@@ -33,7 +33,7 @@ _ACTIVATIONS = {
 }
 
 
-def load_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
+def load_text_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
     """Load a resolved model; see `ResolvedModel.load`."""
     from transformers import __version__ as version  # noqa: PLC0415 -- seconds; not needed to show an error
 

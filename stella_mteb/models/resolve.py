@@ -80,9 +80,9 @@ class ResolvedModel:
             ConfigError: If dimension or dtype are not to be had, or the folder is not what it should be.
             EnvironmentProblem: If weights are damaged, or the device or memory are lacking.
         """
-        from stella_mteb.models.loading import load_encoder  # noqa: PLC0415 -- imports torch and transformers
+        from stella_mteb.models.loading import load_text_encoder  # noqa: PLC0415 -- imports torch and transformers
 
-        return load_encoder(self, device)
+        return load_text_encoder(self, device)
 
 
 def resolve(spec: Spec | str, *, offline: bool | None = None) -> ResolvedModel:

@@ -28,6 +28,28 @@ from stella_mteb.prompts.examples import Example, find_examples, frame
 PROFILES = ("card", "leaderboard", "builtin", "own", "icl")
 Side = Literal["query", "document"] | None
 """`query` or `document` of an asymmetric task, None for a symmetric one (MTEB's prompt_type)."""
+PromptType = Literal["s2s", "s2p", "none"]
+"""A choice without a task: the judge's, and that of the in-house API."""
+
+
+class PromptConfig(StrictModel):
+    """The prompts of a model, and which profile chooses among them.
+
+    Attributes:
+        profile: `card`, `leaderboard`, `builtin` or `own`.
+        s2s: For symmetric tasks.
+        s2p: For the queries of asymmetric ones.
+        document: For the documents of asymmetric ones.
+        own: Prompts by task name or task type, each optionally with `-query` or `-document` appended.
+        examples: Profile `icl`: folder of `<Task>.json` files, relative to the YAML, that stand before the published.
+    """
+
+    profile: Literal["card", "leaderboard", "builtin", "own", "icl"] = "card"
+    s2s: str = ""
+    s2p: str = ""
+    document: str = ""
+    own: dict[str, str] = {}
+    examples: str | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +128,24 @@ def choose(
         prompt = _icl(prompts, task, side, shots, offline=offline)
         return replace(prompt, normalized=task.type not in table("icl")["not_normalized"])
     return _PROFILES[profile](prompts, task, side)
+
+
+def judge_prompt(profile: str, prompts: PromptConfig, prompt_type: PromptType, shots: int | None = None) -> Prompt:
+    """The prompt before every text that is compared.
+
+    `s2s`, `s2p` and `none` are the model's own prompts. With few-shot prompts (profile `icl`), `s2s` is what the task
+    VideoSummarySTS gets: its examples, then the instruction.
+
+    Args:
+        profile: Of the model; only `icl` makes a difference.
+        prompts: The model's.
+        prompt_type: Which.
+        shots: How many examples at most; None for all.
+    """
+    if profile == "icl" and prompt_type == "s2s":
+        return choose(profile, prompts, TaskInfo("VideoSummarySTS", "STS"), None, shots=shots)
+    text = {"s2s": prompts.s2s, "s2p": prompts.s2p, "none": ""}[prompt_type]
+    return Prompt(text, f"judge: {prompt_type}")
 
 
 def require_profile(profile: str, prompts: PromptConfig) -> None:
@@ -243,45 +283,3 @@ _PROFILES: dict[str, Callable[[PromptConfig, TaskInfo, Side], Prompt]] = {
     "builtin": _builtin,
     "own": _own,
 }
-
-
-class PromptConfig(StrictModel):
-    """The prompts of a model, and which profile chooses among them.
-
-    Attributes:
-        profile: `card`, `leaderboard`, `builtin` or `own`.
-        s2s: For symmetric tasks.
-        s2p: For the queries of asymmetric ones.
-        document: For the documents of asymmetric ones.
-        own: Prompts by task name or task type, each optionally with `-query` or `-document` appended.
-        examples: Profile `icl`: folder of `<Task>.json` files, relative to the YAML, that stand before the published.
-    """
-
-    profile: Literal["card", "leaderboard", "builtin", "own", "icl"] = "card"
-    s2s: str = ""
-    s2p: str = ""
-    document: str = ""
-    own: dict[str, str] = {}
-    examples: str | None = None
-
-
-PromptType = Literal["s2s", "s2p", "none"]
-_TASK = TaskInfo("VideoSummarySTS", "STS")
-
-
-def judge_prompt(profile: str, prompts: PromptConfig, prompt_type: PromptType, shots: int | None = None) -> Prompt:
-    """The prompt before every text that is compared.
-
-    `s2s`, `s2p` and `none` are the model's own prompts. With few-shot prompts (profile `icl`), `s2s` is what the task
-    VideoSummarySTS gets: its examples, then the instruction.
-
-    Args:
-        profile: Of the model; only `icl` makes a difference.
-        prompts: The model's.
-        prompt_type: Which.
-        shots: How many examples at most; None for all.
-    """
-    if profile == "icl" and prompt_type == "s2s":
-        return choose(profile, prompts, _TASK, None, shots=shots)
-    text = {"s2s": prompts.s2s, "s2p": prompts.s2p, "none": ""}[prompt_type]
-    return Prompt(text, f"judge: {prompt_type}")
