@@ -168,7 +168,10 @@ def _heads(chain: list[Path], width: int) -> tuple[dict[int, tuple[Path, ...]], 
                 f"{path / 'config.json'}: out_features is {dimension}, but the folder is called {path.name}"
             )
         if (path / "model.safetensors").is_file():
-            _require_width(before[0] if before else path, width)
+            first = (before[0] if before else path) / "config.json"
+            given = read_json_object(first).get("in_features")
+            if given != width:
+                raise ConfigError(f"{first}: in_features is {given!r}, but the pooled vector has {width}")
             found.setdefault(dimension, (*before, path))
         else:
             without_weights[dimension] = path.name
@@ -178,12 +181,6 @@ def _heads(chain: list[Path], width: int) -> tuple[dict[int, tuple[Path, ...]], 
             f"(found {', '.join(sorted(without_weights.values())) or 'none'}); download them"
         )
     return found, default, without_weights
-
-
-def _require_width(path: Path, width: int) -> None:
-    given = read_json_object(path / "config.json").get("in_features")
-    if given != width:
-        raise ConfigError(f"{path / 'config.json'}: in_features is {given!r}, but the pooled vector has {width}")
 
 
 def _out_features(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ from stella_mteb.engine.devices import is_out_of_memory, resolve_device
 from stella_mteb.engine.encoder import TextEncoder
 from stella_mteb.engine.pooling import Head, Pooling
 from stella_mteb.errors import ConfigError, EnvironmentProblem
-from stella_mteb.files.atomic import read_json, read_json_object
+from stella_mteb.files.atomic import read_json
 from stella_mteb.models.gte import gte_config
 from stella_mteb.models.icl import IclTokeniser
 from stella_mteb.models.layout import positions
+from stella_mteb.models.trust import remote_model, require_known_code, require_plain_weights
 from stella_mteb.prompts.examples import TOKENS
 
 if TYPE_CHECKING:
@@ -41,21 +42,19 @@ def load_text_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
     dtype = getattr(torch, model.dtype(device))
     layout, config = model.layout, model.config
     backbone = _load_backbone(model, dtype, where)
-    tokenizer = _load_tokenizer(
+    tokenizer = load_tokenizer(
         layout.transformer,
-        # Where a text is opened too, a template that lacks a token is refused below, not mended.
-        config.eos_token_id if config.bos_token_id is None else None,
+        opens=config.bos_token_id,
+        closes=config.eos_token_id,
         lower_case=layout.lower_case,
         trusted=config.trust_remote_code,
     )
-    if config.bos_token_id is not None:
-        _require_closed(tokenizer, config.bos_token_id, config.eos_token_id, layout.transformer)
     return TextEncoder(
         tokenizer=tokenizer,
         tokenise=_icl_tokeniser(model, tokenizer) if config.few_shot else None,
         backbone=backbone,
         pooling=Pooling((config.pooling,) if config.pooling else layout.pooling_modes, layout.include_prompt),
-        heads=[Head(dimension, _head_loader(chain)) for dimension, chain in layout.heads.items()],
+        heads=[Head(dimension, functools.partial(_load_head, chain)) for dimension, chain in layout.heads.items()],
         dimension=model.dimension,
         max_length=_checked_length(model),
         normalize=layout.normalize if config.normalize is None else config.normalize,
@@ -77,11 +76,7 @@ def _is_bidirectional(model: ResolvedModel) -> bool:
     if model.config.attention is not None:
         return model.config.attention == "bidirectional"
     # gte-Qwen2 and its descendants name their own bidirectional Qwen2 in auto_map and nowhere else.
-    return _remote_model(model).startswith("modeling_qwen.")
-
-
-def _remote_model(model: ResolvedModel) -> str:
-    return str(model.layout.config.get("auto_map", {}).get("AutoModel", ""))
+    return remote_model(model).startswith("modeling_qwen.")
 
 
 def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device) -> torch.nn.Module:
@@ -90,13 +85,12 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
 
     logging.disable_progress_bar()
     folder = model.layout.transformer
-    _require_safetensors(folder)
-    _refuse_what_changes_the_weights(model)
+    require_plain_weights(model)
     trusted = model.config.trust_remote_code
     if model.layout.config.get("model_type") == "new" and not trusted:
         config = gte_config(model.layout.config)
     else:
-        _refuse_remote_code(model)
+        require_known_code(model)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
     if _is_bidirectional(model):
         # Must be on the config: as an argument transformers drops it silently, and on the modules the mask
@@ -136,83 +130,26 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
     return loaded  # type: ignore[no-any-return]
 
 
-def _require_safetensors(folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
-        _require_plain_names(folder)
-        return
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-    if pickled:
-        raise EnvironmentProblem(
-            f"{folder}: holds {', '.join(pickled)} but no *.safetensors; pickled weights can run code when they "
-            "are read and are refused. Convert them with safetensors, or download model.safetensors"
-        )
-    raise EnvironmentProblem(f"{folder}: holds no *.safetensors; download the weights")
+def load_tokenizer(
+    folder: Path,
+    *,
+    opens: int | None = None,
+    closes: int | None = None,
+    lower_case: bool = False,
+    trusted: bool = False,
+) -> Any:
+    """Load a fast tokenizer.
 
+    Args:
+        folder: Holds tokenizer.json.
+        opens: The token id that must open every text; None as the files say.
+        closes: The token id that must close every text; None as the files say.
+        lower_case: Whether texts are lower-cased first.
+        trusted: Whether code of the repository may run.
 
-def _require_plain_names(folder: Path) -> None:
-    # transformers opens whatever the index names: a pickle, or a file elsewhere.
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file() or not index.is_file():
-        return
-    shards = read_json_object(index).get("weight_map")
-    named = set(map(str, shards.values())) if isinstance(shards, dict) else set()
-    if strange := sorted(name for name in named if Path(name).name != name or not name.endswith(".safetensors")):
-        raise ConfigError(f"{index}: names {strange[0]!r}; shards must be *.safetensors in the same folder")
-    if absent := sorted(name for name in named if not (folder / name).is_file()):
-        raise EnvironmentProblem(f"{folder}: lacks {', '.join(absent[:3])} of {len(named)} shards; download them")
-
-
-def _refuse_what_changes_the_weights(model: ResolvedModel) -> None:
-    folder = model.layout.transformer
-    if (folder / "adapter_config.json").is_file():
-        raise ConfigError(
-            f"{folder}: holds an adapter (adapter_config.json), which transformers would apply or leave out by "
-            "whether peft is installed; merge it into the weights"
-        )
-    for key in ("quantization_config", "transformers_weights"):
-        if model.layout.config.get(key):
-            raise ConfigError(f"{folder / 'config.json'}: {key} is not supported; use the plain weights")
-
-
-def _refuse_remote_code(model: ResolvedModel) -> None:
-    from transformers import CONFIG_MAPPING  # noqa: PLC0415
-
-    config = model.layout.config
-    where = model.layout.transformer / "config.json"
-    if model.config.trust_remote_code:
-        _require_pinned_code(model)
-        return
-    if config.get("model_type") in CONFIG_MAPPING:
-        own = _remote_model(model)
-        if own and not own.startswith("modeling_qwen.") and model.config.attention is None:
-            raise ConfigError(
-                f"{where}: names a model class of its own ({own}); the native {config['model_type']!r} may "
-                "attend differently. State `attention: bidirectional` or `attention: causal` in a model YAML"
-            )
-        return
-    files = sorted({str(value).partition(".")[0] + ".py" for value in config.get("auto_map", {}).values()})
-    raise ConfigError(
-        f"{model.layout.transformer}: model_type {config.get('model_type')!r} is not part of transformers and would "
-        f"run code of the repository ({', '.join(files) or 'none named'}). If you have read that code, say so in a "
-        "model YAML: trust_remote_code: true, with hub.revision set to the commit you read"
-    )
-
-
-def _require_pinned_code(model: ResolvedModel) -> None:
-    read = model.config.hub.revision if model.config.hub else None
-    if model.revision != read:
-        raise ConfigError(
-            f"{model.folder}: trust_remote_code is consent to the code of commit {read}, and these files are "
-            f"{model.revision}; leave out `path` and let them come from the hub or its cache"
-        )
-    for name in ("config.json", "tokenizer_config.json"):
-        path = model.layout.transformer / name
-        named = read_json_object(path).get("auto_map") if path.is_file() else None
-        if "--" in str(named):
-            raise ConfigError(f"{path}: auto_map names code of another repository, which is not pinned ({named})")
-
-
-def _load_tokenizer(folder: Path, eos: int | None, *, lower_case: bool, trusted: bool) -> Any:
+    Raises:
+        ConfigError: If it is not fast, or texts are not opened and closed so.
+    """
     from tokenizers.normalizers import Lowercase, Sequence  # noqa: PLC0415
     from tokenizers.processors import TemplateProcessing  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
@@ -226,24 +163,19 @@ def _load_tokenizer(folder: Path, eos: int | None, *, lower_case: bool, trusted:
     if lower_case:
         own = tokenizer.backend_tokenizer.normalizer
         tokenizer.backend_tokenizer.normalizer = Sequence([Lowercase(), *([own] if own else [])])
-    if eos is not None and tokenizer("x")["input_ids"][-1] != eos:
+    if opens is None and closes not in (None, tokenizer("x")["input_ids"][-1]):
         # A tokenizer.json without a template drops the closing token, and with it a pooled state, silently.
-        token = tokenizer.convert_ids_to_tokens(eos)
+        token = tokenizer.convert_ids_to_tokens(closes)
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=f"$A {token}", special_tokens=[(token, eos)]
+            single=f"$A {token}", special_tokens=[(token, closes)]
         )
-        if tokenizer("x")["input_ids"][-1] != eos:
-            raise ConfigError(f"{folder}: the tokenizer does not close a text with token {eos}")
-    return tokenizer
-
-
-def _require_closed(tokenizer: Any, bos: int, eos: int | None, folder: Path) -> None:
     ids = tokenizer("x")["input_ids"]
-    if ids[0] != bos or (eos is not None and ids[-1] != eos):
+    if opens not in (None, *ids[:1]) or closes not in (None, *ids[-1:]):
         raise ConfigError(
-            f"{folder}: a text must begin with token {bos} and end with {eos}, and this tokenizer gives "
-            f"{ids[0]} and {ids[-1]}; it is not the model's own: download tokenizer.json again"
+            f"{folder}: a text must {f'begin with token {opens} and ' if opens is not None else ''}end with {closes}, "
+            f"and this tokenizer gives {ids[0]} and {ids[-1]}; it is not the model's own: download tokenizer.json again"
         )
+    return tokenizer
 
 
 def _icl_tokeniser(model: ResolvedModel, tokenizer: Any) -> IclTokeniser:
@@ -261,11 +193,8 @@ def _icl_tokeniser(model: ResolvedModel, tokenizer: Any) -> IclTokeniser:
     return IclTokeniser(tokenizer, max_length, compat=compat, most=min(limits, default=None))
 
 
-def _head_loader(chain: tuple[Path, ...]) -> Callable[[], torch.nn.Module]:
-    def load() -> torch.nn.Module:
-        return torch.nn.Sequential(*(_load_dense(path) for path in chain))
-
-    return load
+def _load_head(chain: tuple[Path, ...]) -> torch.nn.Module:
+    return torch.nn.Sequential(*(_load_dense(path) for path in chain))
 
 
 def _load_dense(path: Path) -> torch.nn.Module:

@@ -34,11 +34,15 @@ def find_config(name: str) -> ModelConfig:
     if path.suffix in {".yaml", ".yml"}:
         return load_config(path)
     if path.is_dir():
-        return _recognise(path)
+        return recognise(path, ModelConfig(name=file_name(path.resolve().name), path=str(path.resolve())))
     for bundled in map(load_config, configs.values()):
         if bundled.hub and name in {bundled.hub.name, *bundled.hub.aliases}:
             return bundled
-    if re.fullmatch(f"{NAME}/{NAME}", name) and len(name) <= LONGEST_NAME and not _looks_mistaken(name):
+    # A missing folder (`models/stella`) and a near miss of a known name must not be fetched from the hub.
+    mistaken = path.parent.is_dir() or difflib.get_close_matches(
+        name.casefold(), [known.casefold() for known in known_names()], cutoff=0.9
+    )
+    if re.fullmatch(f"{NAME}/{NAME}", name) and len(name) <= LONGEST_NAME and not mistaken:
         return ModelConfig(name=file_name(name.partition("/")[2]), hub=Hub(name=name))
     raise ConfigError(
         f"no model is called {name!r}, and there is no such folder or YAML file"
@@ -46,22 +50,11 @@ def find_config(name: str) -> ModelConfig:
     )
 
 
-def _looks_mistaken(name: str) -> bool:
-    # A missing folder (`models/stella`) and a near miss of a known name must not be fetched from the hub.
-    if Path(name).parent.is_dir():
-        return True
-    return bool(difflib.get_close_matches(name.casefold(), [known.casefold() for known in known_names()], cutoff=0.9))
-
-
 def known_names() -> list[str]:
     """Names of the bundled models: their configs' and the hub's."""
     configs = [load_config(path) for path in bundled_configs().values()]
     hub = [name for config in configs if config.hub for name in (config.hub.name, *config.hub.aliases)]
     return [*(config.name for config in configs), *hub]
-
-
-def _recognise(folder: Path) -> ModelConfig:
-    return recognise(folder, ModelConfig(name=file_name(folder.resolve().name), path=str(folder.resolve())))
 
 
 def recognise(folder: Path, plain: ModelConfig) -> ModelConfig:

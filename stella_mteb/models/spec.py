@@ -62,32 +62,28 @@ class Spec:
                 "The form is NAME[@DIMENSION][[OPTION,...]], for example stella_en_1.5B_v5@1024[bf16,card]"
             )
         dimension = _positive(text, "dimension", match["dimension"]) if match["dimension"] else None
-        options = [option.strip() for option in (match["options"] or "").split(",") if option.strip()]
         spec = cls(name=match["name"].strip(), dimension=dimension)
-        for option in options:
-            spec = spec._with_option(text, option)
-        return spec
-
-    def _with_option(self, text: str, option: str) -> Spec:
-        key, equals, value = option.partition("=")
-        field: str
-        parsed: Any
-        if equals:
-            if key not in {"max_length", "shots"}:
+        for option in filter(None, map(str.strip, (match["options"] or "").split(","))):
+            key, equals, value = option.partition("=")
+            field: str
+            parsed: Any
+            if equals and key in {"max_length", "shots"}:
+                field, parsed = key, 0 if key == "shots" and value == "0" else _positive(text, key, value)
+            elif equals:
                 raise ConfigError(f"model spec {text!r}: unknown setting {key!r}; max_length=N and shots=N are known")
-            field, parsed = key, 0 if key == "shots" and value == "0" else _positive(text, key, value)
-        elif option in DTYPES:
-            field, parsed = "dtype", DTYPES[option]
-        elif _PROFILE.fullmatch(option):
-            field, parsed = "prompts", option
-        else:
-            raise ConfigError(
-                f"model spec {text!r}: option {option!r} is neither a dtype ({', '.join(DTYPES)}) "
-                "nor the name of a prompt profile"
-            )
-        if getattr(self, field) is not None:
-            raise ConfigError(f"model spec {text!r} sets {field} twice")
-        return replace(self, **{field: parsed})
+            elif option in DTYPES:
+                field, parsed = "dtype", DTYPES[option]
+            elif _PROFILE.fullmatch(option):
+                field, parsed = "prompts", option
+            else:
+                raise ConfigError(
+                    f"model spec {text!r}: option {option!r} is neither a dtype ({', '.join(DTYPES)}) "
+                    "nor the name of a prompt profile"
+                )
+            if getattr(spec, field) is not None:
+                raise ConfigError(f"model spec {text!r} sets {field} twice")
+            spec = replace(spec, **{field: parsed})
+        return spec
 
     def __str__(self) -> str:
         options = [

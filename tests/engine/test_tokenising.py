@@ -47,9 +47,9 @@ ODD = [
 @pytest.fixture(scope="session")
 def real_stella() -> Any:
     """The published tokenizer, as the engine would hold it."""
-    from stella_mteb.models.loading import _load_tokenizer
+    from stella_mteb.models.loading import load_tokenizer
 
-    return _load_tokenizer(SHARED / "stella_repo_layout", 151_643, lower_case=False, trusted=False)
+    return load_tokenizer(SHARED / "stella_repo_layout", closes=151_643)
 
 
 @pytest.fixture(scope="session", params=["minilm", "tiny stella", pytest.param("real stella", marks=needs_shared)])
