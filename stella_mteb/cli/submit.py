@@ -16,7 +16,7 @@ from stella_mteb.cli.options import Format
 from stella_mteb.files.tables import plain, render
 
 if TYPE_CHECKING:
-    from stella_mteb.compare.submit import Finding
+    from stella_mteb.harness.submission import Finding
 
 
 @app.command()
@@ -26,9 +26,9 @@ def submit(
     form: Format = "table",
 ) -> None:
     """Say whether results meet the rules of MTEB's public results repository. Sends nothing."""
-    from stella_mteb.compare.submit import check as findings  # noqa: PLC0415
-
     say("reading MTEB's lists of models and tasks ...")
+    from stella_mteb.harness.submission import check as findings  # noqa: PLC0415 -- imports mteb
+
     found = list(findings(check, against))
     lacking = [one for one in found if one.status == "not met"]
     if form == "table":

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stella_mteb.compare.submit import Finding, check
 from stella_mteb.errors import ConfigError
+from stella_mteb.harness.submission import Finding, check
 from tests.conftest import Call
 from tests.support.submissions import META, result, write
 

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import mteb
+
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_json_object
+from stella_mteb.harness.registry import is_mteb_task
 from stella_mteb.outputs.result_file import read_result
 
 MAX_BYTES = 10_000_000
@@ -85,8 +88,6 @@ def _model(root: Path, folder: Path) -> Iterator[Finding]:
 
 
 def _known_model(where: Path, name: str) -> Finding:
-    import mteb  # noqa: PLC0415 -- many seconds
-
     # Not its name on the hub: MTEB would make up a description for anything that is there.
     known = name in {meta.name for meta in mteb.get_model_metas()}
     return _finding(
@@ -114,8 +115,6 @@ def _result(root: Path, path: Path, against: Path | None) -> Iterator[Finding]:
 
 
 def _known_task(where: Path, task: str) -> Finding:
-    from stella_mteb.harness.registry import is_mteb_task  # noqa: PLC0415 -- imports mteb
-
     known = is_mteb_task(task)
     detail = f"{task} is one of MTEB's" if known else f"{task} is a task of your own; publish it in MTEB first"
     return _finding(where, "MTEB knows the task", known, detail)
