@@ -5,13 +5,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stella_mteb.compare.records import Score, Scores, System
+from stella_mteb.compare.alike import AGGREGATES, alike, once, task_row
+from stella_mteb.compare.records import (
+    Comparison,
+    Duel,
+    Price,
+    Score,
+    Scores,
+    Standing,
+    System,
+    TaskDifference,
+    TaskRow,
+)
 from stella_mteb.compare.statistics import (
     Difference,
     Part,
@@ -26,182 +37,6 @@ from stella_mteb.errors import ConfigError
 
 if TYPE_CHECKING:
     from stella_mteb.outputs.items import Items
-
-# fmt: off
-_FORUMS = ("Android", "English", "Gaming", "Gis", "Mathematica", "Physics", "Programmers", "Stats", "Tex", "Unix",
-           "Webmasters", "Wordpress")
-_FEELINGS = ("Anger", "Satisfaction", "Friendship", "Fear", "Jealousy", "Surprise", "Love", "Sadness", "Happiness")
-# fmt: on
-AGGREGATES: Mapping[str, frozenset[str]] = {
-    "CQADupstackRetrieval": frozenset(f"CQADupstack{forum}Retrieval" for forum in _FORUMS),
-    "CQADupstackRetrieval-Fa": frozenset(f"CQADupstack{forum}Retrieval-Fa" for forum in _FORUMS),
-    "CQADupstackRetrieval-PL": frozenset(f"CQADupstack-{forum}-PL" for forum in _FORUMS),
-    "CQADupstack-NL": frozenset(f"CQADupstack{forum}-NL" for forum in _FORUMS),
-    "SynPerChatbotConvSAClassification": frozenset(f"SynPerChatbotConvSA{feeling}" for feeling in _FEELINGS),
-}
-"""MTEB's text tasks that are the mean of other tasks, which would count twice beside them."""
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Why a system has no comparable score on a task."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class TaskRow:
-    """One task over all systems, in the order of `Comparison.systems`.
-
-    Attributes:
-        task: Name.
-        type: Task type.
-        cells: A score, or the gap in its place.
-        condition: Split, subsets and data revision that the scores share, as text; empty if there are fewer than two.
-    """
-
-    task: str
-    type: str
-    cells: tuple[Score | Gap, ...]
-    condition: str
-
-
-@dataclass(frozen=True)
-class Standing:
-    """One system's place.
-
-    Attributes:
-        system: The system.
-        mean: Mean main score over `Comparison.common`, 0 to 1; None if that is empty.
-        by_type: The same by task type.
-        best_rank: 1 + the number of systems that are better beyond doubt (Holm-adjusted p < alpha).
-        worst_rank: The number of systems - the number that are worse beyond doubt.
-        tasks: How many tasks it has a score for, comparable or not.
-    """
-
-    system: System
-    mean: float | None
-    by_type: Mapping[str, float]
-    best_rank: int
-    worst_rank: int
-    tasks: int
-
-
-@dataclass(frozen=True)
-class TaskDifference:
-    """Two systems on one task whose items (pairs, queries) are known: first minus second.
-
-    Attributes:
-        task: Name.
-        difference: Of the main scores, first minus second.
-        low: Lower end of the interval.
-        high: Upper end.
-        p: Of the hypothesis that there is no difference; two-sided.
-        p_holm: The same, adjusted for the number of tasks of this duel.
-        items: How many pairs or queries.
-        unit: `pairs`, `queries` or `texts`.
-    """
-
-    task: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
-    items: int
-    unit: str
-
-
-@dataclass(frozen=True)
-class Duel:
-    """Two systems over the tasks that both have, alike: first minus second. The first is the better placed one.
-
-    Attributes:
-        first: A system.
-        second: Another.
-        tasks: How many tasks.
-        difference: Mean difference of main scores; None without a common task.
-        low: Lower end of its interval over tasks; None with fewer than six tasks.
-        high: Upper end.
-        p: Sign-flip permutation over tasks, two-sided; None with fewer than two tasks.
-        p_holm: The same, adjusted for the number of duels.
-        wins: Tasks on which the first is better.
-        ties: Tasks on which they are equal.
-        losses: Tasks on which the second is better.
-        verdict: A sentence, for people.
-        by_task: Where items are known.
-    """
-
-    first: System
-    second: System
-    tasks: int
-    difference: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    p_holm: float | None
-    wins: int
-    ties: int
-    losses: int
-    verdict: str
-    by_task: Sequence[TaskDifference] = ()
-
-
-@dataclass(frozen=True)
-class Price:
-    """What a system costs, from our own runs; None where it was not measured.
-
-    Attributes:
-        system: The system.
-        machine: Processor or GPU, cores; figures of different machines are never put in one column unsaid.
-        dtype: Of the backbone.
-        tokens_per_second: Encoding only.
-        texts_per_second: Encoding only.
-        peak_memory_bytes: Of the process (CPU) or of the GPU.
-        vector_bytes: Of one vector in float32.
-        parameters: Of the backbone and the head.
-    """
-
-    system: System
-    machine: str | None
-    dtype: str | None
-    tokens_per_second: float | None
-    texts_per_second: float | None
-    peak_memory_bytes: int | None
-    vector_bytes: int | None
-    parameters: int | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Everything a report shows.
-
-    Attributes:
-        systems: In the order they were asked for.
-        rows: Every task that any system has.
-        common: Tasks on which all systems that have any score have comparable ones: what the means are over. Parts of
-            a task that is itself among them are left out.
-        standings: Best first.
-        duels: Every two systems.
-        prices: Where our own runs measured them.
-        per_label: Rows per label by task and system label.
-        notes: What a reader must know: gaps, unstated revisions, different machines.
-        alpha: Level of the tests; intervals are 1 - alpha.
-        resamples: Of the bootstrap and the permutations.
-        seed: Of both.
-    """
-
-    systems: tuple[System, ...]
-    rows: tuple[TaskRow, ...]
-    common: tuple[str, ...]
-    standings: tuple[Standing, ...]
-    duels: tuple[Duel, ...]
-    prices: tuple[Price, ...] = ()
-    per_label: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] | None = None
-    notes: tuple[str, ...] = ()
-    alpha: float = 0.05
-    resamples: int = 9_999
-    seed: int = 0
 
 
 def compare(
@@ -235,7 +70,7 @@ def compare(
         ConfigError: If two systems have one label, or a score is not finite or is in per cent.
     """
     _require_sound(scores)
-    rows = tuple(_row(task, scores, gaps or {}) for task in _tasks(scores))
+    rows = tuple(task_row(task, scores, gaps or {}) for task in _tasks(scores))
     common = _common(rows, scores)
     means = {system: _mean([of[task].value for task in common]) if of else None for system, of in scores.items()}
     placed = sorted(scores, key=lambda system: -math.inf if (mean := means[system]) is None else mean, reverse=True)
@@ -279,86 +114,6 @@ def _require_sound(scores: Scores) -> None:
                 )
 
 
-# --------------------------------------------------------------------------------------------------- like for like
-
-
-class _Condition(NamedTuple):
-    split: str
-    subsets: tuple[str, ...]
-    languages: tuple[str, ...]
-    revision: str | None
-
-
-def _condition(score: Score) -> _Condition:
-    return _Condition(score.split, score.subsets, score.languages, score.dataset_revision)
-
-
-def _alike(one: _Condition, other: _Condition) -> bool:
-    return (
-        (one.split, one.subsets) == (other.split, other.subsets)
-        and (not one.languages or not other.languages or one.languages == other.languages)
-        and (one.revision is None or other.revision is None or one.revision == other.revision)
-    )
-
-
-def _both(one: _Condition, other: _Condition) -> _Condition:
-    """What two scores that are alike state between them."""
-    return one._replace(languages=one.languages or other.languages, revision=one.revision or other.revision)
-
-
-def _shared(conditions: Iterable[_Condition]) -> _Condition:
-    """The condition that most scores share; of several the one of the earliest system."""
-    conditions = list(conditions)
-    best, most = conditions[0], 0
-    for start in conditions:
-        # Being alike does not carry over: what states no revision is like two that contradict each other.
-        union, count = start, 0
-        for condition in conditions:
-            if _alike(union, condition):
-                union, count = _both(union, condition), count + 1
-        if count > most:
-            best, most = union, count
-    return best
-
-
-def _row(task: str, scores: Scores, gaps: Mapping[System, Mapping[str, str]]) -> TaskRow:
-    found = {system: of[task] for system, of in scores.items() if task in of}
-    shared = _shared(map(_condition, found.values()))
-    cells = tuple(
-        _cell(found[system], shared) if system in found else Gap(gaps.get(system, {}).get(task, "no score"))
-        for system in scores
-    )
-    alone = sum(isinstance(cell, Score) for cell in cells) < 2
-    return TaskRow(task, next(iter(found.values())).type, cells, "" if alone else _as_text(shared))
-
-
-def _cell(score: Score, shared: _Condition) -> Score | Gap:
-    own = _condition(score)
-    return score if _alike(own, shared) else Gap(_reason(own, shared))
-
-
-def _reason(own: _Condition, shared: _Condition) -> str:
-    reasons = []
-    if own.split != shared.split:
-        reasons.append(f"evaluated on split {own.split}, not {shared.split}")
-    if own.subsets != shared.subsets:
-        reasons.append(f"on {_counted('subset', own.subsets)}, not {listed(shared.subsets)}")
-    elif own.languages and shared.languages and own.languages != shared.languages:
-        reasons.append(f"on {_counted('language', own.languages)}, not {listed(shared.languages)}")
-    if own.revision and shared.revision and own.revision != shared.revision:
-        reasons.append(f"on revision {own.revision[:8]} of the data, not {shared.revision[:8]}")
-    return "; ".join(reasons)
-
-
-def _as_text(condition: _Condition) -> str:
-    revision = f"revision {condition.revision[:8]}" if condition.revision else "revision not stated"
-    return f"split {condition.split}, {_counted('subset', condition.subsets)}, {revision}"
-
-
-def _counted(noun: str, names: Sequence[str]) -> str:
-    return f"{noun}{'s' if len(names) > 1 else ''} {listed(names)}"
-
-
 def _tasks(scores: Scores) -> list[str]:
     types = {task: score.type for of in list(scores.values())[::-1] for task, score in of.items()}
     return sorted(types, key=lambda task: (types[task], task.casefold(), task))
@@ -367,18 +122,12 @@ def _tasks(scores: Scores) -> list[str]:
 def _common(rows: Sequence[TaskRow], scores: Scores) -> tuple[str, ...]:
     # A system without any score takes no task away from the others.
     has_any = [bool(of) for of in scores.values()]
-    alike = [
+    shared = [
         row.task
         for row in rows
         if all(isinstance(cell, Score) for cell, counts in zip(row.cells, has_any, strict=True) if counts)
     ]
-    return _once(alike)
-
-
-def _once(tasks: Sequence[str]) -> tuple[str, ...]:
-    """Tasks less the parts of those that are the mean of others."""
-    parts = {part for task in tasks for part in AGGREGATES.get(task, ())}
-    return tuple(task for task in tasks if task not in parts)
+    return once(shared)
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -446,12 +195,12 @@ def _differences_by_item(
 
 def _duel(first: System, second: System, scores: Scores, by_item: Mapping[str, _ByItem], how: _How) -> Duel:
     one, other = scores[first], scores[second]
-    alike = [
+    both = [
         task
         for task in _tasks({first: one, second: other})
-        if task in one and task in other and _alike(_condition(one[task]), _condition(other[task]))
+        if task in one and task in other and alike(one[task], other[task])
     ]
-    tasks = _once(alike)
+    tasks = once(both)
     differences = np.array([one[task].value - other[task].value for task in tasks])
     low, high = mean_interval(differences, **how._asdict()) or (None, None)
     return Duel(
@@ -467,7 +216,7 @@ def _duel(first: System, second: System, scores: Scores, by_item: Mapping[str, _
         ties=int((differences == 0).sum()),
         losses=int((differences < 0).sum()),
         verdict="",
-        by_task=_task_differences({task: by_item[task] for task in alike if task in by_item}),
+        by_task=_task_differences({task: by_item[task] for task in both if task in by_item}),
     )
 
 
@@ -510,7 +259,7 @@ def _notes(
     for system, of in scores.items():
         if not of:
             yield f"{system.label} has no score on any task"
-    if common and len(common) < len(_once([row.task for row in rows])):
+    if common and len(common) < len(once([row.task for row in rows])):
         yield f"The means are over the {many(len(common), 'task')} that all systems have alike; other tasks have gaps"
     for task in common:
         if any(part in {row.task for row in rows} for part in AGGREGATES.get(task, ())):

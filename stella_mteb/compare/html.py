@@ -22,8 +22,7 @@ from markupsafe import Markup
 
 from stella_mteb import __version__
 from stella_mteb.compare import text as views
-from stella_mteb.compare.comparison import Comparison, Gap, TaskDifference, TaskRow
-from stella_mteb.compare.records import Score, System
+from stella_mteb.compare.records import Comparison, Gap, Score, System, TaskDifference, TaskRow
 from stella_mteb.compare.svg import pictures
 from stella_mteb.files.atomic import atomic_write
 from stella_mteb.files.tables import plain

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from stella_mteb.compare.comparison import Price
-from stella_mteb.compare.records import Score, System
+from stella_mteb.compare.records import Price, Score, System
 from stella_mteb.outputs.costs import read_costs
 from stella_mteb.outputs.items import Items, read_items
 from stella_mteb.outputs.layout import cost_path, details_path

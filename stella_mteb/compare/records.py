@@ -1,8 +1,8 @@
-"""Scores, and where each is from."""
+"""Scores with where each is from, and the comparison that is made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -69,3 +69,165 @@ class Score:
 
 Scores = Mapping[System, Mapping[str, Score]]
 """By system, then by task."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Why a system has no comparable score on a task."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One task over all systems, in the order of `Comparison.systems`.
+
+    Attributes:
+        task: Name.
+        type: Task type.
+        cells: A score, or the gap in its place.
+        condition: Split, subsets and data revision that the scores share, as text; empty if there are fewer than two.
+    """
+
+    task: str
+    type: str
+    cells: tuple[Score | Gap, ...]
+    condition: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One system's place.
+
+    Attributes:
+        system: The system.
+        mean: Mean main score over `Comparison.common`, 0 to 1; None if that is empty.
+        by_type: The same by task type.
+        best_rank: 1 + the number of systems that are better beyond doubt (Holm-adjusted p < alpha).
+        worst_rank: The number of systems - the number that are worse beyond doubt.
+        tasks: How many tasks it has a score for, comparable or not.
+    """
+
+    system: System
+    mean: float | None
+    by_type: Mapping[str, float]
+    best_rank: int
+    worst_rank: int
+    tasks: int
+
+
+@dataclass(frozen=True)
+class TaskDifference:
+    """Two systems on one task whose items (pairs, queries) are known: first minus second.
+
+    Attributes:
+        task: Name.
+        difference: Of the main scores, first minus second.
+        low: Lower end of the interval.
+        high: Upper end.
+        p: Of the hypothesis that there is no difference; two-sided.
+        p_holm: The same, adjusted for the number of tasks of this duel.
+        items: How many pairs or queries.
+        unit: `pairs`, `queries` or `texts`.
+    """
+
+    task: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    items: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two systems over the tasks that both have, alike: first minus second. The first is the better placed one.
+
+    Attributes:
+        first: A system.
+        second: Another.
+        tasks: How many tasks.
+        difference: Mean difference of main scores; None without a common task.
+        low: Lower end of its interval over tasks; None with fewer than six tasks.
+        high: Upper end.
+        p: Sign-flip permutation over tasks, two-sided; None with fewer than two tasks.
+        p_holm: The same, adjusted for the number of duels.
+        wins: Tasks on which the first is better.
+        ties: Tasks on which they are equal.
+        losses: Tasks on which the second is better.
+        verdict: A sentence, for people.
+        by_task: Where items are known.
+    """
+
+    first: System
+    second: System
+    tasks: int
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    wins: int
+    ties: int
+    losses: int
+    verdict: str
+    by_task: Sequence[TaskDifference] = ()
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a system costs, from our own runs; None where it was not measured.
+
+    Attributes:
+        system: The system.
+        machine: Processor or GPU, cores; figures of different machines are never put in one column unsaid.
+        dtype: Of the backbone.
+        tokens_per_second: Encoding only.
+        texts_per_second: Encoding only.
+        peak_memory_bytes: Of the process (CPU) or of the GPU.
+        vector_bytes: Of one vector in float32.
+        parameters: Of the backbone and the head.
+    """
+
+    system: System
+    machine: str | None
+    dtype: str | None
+    tokens_per_second: float | None
+    texts_per_second: float | None
+    peak_memory_bytes: int | None
+    vector_bytes: int | None
+    parameters: int | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a report shows.
+
+    Attributes:
+        systems: In the order they were asked for.
+        rows: Every task that any system has.
+        common: Tasks on which all systems that have any score have comparable ones: what the means are over. Parts of
+            a task that is itself among them are left out.
+        standings: Best first.
+        duels: Every two systems.
+        prices: Where our own runs measured them.
+        per_label: Rows per label by task and system label.
+        notes: What a reader must know: gaps, unstated revisions, different machines.
+        alpha: Level of the tests; intervals are 1 - alpha.
+        resamples: Of the bootstrap and the permutations.
+        seed: Of both.
+    """
+
+    systems: tuple[System, ...]
+    rows: tuple[TaskRow, ...]
+    common: tuple[str, ...]
+    standings: tuple[Standing, ...]
+    duels: tuple[Duel, ...]
+    prices: tuple[Price, ...] = ()
+    per_label: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] | None = None
+    notes: tuple[str, ...] = ()
+    alpha: float = 0.05
+    resamples: int = 9_999
+    seed: int = 0

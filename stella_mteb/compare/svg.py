@@ -13,8 +13,7 @@ from itertools import pairwise, zip_longest
 
 from markupsafe import Markup
 
-from stella_mteb.compare.comparison import Comparison, Duel
-from stella_mteb.compare.records import Score, System
+from stella_mteb.compare.records import Comparison, Duel, Score, System
 from stella_mteb.compare.text import machines, main_duels, names, per_cent, points, signed
 from stella_mteb.files.tables import plain
 

@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from stella_mteb.compare.comparison import Comparison, Duel, Gap, Standing, TaskRow
-from stella_mteb.compare.records import Score, System
+from stella_mteb.compare.records import Comparison, Duel, Gap, Score, Standing, System, TaskRow
 from stella_mteb.files.tables import TableFormat, plain, render, without_secrets
 
 SCHEMA_VERSION = 1

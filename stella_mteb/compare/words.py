@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from stella_mteb.compare.records import Duel, System
 from stella_mteb.compare.statistics import tasks_needed
-
-if TYPE_CHECKING:
-    from stella_mteb.compare.comparison import Duel
-    from stella_mteb.compare.records import System
 
 
 def winner(duel: Duel, alpha: float) -> System | None:

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from stella_mteb.compare.comparison import AGGREGATES, Comparison, Duel, Gap, Price, compare
-from stella_mteb.compare.records import Score, System
+from stella_mteb.compare.alike import AGGREGATES
+from stella_mteb.compare.comparison import compare
+from stella_mteb.compare.records import Comparison, Duel, Gap, Price, Score, System
 from stella_mteb.compare.statistics import paired_difference
 from stella_mteb.errors import ConfigError
 from stella_mteb.outputs.items import Items

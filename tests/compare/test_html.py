@@ -20,9 +20,8 @@ from hypothesis import strategies as st
 
 from stella_mteb.compare import svg as pictures
 from stella_mteb.compare import text as views
-from stella_mteb.compare.comparison import Comparison, Gap
 from stella_mteb.compare.html import render_report, write_report
-from stella_mteb.compare.records import Score
+from stella_mteb.compare.records import Comparison, Gap, Score
 from stella_mteb.errors import StorageProblem
 from stella_mteb.files.tables import plain
 from tests.support.comparisons import (

@@ -15,8 +15,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from stella_mteb.compare import text as views
-from stella_mteb.compare.comparison import Comparison, Gap, Price
-from stella_mteb.compare.records import Score
+from stella_mteb.compare.records import Comparison, Gap, Price, Score
 from stella_mteb.compare.text import render_comparison
 from stella_mteb.files.tables import TableFormat
 from tests.support.comparisons import (

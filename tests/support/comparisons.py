@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
 
-from stella_mteb.compare.comparison import Comparison, Duel, Gap, Price, Standing, TaskDifference, TaskRow
-from stella_mteb.compare.records import Provenance, Score, System
+from stella_mteb.compare.records import (
+    Comparison,
+    Duel,
+    Gap,
+    Price,
+    Provenance,
+    Score,
+    Standing,
+    System,
+    TaskDifference,
+    TaskRow,
+)
 
 TYPES = {
     "Classification": 12,
