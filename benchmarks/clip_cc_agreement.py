@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-import polars as pl
+import pandas as pd
 from scipy.stats import kendalltau, spearmanr
 
 from stella_mteb.files.atomic import write_json
@@ -24,28 +24,29 @@ SCORES = ("coarse", "precision", "recall", "f1", "hm_cf")
 SHOWN = ("coarse", "f1", "hm_cf")
 
 
-def own_pairs(results: Path, judge: str) -> pl.DataFrame:
+def own_pairs(results: Path, judge: str) -> pd.DataFrame:
     rows = [
         {"vlm": path.stem, **{key: pair[key] for key in ("video_id", *SCORES)}}
         for path in sorted((results / "pairs" / judge).glob("*.json"))
         for pair in json.loads(path.read_text())
     ]
-    return pl.DataFrame(rows)
+    return pd.DataFrame(rows)
 
 
 def agreement(
-    ours: pl.DataFrame, published: pl.DataFrame, judges: list[str], means: dict[str, dict[str, float]], judge: str
+    ours: pd.DataFrame, published: pd.DataFrame, judges: list[str], means: dict[str, dict[str, float]], judge: str
 ) -> list[dict[str, object]]:
-    joined = ours.join(published, on=["vlm", "video_id"], how="inner")
-    if joined.height != published.height:
-        raise SystemExit(f"{published.height - joined.height} published pairs have no score of ours")
+    joined = ours.merge(published, on=["vlm", "video_id"], validate="one_to_one")
+    if len(joined) != len(published):
+        raise SystemExit(f"{len(published) - len(joined)} published pairs have no score of ours")
     rows = []
     for other in judges:
-        row: dict[str, object] = {"published judge": other, "pairs": joined.height}
+        row: dict[str, object] = {"published judge": other, "pairs": len(joined)}
         for score in SHOWN:
             row[score] = float(spearmanr(joined[score], joined[f"{other}_{score}"])[0])
         for score in SHOWN:
-            within = [float(spearmanr(part[score], part[f"{other}_{score}"])[0]) for part in joined.partition_by("vlm")]
+            parts = joined.groupby("vlm")
+            within = [float(spearmanr(part[score], part[f"{other}_{score}"])[0]) for _, part in parts]
             row[f"{score} within model"] = sum(within) / len(within)
         models = sorted(means[other])
         row["ranking tau"] = float(kendalltau([means[judge][m] for m in models], [means[other][m] for m in models])[0])
@@ -54,7 +55,7 @@ def agreement(
 
 
 def between_published(
-    published: pl.DataFrame, judges: list[str], means: dict[str, dict[str, float]]
+    published: pd.DataFrame, judges: list[str], means: dict[str, dict[str, float]]
 ) -> list[dict[str, object]]:
     rows = []
     for i, a in enumerate(judges):
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     options = parser.parse_args()
-    published = pl.read_csv(options.data / "pair_scores.csv", schema_overrides={"video_id": pl.String})
+    published = pd.read_csv(options.data / "pair_scores.csv", dtype={"video_id": str})
     theirs = read_hm_cf(options.data / "aggregated")
     own = read_hm_cf(options.results)
     report = {}

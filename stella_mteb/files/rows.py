@@ -100,20 +100,31 @@ def _csv(path: Path) -> Iterator[Row | BadRow]:
 
 
 def _parquet(path: Path) -> Iterator[Row | BadRow]:
-    import polars  # noqa: PLC0415 -- only for those who use it
-    from polars.exceptions import PanicException, PolarsError  # noqa: PLC0415
+    import pyarrow  # noqa: PLC0415 -- only for those who use it
+    import pyarrow.parquet  # noqa: PLC0415
 
+    number = size = 0
     try:
-        rows = polars.scan_parquet(path, glob=False).select(polars.len()).collect().item()
-        if rows > MAX_PARQUET_ROWS:
-            raise ConfigError(f"{path}: has {rows} rows, more than the {MAX_PARQUET_ROWS} that fit in memory")
-        frame = polars.read_parquet(path, glob=False)
-    except (PolarsError, PanicException, OSError) as error:  # it panics on some damaged files
+        file = pyarrow.parquet.ParquetFile(pyarrow.OSFile(str(path)))
+        if file.metadata.num_rows > MAX_PARQUET_ROWS:
+            raise ConfigError(
+                f"{path}: has {file.metadata.num_rows} rows, more than the {MAX_PARQUET_ROWS} that fit in memory"
+            )
+        if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
+            raise ConfigError(f"{path}: a column name stands twice")
+        for batch in file.iter_batches():
+            size += batch.nbytes
+            if size > MAX_PARQUET_BYTES:
+                raise ConfigError(
+                    f"{path}: unpacks to more than {MAX_PARQUET_BYTES >> 30} GiB, which do not fit in memory"
+                )
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}: row {number}", row
+    except ConfigError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise ConfigError(f"{path}: not a Parquet file: {error}") from None
-    if frame.estimated_size() > MAX_PARQUET_BYTES:
-        raise ConfigError(f"{path}: unpacks to more than {MAX_PARQUET_BYTES >> 30} GiB, which do not fit in memory")
-    for number, row in enumerate(frame.iter_rows(named=True), start=1):
-        yield f"{path}: row {number}", row
 
 
 def read_hub(path: str, revision: str, name: str | None, split: str) -> Iterator[Row | BadRow]:

@@ -907,4 +907,4 @@ def test_importing_the_engine_imports_no_mteb() -> None:
     loaded = _run("import sys, stella_mteb.engine.encoder; print(*sys.modules)").split()
 
     assert "torch" in loaded
-    assert {"mteb", "datasets", "sentence_transformers", "pandas", "polars"}.isdisjoint(loaded)
+    assert {"mteb", "datasets", "sentence_transformers", "pandas", "pyarrow"}.isdisjoint(loaded)

@@ -346,12 +346,13 @@ def test_what_only_calls_itself_text_is_not_unpacked(tmp_path: Path, kind: str, 
 def test_a_parquet_file_that_unpacks_to_too_much_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, text: str
 ) -> None:
-    import polars
+    import pyarrow
+    import pyarrow.parquet
 
     from stella_mteb.files import rows as data
 
     path = tmp_path / "bomb.parquet"
-    polars.DataFrame({"a": polars.repeat(text, rows, eager=True)}).write_parquet(path)
+    pyarrow.parquet.write_table(pyarrow.table({"a": [text] * rows}), path)
     assert path.stat().st_size < rows * len(text) or rows > 1_000
     assert len(list(read_rows(path))) == rows
     monkeypatch.setattr(data, "MAX_PARQUET_ROWS", 2_000)
@@ -377,10 +378,11 @@ def test_a_pickle_in_the_metadata_of_a_parquet_file_stays_one(tmp_path: Path) ->
 
 
 def test_a_star_in_a_file_name_reads_that_file_alone(tmp_path: Path) -> None:
-    import polars
+    import pyarrow
+    import pyarrow.parquet
 
-    polars.DataFrame({"a": ["own"]}).write_parquet(tmp_path / "*.parquet")
-    polars.DataFrame({"a": ["other"]}).write_parquet(tmp_path / "other.parquet")
+    for name, text in (("*", "own"), ("other", "other")):
+        pyarrow.parquet.write_table(pyarrow.table({"a": [text]}), tmp_path / f"{name}.parquet")
 
     assert [row for _, row in read_rows(tmp_path / "*.parquet")] == [{"a": "own"}]  # type: ignore[misc]
 
