@@ -6,22 +6,18 @@ import functools
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stella_mteb.compare.records import System
 from stella_mteb.files.strict_yaml import COMMIT
 from stella_mteb.files.tables import clean
-from stella_mteb.models.config import ModelConfig, bundled_configs, load_config
+from stella_mteb.models.config import ModelConfig, bundled_models
+from stella_mteb.models.identity import IN_SPEC, fits, stated, unusual, with_settings
 from stella_mteb.models.locate import find_config
-from stella_mteb.models.spec import DTYPES, Spec
-from stella_mteb.prompts.profiles import profile_of, prompts_id
+from stella_mteb.models.spec import Spec
 
-_IN_SPEC = ("embed_dim", "dtype", "prompts", "max_length", "shots")
 _LONGEST = 60
-_UNSAID = {"shots": "all", "loading": "", "normalize": True}
-"""What it means that our own results do not state a setting; see `stella_mteb.models.identity.experiment`."""
 
 
 # -------------------------------------------------------------------------------------------------------- labels
@@ -34,8 +30,8 @@ def labels(systems: Sequence[System]) -> list[str]:
     and settings. Systems that would be called the same get what tells them apart, and a number if nothing does.
     """
     shown = [_always_shown(system) for system in systems]
-    other = sorted({key for system in systems for key in system.settings} - set(_IN_SPEC))
-    for key in (*_IN_SPEC, *other, "revision", "origin"):
+    other = sorted({key for system in systems for key in system.settings} - set(IN_SPEC))
+    for key in (*IN_SPEC, *other, "revision", "origin"):
         for same in _groups(map(_label, systems, shown)):
             if len({str(_detail(systems[i], key)) for i in same}) > 1:
                 for i in same:
@@ -65,54 +61,23 @@ def _always_shown(system: System) -> set[str]:
         shown.add("revision")
     if "experiment" in system.settings:
         return shown
-    return shown | {key for key, value in _defaults(config).items() if _detail(system, key) != value}
-
-
-def _defaults(config: ModelConfig) -> dict[str, Any]:
-    """The settings of a result of this config; without those that device or folder decide."""
-    decided = {
-        "embed_dim": config.dimension,
-        "dtype": config.dtype,
-        "max_length": config.max_length,
-        "prompts": prompts_id(config.prompts.profile, config.prompts, [config.prompts]),
-        **_UNSAID,
-        "loading": config.loading,
-    }
-    return {key: value for key, value in decided.items() if value is not None}
+    return shown | unusual(system.settings, config)
 
 
 def _detail(system: System, key: str) -> object:
-    return {"revision": system.revision, "origin": system.origin, **_UNSAID, **system.settings}.get(key)
+    return {"revision": system.revision, "origin": system.origin}.get(key) or stated(system.settings, key)
 
 
 def _label(system: System, shown: set[str]) -> str:
     details = {key: value for key in sorted(shown) if (value := _detail(system, key)) is not None}
     if system.provenance == "measured here":
         config = bundled().get(system.model)
-        spec = Spec(config.name if config else system.model)
-        for key in _IN_SPEC:
-            if key in details and (changed := _with(spec, key, details[key])):
-                spec = changed
-                del details[key]
+        spec, details = with_settings(Spec(config.name if config else system.model), details)
         name, extra = str(spec), []
     else:
         name, extra = system.model, [str(system.provenance)]
     extra += [f"{key}={_short(key, value)}" for key, value in details.items()]
     return clean(name + (f" ({', '.join(extra)})" if extra else ""))
-
-
-def _with(spec: Spec, key: str, value: Any) -> Spec | None:
-    """The spec with a setting of a result; None where no spec can say it."""
-    whole = type(value) is int and value >= (0 if key == "shots" else 1)
-    if key == "embed_dim" and whole:
-        return replace(spec, dimension=value)
-    if key in {"max_length", "shots"} and whole:
-        return replace(spec, **{key: value})
-    if key == "dtype" and value in DTYPES.values():
-        return replace(spec, dtype=value)
-    if key == "prompts" and re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,60}", str(value)):
-        return replace(spec, prompts=str(value))
-    return None
 
 
 def _short(key: str, value: object) -> str:
@@ -125,11 +90,7 @@ def _short(key: str, value: object) -> str:
 @functools.cache
 def bundled() -> Mapping[str, ModelConfig]:
     """The bundled configs by every name that they go by."""
-    return {
-        name: config
-        for config in (load_config(path) for path in bundled_configs().values())
-        for name in (config.name, *_hub_names(config))
-    }
+    return {name: config for config in bundled_models() for name in (config.name, *_hub_names(config))}
 
 
 def _hub_names(config: ModelConfig) -> tuple[str, ...]:
@@ -177,19 +138,5 @@ class Meaning:
             return False
         if self.spec == Spec(self.spec.name):
             return True
-        asked = {
-            "embed_dim": self.spec.dimension,
-            "dtype": self.spec.dtype,
-            "prompts": self.spec.prompts,
-            "max_length": self.spec.max_length,
-            "shots": self.spec.shots,
-        }
-        for key, value in asked.items():
-            has = system.settings.get(key)
-            profile = profile_of(has) if key == "prompts" and isinstance(has, str) else has
-            if value is not None and value not in {has, profile}:
-                return False
-        if self.config is None or system.provenance != "measured here":
-            return True
-        unasked = {key: value for key, value in _defaults(self.config).items() if asked.get(key) is None}
-        return all(_detail(system, key) == value for key, value in unasked.items())
+        ours = system.provenance == "measured here"
+        return fits(system.settings, self.spec, self.config if ours else None)

@@ -30,6 +30,7 @@ from stella_mteb.files.atomic import read_text
 from stella_mteb.files.folders import cache_folder
 from stella_mteb.files.strict_yaml import COMMIT, read_yaml
 from stella_mteb.files.tables import clean
+from stella_mteb.models.identity import is_ours
 from stella_mteb.outputs.items import task_type
 from stella_mteb.outputs.layout import details_path
 from stella_mteb.outputs.result_file import read_result
@@ -40,7 +41,6 @@ Subsets = Literal["all", "eng"]
 PUBLIC_RESULTS = "https://github.com/embeddings-benchmark/results"
 
 _EXTERNAL = "external"  # MTEB's revision folder of what authors report of themselves
-_OURS = {"embed_dim", "plugin", "prompts"}
 _SHOWN_LABELS = 10
 _CLONE_REVISION = (2, 49)  # the git that brought `git clone --revision`
 
@@ -302,7 +302,7 @@ class _Folder:
     def provenance(self, revision: str, settings: Mapping[str, Any]) -> Provenance:
         if revision == _EXTERNAL:
             return "self-reported"
-        ours = settings.keys() >= _OURS or "__plugin_" in str(settings.get("experiment"))
+        ours = is_ours(settings)
         return "measured here" if ours and not self.of_others else "measured by others"
 
 

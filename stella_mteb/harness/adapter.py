@@ -25,8 +25,9 @@ from stella_mteb.engine.encoder import Progress, TextEncoder
 from stella_mteb.engine.store import VectorStore
 from stella_mteb.errors import ConfigError
 from stella_mteb.harness import registry
-from stella_mteb.models.config import bundled_configs, load_config
-from stella_mteb.models.identity import experiment
+from stella_mteb.models.config import bundled_models
+from stella_mteb.models.identity import identity as identity_of
+from stella_mteb.models.identity import with_settings
 from stella_mteb.models.resolve import ResolvedModel, resolve, resolve_config
 from stella_mteb.models.spec import DTYPES, Spec
 from stella_mteb.prompts.profiles import Prompt, choose, profile_of
@@ -58,7 +59,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
     ) -> None:
         self.resolved = model
         self._engine = engine or functools.cache(functools.partial(load_engine, model, device))
-        self.experiment = experiment(model, model.dtype(device))
+        self.experiment = identity_of(model, model.dtype(device))
         self.prompts_used: dict[tuple[str, str], Prompt] = {}
         self.on_progress: Progress | None = None
         self.calls = 0
@@ -240,26 +241,19 @@ def load_for_mteb(
         model_name: `organisation/name`.
         revision: Must be that of the files that are found.
         device: See `load_encoder`.
-        **identity: What `experiment` names; MTEB hands over the values that the model was registered with, with
-            the caller's (`embed_dim=256`, say) in their place.
+        **identity: The settings of `stella_mteb.models.identity`. MTEB hands over the values that the model was
+            registered with, with the caller's (`embed_dim=256`, say) in their place.
 
     Raises:
         ConfigError: If the model cannot be run as the identity says.
     """
-    config = next(
-        (known for known in map(load_config, bundled_configs().values()) if known.full_name == model_name), None
-    )
+    config = next((known for known in bundled_models() if known.full_name == model_name), None)
     if config is None:
         raise ConfigError(f"{model_name} is not a bundled model; use load_encoder")
-    prompts, dtype = identity.get("prompts"), identity.get("dtype")
-    spec = Spec(
-        config.name,
-        identity.get("embed_dim"),
-        DTYPES.get(str(dtype), dtype),
-        profile_of(prompts) if prompts else None,
-        identity.get("max_length"),
-        None if identity.get("shots") in (None, "all") else int(identity["shots"]),
-    )
+    dtype, prompts = identity.get("dtype"), identity.get("prompts")
+    spec, _ = with_settings(Spec(config.name), {**identity, "dtype": DTYPES.get(str(dtype), dtype)})
+    if spec.prompts:
+        spec = replace(spec, prompts=profile_of(spec.prompts))
     # By its config, not by its name: a folder of that name in the working folder must not stand in for the hub's.
     encoder = Encoder(resolve_config(config, spec), device)
     _ = encoder.text_encoder

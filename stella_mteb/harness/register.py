@@ -12,8 +12,8 @@ from stella_mteb.harness import registry
 from stella_mteb.harness.adapter import load_for_mteb
 from stella_mteb.harness.task_classes import task_class
 from stella_mteb.harness.task_yaml import bundled_tasks
-from stella_mteb.models.config import bundled_configs, load_config
-from stella_mteb.models.identity import default_experiment
+from stella_mteb.models.config import bundled_models
+from stella_mteb.models.identity import default_identity
 
 
 def register() -> None:
@@ -24,14 +24,13 @@ def register() -> None:
     (`stella-mteb mteb run ...`). MTEB's own entries of the same names are replaced in this process: its Stella
     cannot be loaded on transformers 5.
     """
-    for path in bundled_configs().values():
-        config = load_config(path)
+    for config in bundled_models():
         for name in (config.full_name, *(config.hub.aliases if config.hub else ())):
             meta = registry.model_meta(
                 config,
                 revision=config.hub.revision if config.hub else None,
                 dimensions=None,
-                experiment=default_experiment(config),
+                experiment=default_identity(config),
                 loader=load_for_mteb,
             )
             registry.add_model(name, meta)

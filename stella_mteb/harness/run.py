@@ -18,6 +18,7 @@ import datasets
 import mteb
 from mteb.results import TaskResult
 
+import stella_mteb
 from stella_mteb.errors import ConfigError, StellaMtebError, StorageProblem
 from stella_mteb.files.locks import locked
 from stella_mteb.files.rows import SUFFIXES
@@ -188,7 +189,7 @@ def _run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     datasets.disable_progress_bars()
     started, calls, encoding = time.perf_counter(), encoder.calls, encoder.seconds
     # MTEB saves after every subset, but these only at the end: a run that is killed in between would lose them.
-    settings = {"encode_kwargs": _encode_kwargs(encoder)}
+    settings = {"encode_kwargs": _encode_kwargs(encoder), "plugin": stella_mteb.__version__}
     cache = AtomicResultCache(output, notes=lambda name: {**settings, "prompts": encoder.prompt_notes(name)})
     known = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
     if known is None:

@@ -17,6 +17,7 @@ import mteb
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_json_object
 from stella_mteb.harness.registry import is_mteb_task
+from stella_mteb.models.identity import is_ours
 from stella_mteb.outputs.result_file import read_result
 
 MAX_BYTES = 10_000_000
@@ -76,7 +77,7 @@ def _model(root: Path, folder: Path) -> Iterator[Finding]:
     yield _finding(where, "path is <organisation>__<name>/<revision>", good, f"model_meta.json says {'/'.join(named)}")
     yield _known_model(where, str(meta.get("name", "")))
     experiment: Mapping[str, Any] = meta.get("experiment_kwargs") or {}
-    ours = "plugin" in experiment
+    ours = is_ours(experiment)
     yield _finding(
         where,
         "made with the reference implementation",

@@ -5,6 +5,7 @@ Every fault is an error that names file, line and key, all faults of a file at o
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 from pathlib import Path
 from typing import Literal
@@ -160,6 +161,12 @@ def bundled_configs() -> dict[str, Path]:
     """The configs that ship with the package, by name, in alphabetical order."""
     folder = Path(str(importlib.resources.files("stella_mteb.configs")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+@functools.cache
+def bundled_models() -> tuple[ModelConfig, ...]:
+    """Read the configs that ship with the package."""
+    return tuple(map(load_config, bundled_configs().values()))
 
 
 def load_config(path: Path) -> ModelConfig:

@@ -41,10 +41,10 @@ OURS: dict[str, dict[str, Any]] = {
         "embed_dim": 1024,
         "loading": "bidirectional+eos151643",
         "max_length": 512,
-        "plugin": "0.1.0",
+        "pipeline": "2",
         "prompts": "card",
     },
-    MINILM: {"dtype": "float32", "embed_dim": 384, "max_length": 256, "plugin": "0.1.0", "prompts": "none"},
+    MINILM: {"dtype": "float32", "embed_dim": 384, "max_length": 256, "pipeline": "2", "prompts": "none"},
 }
 """The settings of a run with the defaults of the bundled config."""
 
@@ -221,13 +221,13 @@ def test_our_runs_are_called_by_a_spec_that_shows_what_is_not_as_the_config_has_
     assert one(local_scores(tmp_path))[0].label == label
 
 
-def test_two_plugin_versions_are_two_rows_with_two_labels(tmp_path: Path) -> None:
+def test_two_pipelines_are_two_rows_with_two_labels(tmp_path: Path) -> None:
     result(our_run(tmp_path), "STS12", 0.8)
-    result(our_run(tmp_path, plugin="0.2.0"), "STS12", 0.7)
+    result(our_run(tmp_path, pipeline="3"), "STS12", 0.7)
 
     assert labelled(local_scores(tmp_path)) == {
-        "all_minilm_l6_v2 (plugin=0.1.0)": {"STS12": 0.8},
-        "all_minilm_l6_v2 (plugin=0.2.0)": {"STS12": 0.7},
+        "all_minilm_l6_v2 (pipeline=2)": {"STS12": 0.8},
+        "all_minilm_l6_v2 (pipeline=3)": {"STS12": 0.7},
     }
 
 
@@ -718,7 +718,7 @@ OWN = st.fixed_dictionaries(
         "dtype": st.sampled_from(["bfloat16", "float32", "\x1bevil"]),
         "prompts": st.sampled_from(["card", "leaderboard", "own-12345678", "no spec, this", 7]),
         "max_length": st.sampled_from([512, 256, 0]),
-        "plugin": st.sampled_from(["0.1.0", "0.2.0"]),
+        "pipeline": st.sampled_from(["2", "3"]),
     }
 )
 SYSTEMS = st.lists(

@@ -239,11 +239,11 @@ def test_whatever_changes_a_score_changes_the_name_of_the_experiment(
     }
     names = {what: experiment_name(spec) for what, spec in specs.items()}
     again = {what: experiment_name(spec) for what, spec in specs.items()}
-    monkeypatch.setattr(stella_mteb, "__version__", "99.0.0")
-    names["version"] = experiment_name(specs["default"])
+    monkeypatch.setattr(stella_mteb, "PIPELINE", "99")
+    names["pipeline"] = experiment_name(specs["default"])
 
     assert len(set(names.values())) == len(names)
-    assert {what: name for what, name in names.items() if what != "version"} == again
+    assert {what: name for what, name in names.items() if what != "pipeline"} == again
 
 
 def test_a_config_without_prompts_does_not_share_results_with_one_that_has_them(
