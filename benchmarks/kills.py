@@ -45,7 +45,7 @@ _WRITERS = (
 )
 WRITERS = (__file__, *(str(_PACKAGE / f"{name}.py") for name in _WRITERS))
 # Lines of these say nothing of a write, and are many.
-_READERS = {"_events", "_refuse_what_surprises", "_collect_lines", "_unique_keys", "_finite"}
+_READERS = {"_unique_keys", "_finite"}
 _WORDS = (
     "a",
     "the",

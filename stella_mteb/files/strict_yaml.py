@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,22 +20,6 @@ _HUGE = re.compile(r"[-+]?[0-9]{1000,}")
 
 Lines = dict[tuple[str | int, ...], int]
 """The line, counted from 1, at which each key of a YAML file stands: `("encoder", "path") -> 3`."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader less what surprises: YAML 1.1 booleans (`no` is Norway), octal, sexagesimal, dates."""
-
-
-_StrictLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _tag, _pattern, _first in [
-    ("bool", r"^(?:true|false|True|False)$", "tTfF"),
-    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
-    ("float", r"^[-+]?[0-9]+\.[0-9]+(?:[eE][-+]?[0-9]+)?$", "-+0123456789"),
-]:
-    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
@@ -55,67 +39,84 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     text = read_text(path)
     if len(text.encode()) > MAX_YAML_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES} bytes, which no configuration is")
-    lines: Lines = {}
     try:
-        _refuse_what_surprises(path, text)
-        loader = _StrictLoader(text)
+        loader = _StrictLoader(text, path)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}:1: must be a mapping of keys to values")
-        _collect_lines(path, node, (), lines)
-        data = loader.construct_document(node)
+        return loader.construct(node, ()), loader.lines
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{path}:{line}: character #x{error.character:04x} is not allowed in YAML") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        line = mark.line + 1 if mark else 1
         problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{path}:{line}: not valid YAML: {problem}") from None
-    return data, lines
-
-
-def _refuse_what_surprises(path: Path, text: str) -> None:
-    # On the event stream, which is flat: composing a deeply nested file would exhaust the stack.
-    depth = 0
-    for event in _events(path, text):
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        if (tag := getattr(event, "tag", None)) is not None:
-            raise ConfigError(f"{path}:{line}: tags are not allowed (got {tag!r})")
-        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _HUGE.fullmatch(event.value):
-            raise ConfigError(f"{path}:{line}: a number of {len(event.value)} digits")
-        if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(f"{path}:{line}: aliases are not allowed; write the value out")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_YAML_DEPTH:
-            raise ConfigError(f"{path}:{line}: nested deeper than {MAX_YAML_DEPTH} levels")
-
-
-def _events(path: Path, text: str) -> Iterator[yaml.Event]:
-    loader = _StrictLoader(text)
-    try:
-        while loader.check_event():
-            yield loader.get_event()  # type: ignore[no-untyped-call]
+        raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {problem}") from None
     except OverflowError:  # "\\UFFFFFFFF"
         raise ConfigError(f"{path}:{loader.line + 1}: not valid YAML: there is no such character") from None
 
 
-def _collect_lines(path: Path, node: yaml.Node, at: tuple[str | int, ...], lines: Lines) -> None:
-    if isinstance(node, yaml.MappingNode):
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader less what surprises: YAML 1.1 booleans (`no` is Norway), octal, sexagesimal, dates, tags, aliases.
+
+    Attributes:
+        lines: The line of each key that `construct` has met.
+    """
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self.path = path
+        self.depth = 0
+        self.lines: Lines = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse what must not be, before anything is made of it."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        place = f"{self.path}:{event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{place}: aliases are not allowed; write the value out")
+        if event.tag is not None:
+            raise ConfigError(f"{place}: tags are not allowed (got {event.tag!r})")
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _HUGE.fullmatch(event.value):
+            raise ConfigError(f"{place}: a number of {len(event.value)} digits")
+        if self.depth > MAX_YAML_DEPTH:  # here, as deeper nesting would exhaust the stack
+            raise ConfigError(f"{place}: nested deeper than {MAX_YAML_DEPTH} levels")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct(self, node: yaml.Node, at: tuple[str | int, ...]) -> Any:
+        """The value of a node that stands at a path of keys."""
+        if isinstance(node, yaml.SequenceNode):
+            self.lines |= {(*at, i): value.start_mark.line + 1 for i, value in enumerate(node.value)}
+            return [self.construct(value, (*at, i)) for i, value in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            return self.construct_object(node)
+        mapping = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1
+            place = f"{self.path}:{key.start_mark.line + 1}"
             if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
                 got = f" (got {key.value}; put it in quotes)" if isinstance(key, yaml.ScalarNode) else ""
-                raise ConfigError(f"{path}:{line}: a key must be plain text{got}")
+                raise ConfigError(f"{place}: a key must be plain text{got}")
             where = (*at, key.value)
-            if where in lines:
-                raise ConfigError(f"{path}:{line}: key {key.value!r} stands twice (first on line {lines[where]})")
-            lines[where] = line
-            _collect_lines(path, value, where, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            lines[(*at, i)] = value.start_mark.line + 1
-            _collect_lines(path, value, (*at, i), lines)
+            if where in self.lines:
+                raise ConfigError(f"{place}: key {key.value!r} stands twice (first on line {self.lines[where]})")
+            self.lines[where] = key.start_mark.line + 1
+            mapping[key.value] = self.construct(value, where)
+        return mapping
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in [
+    ("bool", r"^(?:true|false|True|False)$", "tTfF"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    ("float", r"^[-+]?[0-9]+\.[0-9]+(?:[eE][-+]?[0-9]+)?$", "-+0123456789"),
+]:
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
 COMMIT = r"[0-9a-f]{40}"
