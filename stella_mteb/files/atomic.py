@@ -1,4 +1,4 @@
-"""Files as the rest of the project reads and writes them: strict YAML in, atomic and strict JSON out."""
+"""Text and JSON, read strictly and written atomically."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Hashable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,7 +46,7 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_finite, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
     except ValueError as error:
@@ -67,23 +68,17 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: set[Hashable] = set()
-    for key, _ in pairs:
-        if key in seen:
-            raise ValueError(f"key {key!r} stands twice")
-        seen.add(key)
+    keys = Counter(key for key, _ in pairs)
+    if len(keys) < len(pairs):
+        raise ValueError(f"key {keys.most_common(1)[0][0]!r} stands twice")
     return dict(pairs)
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text} is too large for a number")
+    if not math.isfinite(number):  # 1e999, or NaN or Infinity, which JSON does not have
+        raise ValueError(f"{text} is {'too large for a number' if text[-1].isdigit() else 'not a JSON number'}")
     return number
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 @contextlib.contextmanager
@@ -109,10 +104,16 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
+        os.umask(mask := os.umask(0))  # mkstemp makes files private; results are shared as the user's umask says
+        Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
         temporary = None
-        _sync_folder(path.parent)
+        with contextlib.suppress(OSError):  # not every file system allows it; without, a power cut may undo the rename
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except OSError as error:
         raise StorageProblem(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
@@ -167,20 +168,3 @@ def write_json(path: Path, content: object) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as file:
         file.write(text + "\n")
-
-
-def _umask() -> int:
-    # mkstemp makes files private; results are meant to be shared as the user's umask says.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without this a rename may be lost in a power cut. Not every file system allows it.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

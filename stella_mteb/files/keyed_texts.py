@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_json
-from stella_mteb.files.rows import SUFFIXES, BadRow, half_character, read_rows
+from stella_mteb.files.rows import SUFFIXES, BadRow, Row, half_character, read_rows
 
 
 def data_files(path: Path) -> list[Path]:
@@ -67,28 +67,21 @@ def read_entries(path: Path) -> Iterator[tuple[str, str | None, Any]]:
     Raises:
         ConfigError: If the file has another form; names the place.
     """
-    for place, clip, text in _raw_entries(path):
+    if path.suffix != ".json":
+        rows: Iterable[Row | BadRow] = read_rows(path)
+    elif isinstance(content := read_json(path), dict):
+        rows = ((f"{path}: {clip}", {"id": clip, "summary": text}) for clip, text in content.items())
+    elif isinstance(content, list):
+        rows = ((f"{path}: entry {number}", row) for number, row in enumerate(content))
+    else:
+        raise ConfigError(f"{path}: must be a JSON list of {{id, summary}} or an object {{id: text}}")
+    for row in rows:
+        if isinstance(row, BadRow):
+            raise ConfigError(str(row))
+        place, clip, text = _entry(*row)
         if clip is not None and (problem := half_character(clip)):  # it could not be written with its scores
             raise ConfigError(f"{place}: id {clip!r} {problem}")
         yield place, clip, text
-
-
-def _raw_entries(path: Path) -> Iterator[tuple[str, str | None, Any]]:
-    if path.suffix == ".json":
-        content = read_json(path)
-        if isinstance(content, dict):
-            for clip, text in content.items():
-                yield f"{path}: {clip}", clip, text
-            return
-        if not isinstance(content, list):
-            raise ConfigError(f"{path}: must be a JSON list of {{id, summary}} or an object {{id: text}}")
-        for number, row in enumerate(content):
-            yield _entry(f"{path}: entry {number}", row)
-        return
-    for row in read_rows(path):
-        if isinstance(row, BadRow):
-            raise ConfigError(str(row))
-        yield _entry(*row)
 
 
 def _entry(place: str, row: Any) -> tuple[str, str | None, Any]:

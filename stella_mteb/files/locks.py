@@ -55,7 +55,12 @@ def locked(output: Path, name: str, what: str, *, wait: bool = True) -> Iterator
     lock = FileLock(path, fallback_to_soft=False, on_acquired=_sign)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = _acquire(lock, path, what, wait)
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=_PATIENCE if wait else 0)
+        if wait and not lock.is_locked:
+            logger.warning("%s: %s is at it; waiting", what, _owner(path))
+            lock.acquire(poll_interval=0.5)
+        held = lock.is_locked
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise StorageProblem(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -71,17 +76,6 @@ def locked(output: Path, name: str, what: str, *, wait: bool = True) -> Iterator
 def writing(output: Path, folder: Path) -> contextlib.AbstractContextManager[bool]:
     """The lock of whoever reads files of one folder in order to write them anew; for milliseconds."""
     return locked(output, str(folder.relative_to(output)), f"the files in {folder}")
-
-
-def _acquire(lock: FileLock, path: Path, what: str, wait: bool) -> bool:
-    try:
-        lock.acquire(timeout=_PATIENCE if wait else 0)
-    except Timeout:
-        if not wait:
-            return False
-        logger.warning("%s: %s is at it; waiting", what, _owner(path))
-        lock.acquire(poll_interval=0.5)
-    return True
 
 
 def _sign(descriptor: int) -> None:

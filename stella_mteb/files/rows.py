@@ -7,10 +7,10 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files.atomic import read_text
@@ -20,6 +20,8 @@ SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 MAX_PARQUET_ROWS = 20_000_000
 MAX_PARQUET_BYTES = 4 << 30
 _SHOWN = 10
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -165,21 +167,22 @@ class RowChecker:
 
     def text(self, place: str, row: Mapping[str, Any], column: str) -> str | None:
         """A text column's value, or None after noting why it has none."""
-        problem = _column_problem(row, column) or _text_problem(row[column])
-        if problem:
-            self.note(BadRow(place, column, problem))
-            return None
-        return str(row[column])
+        return self._read(place, row, column, _text)
 
     def number(self, place: str, row: Mapping[str, Any], column: str, low: float, high: float) -> float | None:
         """A score column's value, or None after noting why it has none."""
         # In CSV everything is text; elsewhere a number in quotes is a mistake.
-        from_text = place.rpartition(":")[0].endswith((".csv", ".tsv"))
-        problem = _column_problem(row, column) or _number_problem(row[column], low, high, from_text=from_text)
-        if problem:
-            self.note(BadRow(place, column, problem))
+        in_quotes = place.rpartition(":")[0].endswith((".csv", ".tsv"))
+        return self._read(place, row, column, lambda value: _number(value, low, high, in_quotes=in_quotes))
+
+    def _read(self, place: str, row: Mapping[str, Any], column: str, read: Callable[[Any], Value]) -> Value | None:
+        try:
+            if column not in row:
+                raise ValueError(f"is missing; there are {', '.join(map(str, row))}")
+            return read(row[column])
+        except ValueError as error:
+            self.note(BadRow(place, column, str(error)))
             return None
-        return float(row[column])
 
     def note(self, bad: BadRow) -> None:
         """Note a bad row that the reader found."""
@@ -202,14 +205,14 @@ class RowChecker:
         )
 
 
-def _column_problem(row: Mapping[str, Any], column: str) -> str | None:
-    return None if column in row else f"is missing; there are {', '.join(map(str, row))}"
-
-
-def _text_problem(value: object) -> str | None:
+def _text(value: object) -> str:
     if not isinstance(value, str):
-        return f"must be text (got {value!r}, {type(value).__name__})"
-    return half_character(value) if value.strip() else "is empty"
+        raise ValueError(f"must be text (got {value!r}, {type(value).__name__})")
+    if not value.strip():
+        raise ValueError("is empty")
+    if problem := half_character(value):
+        raise ValueError(problem)
+    return value
 
 
 def half_character(text: str) -> str | None:
@@ -221,18 +224,20 @@ def half_character(text: str) -> str | None:
     return None
 
 
-def _number_problem(value: Any, low: float, high: float, *, from_text: bool) -> str | None:
-    if isinstance(value, bool | bytes) or (isinstance(value, str) and not from_text):
-        return f"must be a number (got {value!r}, {type(value).__name__})"
-    if isinstance(value, str) and ("_" in value or not value.isascii()):  # float() takes 1_0 for ten
-        return f"must be a number (got {value!r})"
+def _number(value: Any, low: float, high: float, *, in_quotes: bool) -> float:
+    if isinstance(value, bool | bytes) or (isinstance(value, str) and not in_quotes):
+        raise ValueError(f"must be a number (got {value!r}, {type(value).__name__})")
     try:
+        if isinstance(value, str) and ("_" in value or not value.isascii()):  # float() takes 1_0 for ten
+            raise ValueError
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        return f"must be a number (got {value!r})"
+        raise ValueError(f"must be a number (got {value!r})") from None
     if not math.isfinite(number):
-        return f"must be a finite number (got {value!r})"
-    return None if low <= number <= high else f"must be from {low:g} to {high:g} (got {number:g})"
+        raise ValueError(f"must be a finite number (got {value!r})")
+    if not low <= number <= high:
+        raise ValueError(f"must be from {low:g} to {high:g} (got {number:g})")
+    return number
 
 
 def digest(rows: Iterable[Any]) -> str:

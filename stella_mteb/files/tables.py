@@ -47,7 +47,8 @@ def render(rows: Sequence[Mapping[str, Any]], form: TableFormat, *, width: int |
     """
     if form == "json":
         text = json.dumps(list(rows), indent=2, ensure_ascii=False)
-        return "\n".join(_CONTROL.sub(_as_escape, without_secrets(line)) for line in text.split("\n"))
+        shown = without_secrets(text).split("\n")
+        return "\n".join(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line) for line in shown)
     columns = list(rows[0]) if rows else []
     if form == "csv":
         return _csv(columns, rows)
@@ -58,20 +59,18 @@ def render(rows: Sequence[Mapping[str, Any]], form: TableFormat, *, width: int |
     return _terminal(columns, rows, width)
 
 
-def _as_escape(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
-
-
 def _cells(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     # Numbers of a column share their decimals: as many as one of them needs, four at most.
-    decimals = {column: max((_decimals(row[column]) for row in rows), default=0) for column in columns}
+    decimals = {
+        column: max(
+            (len(f"{row[column]:.4f}".rstrip("0").partition(".")[2]) for row in rows if isinstance(row[column], float)),
+            default=0,
+        )
+        for column in columns
+    }
     return [
         [f"{row[c]:.{decimals[c]}f}" if isinstance(row[c], float) else plain(row[c]) for c in columns] for row in rows
     ]
-
-
-def _decimals(value: object) -> int:
-    return len(f"{value:.4f}".rstrip("0").partition(".")[2]) if isinstance(value, float) else 0
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
