@@ -34,7 +34,6 @@ class Worker:
         self._family: int | None = None
         self._encoders: list[Encoder] = []
         self._cost = contextlib.ExitStack()
-        self._stored: set[str] = set()
         self._tasks: list[Any] = []
         self._earlier, self._left = 0, 0
         self._heard = _Heard()
@@ -76,7 +75,6 @@ class Worker:
         from stella_mteb.harness.run import run_task  # noqa: PLC0415
 
         with self._reported(family) as report:
-            self._reopen_store()
             task = self._all_tasks()[place]
             outcomes = tuple(run_task(encoder, task, self._job.output) for encoder in self._encoders)
             if task.data_loaded:
@@ -142,19 +140,6 @@ class Worker:
             encoder.on_progress = self._on_progress
         self._cost.enter_context(cost_recorded(self._encoders, AtomicResultCache(job.output)))
         self._family = family
-
-    def _reopen_store(self) -> None:
-        """See what the other workers have stored meanwhile."""
-        from stella_mteb.engine.store import VectorStore  # noqa: PLC0415
-
-        if self._job.cache is None or not self._encoders[0].loaded:
-            return
-        engine = self._encoders[0].text_encoder
-        assert isinstance(engine.store, VectorStore)  # noqa: S101 -- `load_engine` attaches no other
-        files = {path.name for path in engine.store.folder.glob("*.safetensors")}
-        if files != self._stored:
-            engine.store = VectorStore(self._job.cache, engine.fingerprint)
-            self._stored = files
 
     def _is_missing(self, task: Any) -> bool:
         from stella_mteb.harness.result_cache import AtomicResultCache  # noqa: PLC0415

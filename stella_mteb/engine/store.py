@@ -48,7 +48,7 @@ _ROW_BITS = 32
 
 
 class VectorStore:
-    """The pooled vectors of one fingerprint; a `stella_mteb.engine.encoder.PooledStore`.
+    """The pooled vectors of one fingerprint, kept between calls and runs.
 
     Args:
         folder: Where the stores of all models are. A store that can only be read is read, and nothing is added.
