@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +80,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in known)
 
 
-@contextlib.contextmanager
-def in_float32(model: torch.nn.Module) -> Iterator[None]:
-    """Within it a model has its weights in float32; afterwards those that it had, which stay in memory beside them."""
-    halves = [(one, one.data) for one in model.parameters() if one.dtype in (torch.float16, torch.bfloat16)]
-    try:
-        for parameter, half in halves:
-            parameter.data = half.float()
-        yield
-    finally:
-        for parameter, half in halves:
-            parameter.data = half
-
-
 def to_device(values: NDArray[Any] | list[int], device: torch.device) -> torch.Tensor:
     """Copy to the device; to a GPU from pinned memory, so that neither side waits for the other."""
     tensor = torch.as_tensor(values)
@@ -123,8 +108,6 @@ def peak_memory(device: torch.device | str = "cpu") -> int:
 
     On CUDA counted since `torch.cuda.reset_peak_memory_stats`, of a process since it began.
     """
-    import torch  # noqa: PLC0415
-
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     # What getrusage says of a process begins, on Linux, with the peak of the process that started it.
@@ -133,5 +116,7 @@ def peak_memory(device: torch.device | str = "cpu") -> int:
     own = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
     if own is not None:
         return own * 1024
+    import resource  # noqa: PLC0415 -- not on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

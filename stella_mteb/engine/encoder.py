@@ -7,13 +7,12 @@ Not covered here: where a model comes from (`stella_mteb.models`), which prompt 
 from __future__ import annotations
 
 import functools
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,14 +21,12 @@ from numpy.typing import NDArray
 from stella_mteb import PIPELINE
 from stella_mteb.engine import packing
 from stella_mteb.engine.batching import plan_batches
-from stella_mteb.engine.devices import TOKEN_BUDGET, Fetch, fetch_later, in_float32, is_out_of_memory, to_device
+from stella_mteb.engine.devices import TOKEN_BUDGET, Fetch, fetch_later, is_out_of_memory, to_device
 from stella_mteb.engine.pooling import FloatMatrix, Head, Pooling
 from stella_mteb.engine.prefix import WORTH_IT, Prefix, common_prefix
-from stella_mteb.engine.store import text_key
+from stella_mteb.engine.store import VectorStore, text_key
 from stella_mteb.engine.tokenising import Ids, Tokeniser
 from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError, StellaMtebError
-
-logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called after every batch with the tokens done and the tokens to do (an estimate until all are tokenised)."""
@@ -42,28 +39,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class PooledStore(Protocol):
-    """Keeps pooled vectors between calls and runs; `stella_mteb.engine.store` has the one on disk.
-
-    Attributes:
-        keeps: Whether `add` has any effect.
-    """
-
-    keeps: bool
-
-    def read(self, keys: Sequence[bytes], into: FloatMatrix) -> NDArray[np.bool_]:
-        """Fill the rows of `into` that are known; return which are."""
-
-    def contains(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
-        """Which are known, without reading their vectors."""
-
-    def add(self, keys: Sequence[bytes], vectors: FloatMatrix) -> None:
-        """Keep these rows."""
-
-    def flush(self) -> None:
-        """Make what was added durable."""
-
-
 @dataclass
 class EncodeStats:
     """What an encoder has done since it was made.
@@ -72,7 +47,6 @@ class EncodeStats:
         texts: Texts asked for.
         encoded: Texts that went through the backbone: neither repeated in their call nor in the store.
         at_limit: Of these, how many were cut, or just fit, at `max_length` tokens.
-        in_float32: Of these, how many half precision could not hold, so that float32 computed them again.
         tokens: Tokens of these, special tokens included, padding not.
         seconds: Wall time in tokeniser and backbone.
     """
@@ -80,7 +54,6 @@ class EncodeStats:
     texts: int = 0
     encoded: int = 0
     at_limit: int = 0
-    in_float32: int = 0
     tokens: int = 0
     seconds: float = 0.0
 
@@ -141,7 +114,7 @@ class TextEncoder:
         last_token = pooling.modes == ("lasttoken",) and pooling.include_prompt
         self._shares_prefix = self.packed and self._causal and last_token
         self._prefix: Prefix | None = None
-        self.store: PooledStore | None = None
+        self.store: VectorStore | None = None
         self.stats = EncodeStats()
         self._loaded_heads: dict[int, torch.nn.Module] = {}
 
@@ -266,11 +239,10 @@ class TextEncoder:
         self, new: list[str], prompt: str, texts: Sequence[str], batch_size: int | None, progress: Progress | None
     ) -> Iterator[tuple[NDArray[np.intp], FloatMatrix]]:
         """Encode texts that are distinct and not in the store, store them, and yield their positions and vectors."""
-        started, again = time.perf_counter(), self.stats.in_float32
+        started = time.perf_counter()
         total, done, tokens, longest = sum(map(len, new)), 0, 0, self.tokenise.longest(prompt)
         try:
             for at, lengths, vectors in self._forward_all(new, prompt, batch_size):
-                self._mend(vectors, [new[i] for i in at], prompt)
                 _require_finite(vectors, self, lambda row, at=at: list(texts).index(new[at[row]]))  # type: ignore[misc]
                 if self.store is not None:
                     self.store.add([text_key(prompt, new[i]) for i in at], vectors)
@@ -283,32 +255,8 @@ class TextEncoder:
                     progress(tokens, round(tokens * total / done) if done else tokens)
         finally:
             self.stats.seconds += time.perf_counter() - started
-            if count := self.stats.in_float32 - again:
-                logger.warning(
-                    "%d of %d texts overflow in %s and were computed in float32", count, len(new), self.dtype
-                )
             if self.store is not None:
                 self.store.flush()
-
-    def _mend(self, vectors: FloatMatrix, texts: list[str], prompt: str) -> None:
-        """Compute in float32 what half precision could not hold; what float32 cannot hold stays as it is."""
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if not len(bad) or self.dtype == torch.float32:
-            return
-        prompt_tokens = 0 if self.pooling.include_prompt else self.tokenise.prompt_tokens(prompt)
-        ids = self.tokenise([texts[i] for i in bad], prompt)
-        budget = self.token_budget
-        try:
-            with in_float32(self.backbone):
-                vectors[bad] = self._forward_or_halve(ids, prompt_tokens, None)()
-        except (RuntimeError, MemoryError) as error:
-            if not (isinstance(error, EnvironmentProblem) or is_out_of_memory(error)):
-                raise
-            logger.warning("there is no memory to compute %d texts in float32", len(bad))
-            return
-        finally:
-            self.token_budget = budget  # what fits in float32 says nothing of half precision
-        self.stats.in_float32 += int(np.isfinite(vectors[bad]).all(axis=1).sum())
 
     def _forward_all(
         self, texts: list[str], prompt: str, batch_size: int | None
@@ -465,13 +413,14 @@ def _refuse_non_strings(texts: Sequence[str]) -> None:
 
 def _require_finite(vectors: FloatMatrix, encoder: TextEncoder, position: Callable[[int], int]) -> None:
     bad = ~np.isfinite(vectors).all(axis=1)
-    if bad.any():
-        raise NonFiniteVectorError(
-            f"the vector of text {position(int(bad.argmax()))} (counted from 0) holds NaN or infinity "
-            f"(backbone in {encoder.dtype} on {encoder.device}); it is neither returned nor stored: "
-            + ("" if encoder.dtype == torch.float32 else "use fp32, and if it stays, ")
-            + "the weights are damaged"
-        )
+    if not bad.any():
+        return
+    raise NonFiniteVectorError(
+        f"the vector of text {position(int(bad.argmax()))} (counted from 0) holds NaN or infinity "
+        f"(backbone in {encoder.dtype} on {encoder.device}); it is neither returned nor stored: "
+        + ("" if encoder.dtype == torch.float32 else "half precision cannot hold it and fp32 is enough, or ")
+        + "the weights are damaged"
+    )
 
 
 def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +24,7 @@ from benchmarks.layouts.stella import write_json
 from stella_mteb.engine.encoder import TextEncoder
 from stella_mteb.engine.pooling import Pooling
 from stella_mteb.engine.store import VectorStore
-from stella_mteb.errors import ConfigError, StellaMtebError
+from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_json
 from stella_mteb.files.rows import read_rows
 from stella_mteb.files.strict_yaml import FileName, file_name, read_yaml
@@ -533,30 +532,3 @@ def test_a_run_that_is_resumed_from_any_part_of_it_gives_the_same_scores(stella_
         assert status == ["kept" if number in whole else "done" for number in range(3)]
 
     check()
-
-
-@BOUNDED
-@given(values=st.lists(st.floats(width=16, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
-def test_weights_come_back_from_float32_bit_by_bit(values: list[float]) -> None:
-    from stella_mteb.engine.devices import in_float32
-
-    layer = torch.nn.Linear(len(values), 1, bias=False).half()
-    layer.weight.data[0] = torch.tensor(values, dtype=torch.float16)
-    before = layer.weight.detach().clone()
-
-    with in_float32(layer):
-        assert layer.weight.dtype == torch.float32
-        assert layer.weight.detach().flatten().tolist() == values
-
-    assert torch.equal(layer.weight.view(torch.int16), before.view(torch.int16))
-
-
-def test_an_error_in_float32_leaves_the_weights_as_they_were() -> None:
-    from stella_mteb.engine.devices import in_float32
-
-    layer = torch.nn.Linear(3, 3).to(torch.bfloat16)
-
-    with pytest.raises(StellaMtebError), in_float32(layer):
-        raise StellaMtebError
-
-    assert {parameter.dtype for parameter in layer.parameters()} == {torch.bfloat16}
