@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from stella_mteb.cluster.job import Engine, Report
 from stella_mteb.cluster.pool import DEATHS, Pool, Say, Unit
-from stella_mteb.engine.batching import plan_batches
-from stella_mteb.engine.encoder import _WINDOW
+from stella_mteb.engine.batching import plan_batches, windows
 from stella_mteb.engine.store import VectorStore, text_key
 from stella_mteb.errors import StellaMtebError, StorageProblem
 from stella_mteb.harness.prefill import Texts
@@ -152,11 +150,9 @@ def plan(texts: Sequence[str], prompt: str, engine: Engine, workers: int) -> Ite
     Yields:
         The batches of a shard, and its tokens; the longest texts first.
     """
-    order = np.argsort([-len(text) for text in texts], kind="stable")
     characters = sum(map(len, texts)) + 1
-    for start in range(0, len(order), _WINDOW):
-        window = [texts[i] for i in order[start : start + _WINDOW]]
-        lengths = [len(ids) for ids in engine.tokenise(window, prompt)]
+    for at, ids in windows(texts, partial(engine.tokenise, prompt=prompt)):
+        window, lengths = [texts[i] for i in at], list(map(len, ids))
         tokens = sum(lengths)
         if engine.whole_windows:
             yield [window], tokens

@@ -154,9 +154,9 @@ class Worker:
         return Engine(
             fingerprint=engine.fingerprint,
             tokenise=engine.tokenise,
-            budget=engine._budget(None, 0),
+            budget=engine.batch_budget(),
             padded=not engine.packed,
-            whole_windows=engine._shares_prefix,
+            whole_windows=engine.shares_prefix,
             keeps=engine.store is not None and engine.store.keeps,
         )
 

@@ -10,17 +10,15 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from stella_mteb import PIPELINE
 from stella_mteb.engine import packing
-from stella_mteb.engine.batching import plan_batches
+from stella_mteb.engine.batching import Positions, plan_batches, windows
 from stella_mteb.engine.devices import TOKEN_BUDGET, Fetch, fetch_later, is_out_of_memory, to_device
 from stella_mteb.engine.pooling import FloatMatrix, Head, Pooling
 from stella_mteb.engine.prefix import WORTH_IT, Prefix, common_prefix
@@ -32,11 +30,6 @@ Progress = Callable[[int, int], None]
 """Called after every batch with the tokens done and the tokens to do (an estimate until all are tokenised)."""
 
 _CHUNK = 4_096
-# Texts tokenised and sorted at a time: bounds memory, and one window is tokenised while the one before is computed.
-_WINDOW = 16_384
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass
@@ -112,7 +105,7 @@ class TextEncoder:
         }
         # The last token's state is all that is needed of a causal text, so what stands before it can be shared.
         last_token = pooling.modes == ("lasttoken",) and pooling.include_prompt
-        self._shares_prefix = self.packed and self._causal and last_token
+        self.shares_prefix = self.packed and self._causal and last_token
         self._prefix: Prefix | None = None
         self.store: VectorStore | None = None
         self.stats = EncodeStats()
@@ -233,11 +226,21 @@ class TextEncoder:
         """
         return self._run(ids, after=after) if self.packed else self._run_padded(ids)
 
+    def batch_budget(self, batch_size: int | None = None, shared: int = 0) -> int:
+        """The most tokens of a batch, as `batching.plan_batches` asks for it.
+
+        Args:
+            batch_size: For this call; the smaller of this and the encoder's own holds.
+            shared: Tokens of a shared prefix. Every token of a batch attends to it, which takes room of its own.
+        """
+        limits = [rows * self.max_length for rows in (batch_size, self.batch_size) if rows is not None]
+        return max(min([self.token_budget, *limits]) - shared, min(self.token_budget, self.max_length))
+
     # ------------------------------------------------------------------------------------------------ forward
 
     def _encode_new(
         self, new: list[str], prompt: str, texts: Sequence[str], batch_size: int | None, progress: Progress | None
-    ) -> Iterator[tuple[NDArray[np.intp], FloatMatrix]]:
+    ) -> Iterator[tuple[Positions, FloatMatrix]]:
         """Encode texts that are distinct and not in the store, store them, and yield their positions and vectors."""
         started = time.perf_counter()
         total, done, tokens, longest = sum(map(len, new)), 0, 0, self.tokenise.longest(prompt)
@@ -260,12 +263,12 @@ class TextEncoder:
 
     def _forward_all(
         self, texts: list[str], prompt: str, batch_size: int | None
-    ) -> Iterator[tuple[NDArray[np.intp], list[int], FloatMatrix]]:
+    ) -> Iterator[tuple[Positions, list[int], FloatMatrix]]:
         """Yields positions in `texts`, their lengths in tokens, and their pooled vectors."""
         prompt_tokens = 0 if self.pooling.include_prompt else self.tokenise.prompt_tokens(prompt)
         # On CUDA the next batch is launched before the last one is fetched, so that the GPU never waits for Python.
         depth = 1 if self.device.type == "cuda" else 0
-        launched: deque[tuple[NDArray[np.intp], list[int], Fetch]] = deque()
+        launched: deque[tuple[Positions, list[int], Fetch]] = deque()
         for batch, tokens, prefix in self._batches(texts, prompt, batch_size):
             shared = len(prefix.ids) if prefix else 0
             fetched_later = self._forward_or_halve(tokens, prompt_tokens, prefix)
@@ -278,16 +281,12 @@ class TextEncoder:
 
     def _batches(
         self, texts: list[str], prompt: str, batch_size: int | None
-    ) -> Iterator[tuple[NDArray[np.intp], list[Ids], Prefix | None]]:
-        # Longest first, by characters over all texts and by tokens within a window.
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        windows = [order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW)]
-        tokenised = _ahead(lambda window: self.tokenise([texts[i] for i in window], prompt), windows)
-        for window, rows in zip(windows, tokenised, strict=True):
-            prefix = self._shared(rows) if self._shares_prefix else None
+    ) -> Iterator[tuple[Positions, list[Ids], Prefix | None]]:
+        for window, rows in windows(texts, functools.partial(self.tokenise, prompt=prompt)):
+            prefix = self._shared(rows) if self.shares_prefix else None
             shared = len(prefix.ids) if prefix else 0
             ids = [row[shared:] for row in rows]
-            budget = functools.partial(self._budget, batch_size, shared)
+            budget = functools.partial(self.batch_budget, batch_size, shared)
             for batch in plan_batches([len(row) for row in ids], budget, padded=not self.packed):
                 yield window[batch], [ids[i] for i in batch], prefix
 
@@ -308,11 +307,6 @@ class TextEncoder:
             return None  # as a part of each text it meets the same limit, where the message names the text
         self._prefix = prefix
         return prefix
-
-    def _budget(self, batch_size: int | None, shared: int) -> int:
-        limits = [rows * self.max_length for rows in (batch_size, self.batch_size) if rows is not None]
-        # Every token of a batch attends to the shared prefix, which takes room of its own.
-        return max(min([self.token_budget, *limits]) - shared, min(self.token_budget, self.max_length))
 
     def _forward_or_halve(self, ids: list[Ids], prompt_tokens: int, prefix: Prefix | None) -> Fetch:
         try:
@@ -421,15 +415,3 @@ def _require_finite(vectors: FloatMatrix, encoder: TextEncoder, position: Callab
         + ("" if encoder.dtype == torch.float32 else "half precision cannot hold it and fp32 is enough, or ")
         + "the weights are damaged"
     )
-
-
-def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results in order, each computed in a thread while the caller uses the one before."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming: deque[Future[Result]] = deque()
-        for item in items:
-            coming.append(thread.submit(function, item))
-            if len(coming) > 1:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()

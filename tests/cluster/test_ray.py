@@ -657,15 +657,14 @@ def test_shards_end_where_the_engine_ends_its_batches(
 ) -> None:
     pytest.importorskip("ray")
     from stella_mteb.cluster import corpora
-    from stella_mteb.engine import encoder as module
+    from stella_mteb.engine import batching
 
     texts = list(dict.fromkeys(f"{n} " + "boat " * (size % 7) + "dawn" * size for n, size in enumerate(sizes)))
     engine = twin(stella, token_budget=64, max_length=64)
     engine.packed = not padded
-    facts = Engine(engine.fingerprint, engine.tokenise, engine._budget(None, 0), padded, False, True)
+    facts = Engine(engine.fingerprint, engine.tokenise, engine.batch_budget(), padded, False, True)
     with pytest.MonkeyPatch.context() as patch:
-        for one in (corpora, module):
-            patch.setattr(one, "_WINDOW", window)
+        patch.setattr(batching, "WINDOW", window)
         patch.setattr(corpora, "_BATCHES", 1)
         alone = [[texts[i] for i in batch] for batch, _, _ in engine._batches(texts, S2S, None)]
         shards = list(corpora.plan(texts, S2S, facts, workers))

@@ -453,7 +453,7 @@ NUMBERED = [f"{number} boats, " * (number * 7 % 11 + 1) for number in range(40)]
 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stella_mteb.engine.encoder._WINDOW", 7)
+    monkeypatch.setattr("stella_mteb.engine.batching.WINDOW", 7)
 
 
 @pytest.mark.usefixtures("small_windows")

@@ -53,7 +53,7 @@ def copy_of(encoder: TextEncoder, **changes: Any) -> TextEncoder:
 def in_full(encoder: TextEncoder, **changes: Any) -> TextEncoder:
     """The same model, which computes every text from its first token on."""
     same = copy_of(encoder, **changes)
-    same._shares_prefix = False
+    same.shares_prefix = False
     return same
 
 
@@ -83,7 +83,7 @@ def test_vectors_are_those_of_transformers_own_attention_one_text_at_a_time(enco
 
 
 def test_over_several_windows_vectors_are_the_same(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stella_mteb.engine.encoder._WINDOW", 3)
+    monkeypatch.setattr("stella_mteb.engine.batching.WINDOW", 3)
 
     shared = encoder.encode(TEXTS, PROMPTS[3])
 
@@ -259,15 +259,15 @@ def test_only_what_is_causal_packed_and_pooled_at_the_last_token_shares(
     finally:
         causal.backbone.config.is_causal = False
 
-    assert loaded._shares_prefix
-    assert last._shares_prefix
-    assert not mean._shares_prefix
-    assert not stella._shares_prefix
-    assert not twin(stella, pooling=Pooling(("lasttoken",)))._shares_prefix  # bidirectional
-    assert not copy_of(loaded, pooling=Pooling(("mean",)))._shares_prefix
-    assert not copy_of(loaded, pooling=Pooling(("lasttoken", "mean")))._shares_prefix
-    assert not copy_of(loaded, pooling=Pooling(("lasttoken",), include_prompt=False))._shares_prefix
-    assert not padded(loaded)._shares_prefix
+    assert loaded.shares_prefix
+    assert last.shares_prefix
+    assert not mean.shares_prefix
+    assert not stella.shares_prefix
+    assert not twin(stella, pooling=Pooling(("lasttoken",))).shares_prefix  # bidirectional
+    assert not copy_of(loaded, pooling=Pooling(("mean",))).shares_prefix
+    assert not copy_of(loaded, pooling=Pooling(("lasttoken", "mean"))).shares_prefix
+    assert not copy_of(loaded, pooling=Pooling(("lasttoken",), include_prompt=False)).shares_prefix
+    assert not padded(loaded).shares_prefix
 
 
 def test_a_bidirectional_model_sees_the_prompt_with_every_text(
