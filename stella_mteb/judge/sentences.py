@@ -1,7 +1,7 @@
 """Sentences of a summary: Punkt, as NLTK has it, without NLTK's download at run time.
 
 The published judges of CLIP-CC used NLTK's English Punkt. On their texts this splitter gives the recorded number
-of sentences for 199 of 199 references and 1790 of 1791 predictions; `tests/judge/test_judge.py` counts again.
+of sentences for 199 of 199 references and 1790 of 1791 predictions; `tests/judge/test_sentences.py` counts again.
 """
 
 from __future__ import annotations
