@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from stella_mteb.engine.encoder import Progress, TextEncoder
 from stella_mteb.engine.pooling import FloatMatrix, unit
 from stella_mteb.judge.inputs import Candidate
-from stella_mteb.judge.sentences import split_sentences
+from stella_mteb.judge.sentences import split_sentences, without_marks
 from stella_mteb.judge.similarity import PairScore, score_pair
 
 
@@ -58,5 +58,5 @@ def judge_all(
 
 
 def text_and_sentences(text: str) -> list[str]:
-    """The whole text, then its sentences; a text in which the splitter finds none is its own sentence."""
-    return [text, *(split_sentences(text) or [text])]
+    """The whole text, without the marks of a list, then its sentences; a text without any is its own sentence."""
+    return [without_marks(text), *(split_sentences(text) or [text])]

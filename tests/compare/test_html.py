@@ -124,7 +124,7 @@ def test_the_leaderboard_is_the_first_table_and_has_ranks_means_and_types() -> N
     assert first.attributes["id"] == "leaderboard-table"
     best = comparison.standings[0]
     assert rows_of(first)[0] == [
-        "1–2",  # noqa: RUF001 -- as typeset
+        "1–2",
         "stella@8192",
         "measured here",
         f"{100 * best.mean:.2f}",  # type: ignore[operator]
@@ -681,13 +681,13 @@ def test_sorting_keeps_the_order_of_equal_rows_and_gaps_come_last_either_way(vis
 def test_ranks_sort_by_their_first_place(visit: Callable[..., Visit]) -> None:
     tab = visit(ten_by_fifty()).page
     rank = tab.locator("#leaderboard-table thead button").first
-    shown = [views.rank(one).replace("-", "–") for one in ten_by_fifty().standings]  # noqa: RUF001
+    shown = [views.rank(one).replace("-", "–") for one in ten_by_fifty().standings]
 
     tab.locator("#leaderboard-table thead button").nth(4).click()
     rank.click()
     assert column(tab, "leaderboard-table", 1) == shown
     rank.click()
-    assert column(tab, "leaderboard-table", 1)[0] == "9–10"  # noqa: RUF001
+    assert column(tab, "leaderboard-table", 1)[0] == "9–10"
 
 
 def test_the_keyboard_reaches_and_sorts_every_column(visit: Callable[..., Visit]) -> None:
