@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -201,21 +200,14 @@ def _print_dimensions(outcomes: Sequence[Outcome]) -> None:
 
 
 def _print_plan(encoders: list[Encoder], tasks: list[object], output: Path, form: TableFormat) -> None:
-    from stella_mteb.harness.result_cache import AtomicResultCache  # noqa: PLC0415
-    from stella_mteb.harness.run import plan_status  # noqa: PLC0415
+    from stella_mteb.harness.run import plan  # noqa: PLC0415
 
     rows = []
-    with tempfile.TemporaryDirectory() as scratch:  # making a cache makes its folder, and a dry run makes nothing
-        cache = AtomicResultCache(scratch)
-        for encoder in encoders:
-            folder = output
-            for task in tasks:
-                name = task.metadata.name  # type: ignore[attr-defined]
-                path = output / cache.get_task_result_path(name, encoder.mteb_model_meta).relative_to(scratch)
-                folder = path.parent
-                status = plan_status(path, task)
-                rows.append({"model": str(encoder.resolved.spec), "task": name, "status": status})
-            say(f"{encoder.resolved.spec}: {folder}")
+    for encoder in encoders:
+        for task in tasks:
+            path, status = plan(encoder, task, output)
+            rows.append({"model": str(encoder.resolved.spec), "task": path.stem, "status": status})
+        say(f"{encoder.resolved.spec}: {path.parent}")
     typer.echo(render(rows, form))
 
 

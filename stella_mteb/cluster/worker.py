@@ -142,12 +142,9 @@ class Worker:
         self._family = family
 
     def _is_missing(self, task: Any) -> bool:
-        from stella_mteb.harness.result_cache import AtomicResultCache  # noqa: PLC0415
-        from stella_mteb.harness.run import plan_status  # noqa: PLC0415
+        from stella_mteb.harness.run import is_missing  # noqa: PLC0415
 
-        cache, name = AtomicResultCache(self._job.output), task.metadata.name
-        paths = [cache.get_task_result_path(name, encoder.mteb_model_meta) for encoder in self._encoders]
-        return any(plan_status(path, task) != "on disk" for path in paths)
+        return is_missing(self._encoders, task, self._job.output)
 
     def _engine(self) -> Engine:
         engine = self._encoders[0].text_encoder

@@ -13,7 +13,7 @@ from stella_mteb.compare.records import Score
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.tables import clean
 from stella_mteb.harness.task_yaml import bundled_tasks, load_task_file
-from stella_mteb.outputs.result_file import read_result
+from stella_mteb.outputs.result_file import Entry, entries_by_split, main_score, read_result
 
 _SHOWN_NAMES = 8
 _MAIN_SCORES = {
@@ -86,16 +86,14 @@ def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[
     content = read_result(path)
     if content.get("task_name", path.stem) != path.stem:
         raise ConfigError(f"the file says that it is of task {clean(content['task_name'])}")
-    by_split = content.get("scores")
-    if not isinstance(by_split, dict) or not by_split or not all(isinstance(each, list) for each in by_split.values()):
-        raise ConfigError("has no scores by split (a file of mteb before 1.11, or damaged)")
+    by_split = entries_by_split(content)
     split, others = _choose_split(sorted(by_split), task.splits)
-    entries = _by_subset(by_split[split])
+    entries = by_split[split]
     if subset is not None:
         if subset not in entries:
             raise ConfigError(f"has no subset {subset}, which MTEB(eng, v1) scores (has {_some(entries)})")
         entries = {subset: entries[subset]}
-    values = [_main_score(name, entry) for name, entry in entries.items()]
+    values = [_score(name, entry) for name, entry in entries.items()]
     score = Score(
         task=clean(path.stem),
         type=task.type,
@@ -122,27 +120,11 @@ def _choose_split(present: list[str], defined: Sequence[str]) -> tuple[str, list
     raise ConfigError(f"has the splits {_some(present)}, and nothing says which of them counts")
 
 
-def _by_subset(entries: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    by_subset: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        name = entry.get("hf_subset") if isinstance(entry, dict) else None
-        if not isinstance(name, str):
-            raise ConfigError("an entry names no subset (hf_subset)")
-        if name in by_subset:
-            raise ConfigError(f"subset {clean(name)} stands twice")
-        by_subset[name] = entry
-    if not by_subset:
-        raise ConfigError("its split has no entries")
-    return by_subset
-
-
-def _main_score(subset: str, entry: Mapping[str, Any]) -> float:
-    value = entry.get("main_score")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
-        raise ConfigError(f"subset {clean(subset)} has no finite main score")
+def _score(subset: str, entry: Entry) -> float:
+    value = main_score(entry)
     if not -1 <= value <= 1:
         raise ConfigError(f"subset {clean(subset)}: main score {str(value)[:8]} is not from -1 to 1 (a percentage?)")
-    return float(value)
+    return value
 
 
 def _some(names: Iterable[str]) -> str:

@@ -32,7 +32,7 @@ from stella_mteb.files.strict_yaml import COMMIT, read_yaml
 from stella_mteb.files.tables import clean
 from stella_mteb.models.identity import is_ours
 from stella_mteb.outputs.items import task_type
-from stella_mteb.outputs.layout import details_path
+from stella_mteb.outputs.layout import details_path, model_folder, results_folder
 from stella_mteb.outputs.result_file import read_result
 
 Subsets = Literal["all", "eng"]
@@ -213,13 +213,9 @@ def _result_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.json") if path.name != "model_meta.json")
 
 
-def _path_form(model: str) -> str:
-    return model.replace("/", "__").replace(" ", "_")
-
-
 class _Folder:
     def __init__(self, folder: Path, origin: str, subsets: Subsets, *, of_others: bool = False) -> None:
-        self.root = folder / "results" if (folder / "results").is_dir() else folder
+        self.root = results_folder(folder)
         if not self.root.is_dir():
             raise ConfigError(f"{folder}: no such folder")
         self.models = [path for path in _subfolders(self.root) if "__" in path.name]
@@ -236,7 +232,7 @@ class _Folder:
         chosen, notes = self.models, []
         if models is not None:
             specs = {name: name.partition(" (")[0] for name in models}  # a label has its details after the spec
-            wanted = {name: set(map(_path_form, Meaning.of(spec).models)) for name, spec in specs.items()}
+            wanted = {name: set(map(model_folder, Meaning.of(spec).models)) for name, spec in specs.items()}
             chosen = [path for path in chosen if any(path.name in names for names in wanted.values())]
             present = [path.name for path in self.models]
             for name, names in wanted.items():
@@ -291,7 +287,7 @@ class _Folder:
         name = meta.get("name")
         system = System(
             label="",
-            model=clean(name if isinstance(name, str) and _path_form(name) == place[0] else _model_of(place[0])),
+            model=clean(name if isinstance(name, str) and model_folder(name) == place[0] else _model_of(place[0])),
             provenance=self.provenance(place[1], settings),
             origin=self.origin,
             revision=None if place[1] in {_EXTERNAL, "no_revision_available"} else clean(place[1]),

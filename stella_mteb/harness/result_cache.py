@@ -20,10 +20,11 @@ from mteb import ResultCache
 from mteb.models import ModelMeta
 from mteb.results import TaskResult
 
-from stella_mteb.errors import StellaMtebError, StorageProblem
+from stella_mteb.errors import ConfigError, StellaMtebError, StorageProblem
 from stella_mteb.files.atomic import atomic_write, set_aside
 from stella_mteb.files.locks import writing
 from stella_mteb.outputs.layout import require_inside
+from stella_mteb.outputs.result_file import main_score
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +124,8 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
         settings.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def read_result(path: Path) -> TaskResult:
-    """Read one result.
+def read_task_result(path: Path) -> TaskResult:
+    """Read one result as MTEB does, and check it.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -147,7 +148,7 @@ def read_result(path: Path) -> TaskResult:
 
 def _damage(path: Path) -> str | None:
     try:
-        read_result(path)
+        read_task_result(path)
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -166,7 +167,7 @@ def _with_earlier(path: Path, result: TaskResult) -> TaskResult:
     """A result with the splits and subsets that stand on disk and that it does not have itself."""
     _set_aside_if_damaged(path)
     try:
-        known = read_result(path)
+        known = read_task_result(path)
     except FileNotFoundError:
         return result
     have = {(split, entry["hf_subset"]) for split, entries in result.scores.items() for entry in entries}
@@ -200,11 +201,10 @@ def _is_object(line: str) -> bool:
 def _require_finite(result: TaskResult) -> None:
     for split, entries in result.scores.items():
         for entry in entries:
-            score = entry.get("main_score")
-            if score is None:  # what MTEB gives an aggregate of which a part failed
-                raise StellaMtebError(f"task {result.task_name} ({split}): has no main score; a part of it failed")
-            if not math.isfinite(score):
+            try:
+                main_score(entry)
+            except ConfigError as error:
                 raise StellaMtebError(
-                    f"task {result.task_name} ({split}): the main score is {score}; "
-                    "the vectors are constant or damaged. Nothing was written"
-                )
+                    f"task {result.task_name} ({split}): {error}: the vectors are constant or damaged, or a part of "
+                    "the task failed. Nothing was written"
+                ) from None

@@ -28,9 +28,10 @@ from stella_mteb.harness.cost_capture import cost_recorded
 from stella_mteb.harness.item_capture import keep_items
 from stella_mteb.harness.lazy_columns import columns_read_once
 from stella_mteb.harness.register import register
-from stella_mteb.harness.result_cache import AtomicResultCache, read_result
+from stella_mteb.harness.result_cache import AtomicResultCache, read_task_result
 from stella_mteb.harness.task_classes import task_class
 from stella_mteb.harness.task_yaml import TaskFile, bundled_tasks, load_task_file
+from stella_mteb.outputs.layout import result_path
 
 logger = logging.getLogger(__name__)
 
@@ -216,10 +217,20 @@ def _run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     return replace(outcome, seconds=time.perf_counter() - started, encoding=encoder.seconds - encoding)
 
 
-def plan_status(path: Path, task: Any) -> str:
-    """What a run would do about a task whose result stands at a path: `to run`, `on disk`, or why it runs again."""
+def plan(encoder: Encoder, task: Any, output: Path) -> tuple[Path, str]:
+    """Tell what a run would do about a task, without making a folder or loading weights.
+
+    Returns:
+        Where its result is or will be, and `to run`, `on disk`, or why it runs again.
+    """
+    meta = encoder.mteb_model_meta
+    path = result_path(output, str(meta.name), str(meta.revision), meta.experiment_name, task.metadata.name)
+    return path, _status(path, task)
+
+
+def _status(path: Path, task: Any) -> str:
     try:
-        known = read_result(path)
+        known = read_task_result(path)
     except FileNotFoundError:
         return "to run"
     except ValueError:
@@ -227,9 +238,9 @@ def plan_status(path: Path, task: Any) -> str:
     return "to run (data changed)" if _is_stale(known, task) else "on disk"
 
 
-def _is_missing(encoder: Encoder, task: Any, output: Path) -> bool:
-    path = AtomicResultCache(output).get_task_result_path(task.metadata.name, encoder.mteb_model_meta)
-    return plan_status(path, task) != "on disk"
+def is_missing(family: Sequence[Encoder], task: Any, output: Path) -> bool:
+    """Tell whether any of these encoders still has to run a task."""
+    return any(plan(encoder, task, output)[1] != "on disk" for encoder in family)
 
 
 def _is_stale(known: TaskResult | None, task: Any) -> bool:
@@ -302,7 +313,7 @@ def run(
     for family in families:
         with cost_recorded(family, AtomicResultCache(output)):
             if before is not None:
-                before(family[0], [task for task in tasks if any(_is_missing(one, task, output) for one in family)])
+                before(family[0], [task for task in tasks if is_missing(family, task, output)])
             turns = deque((task, False) for task in tasks)
             while turns:
                 task, wait = turns.popleft()

@@ -6,7 +6,6 @@ Source: the repository's tests (path, names, size, unchanged scores) and its pul
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_json_object
 from stella_mteb.harness.registry import is_mteb_task
 from stella_mteb.models.identity import is_ours
-from stella_mteb.outputs.result_file import read_result
+from stella_mteb.outputs.layout import model_folder, results_folder
+from stella_mteb.outputs.result_file import entries_by_split, main_score, read_result
 
 MAX_BYTES = 10_000_000
 MAX_CHANGE = 0.001
@@ -52,7 +52,7 @@ def check(folder: Path, against: Path | None = None) -> Iterator[Finding]:
     Raises:
         ConfigError: If there are no results.
     """
-    root = folder / "results" if (folder / "results").is_dir() else folder
+    root = results_folder(folder)
     # Beside the results of a model is always its description, or ought to be.
     models = sorted({path.parent for path in root.rglob("*.json")}) if root.is_dir() else []
     if not models:
@@ -71,7 +71,7 @@ def _model(root: Path, folder: Path) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding(str(where), "the model is described", "not met", str(error))
         return
-    named = [str(meta.get("name", "")).replace("/", "__").replace(" ", "_"), str(meta.get("revision"))]
+    named = [model_folder(str(meta.get("name", ""))), str(meta.get("revision"))]
     parts = list(where.parts)
     good = parts[:2] == named and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "experiments"))
     yield _finding(where, "path is <organisation>__<name>/<revision>", good, f"model_meta.json says {'/'.join(named)}")
@@ -125,7 +125,7 @@ def _unchanged(where: Path, scores: Mapping[tuple[str, str], float | None], agai
     rule = f"a published score changes by {MAX_CHANGE} at most, and none is removed"
     if against is None:
         return Finding(str(where), rule, "not checked", "give a checkout of the results repository with --against")
-    path = (against / "results" if (against / "results").is_dir() else against) / where
+    path = results_folder(against) / where
     if not path.is_file():
         return _finding(where, rule, True, "not published yet")
     before = _main_scores(read_result(path))
@@ -141,16 +141,14 @@ def _unchanged(where: Path, scores: Mapping[tuple[str, str], float | None], agai
 
 
 def _main_scores(result: Mapping[str, Any]) -> dict[tuple[str, str], float | None]:
-    """The main score of each split and subset; None for one that is no finite number."""
+    """Give the main score of each split and subset; None for one that is not a finite number."""
     found: dict[tuple[str, str], float | None] = {}
-    scores = result.get("scores")
-    if not isinstance(scores, dict):
-        raise ConfigError("has no scores by split; not a result of MTEB")
-    for split, entries in scores.items():
-        for entry in entries if isinstance(entries, list) else []:
-            value = entry.get("main_score") if isinstance(entry, dict) else None
-            good = isinstance(value, int | float) and math.isfinite(value)
-            found[str(split), str(entry.get("hf_subset")) if isinstance(entry, dict) else "?"] = value if good else None
+    for split, entries in entries_by_split(result).items():
+        for subset, entry in entries.items():
+            try:
+                found[split, subset] = main_score(entry)
+            except ConfigError:
+                found[split, subset] = None
     return found
 
 

@@ -14,6 +14,55 @@ from stella_mteb.files.locks import OWN_FOLDER
 _ROOMS = ("results", "details", "aggregated", "pairs", OWN_FOLDER)
 
 
+# -------------------------------------------------------------------------------------------------------------- paths
+
+
+def results_folder(folder: Path) -> Path:
+    """Give the folder of MTEB's results that a user means: the output folder's, a clone's, or the folder itself."""
+    return folder / "results" if (folder / "results").is_dir() else folder
+
+
+def model_folder(name: str) -> str:
+    """Give the name of a model's folder as MTEB writes it."""
+    return name.replace("/", "__").replace(" ", "_")
+
+
+def result_path(output: Path, model: str, revision: str, experiment: str | None, task: str) -> Path:
+    """Give the place of a result, as `mteb.ResultCache.get_task_result_path` does; no folder is made.
+
+    Args:
+        output: The output folder.
+        model: `organisation/name`.
+        revision: Of the model.
+        experiment: Name of the settings of the run, or None.
+        task: Name of the task.
+    """
+    folder = output / "results" / model_folder(model) / revision
+    return (folder / "experiments" / experiment if experiment else folder) / f"{task}.json"
+
+
+def details_path(result: Path) -> Path | None:
+    """Where the items of a result are kept; None for a path that is not in MTEB's layout.
+
+    Args:
+        result: `<output>/results/<model>/<revision>/[experiments/<name>/]<Task>.json`.
+    """
+    depth = 4 if result.parent.parent.name == "experiments" else 2
+    if len(result.parents) <= depth or result.parents[depth].name != "results":
+        return None
+    results = result.parents[depth]
+    return results.parent / "details" / result.relative_to(results)
+
+
+def cost_path(result: Path) -> Path | None:
+    """Where the costs of the model of a result are kept; None for a path that is not in MTEB's layout."""
+    path = details_path(result)
+    return path and path.with_name("cost.json")
+
+
+# ------------------------------------------------------------------------------------------------------- checks
+
+
 def require_inside(path: Path, output: Path) -> None:
     """Raise unless a path, links followed, stays in the output folder."""
     # realpath and not resolve(), which raises on a link that leads to itself.
@@ -56,25 +105,3 @@ def _sound_files(room: Path, output: Path) -> Iterator[Path]:
             if name in folders and path.suffix in {".json", ".jsonl"}:
                 raise StorageProblem(f"{path}: a folder stands where a file has to; move it")
             yield path
-
-
-# ------------------------------------------------------------------------------------------------------------ files
-
-
-def details_path(result: Path) -> Path | None:
-    """Where the items of a result are kept; None for a path that is not in MTEB's layout.
-
-    Args:
-        result: `<output>/results/<model>/<revision>/[experiments/<name>/]<Task>.json`.
-    """
-    depth = 4 if result.parent.parent.name == "experiments" else 2
-    if len(result.parents) <= depth or result.parents[depth].name != "results":
-        return None
-    results = result.parents[depth]
-    return results.parent / "details" / result.relative_to(results)
-
-
-def cost_path(result: Path) -> Path | None:
-    """Where the costs of the model of a result are kept; None for a path that is not in MTEB's layout."""
-    path = details_path(result)
-    return path and path.with_name("cost.json")

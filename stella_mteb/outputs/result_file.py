@@ -1,9 +1,14 @@
-"""Read one result file of MTEB's layout without MTEB."""
+"""One result file in MTEB's layout, read without MTEB: its content, its entries, their main scores.
+
+Every error here gives the reason only; the caller names the file.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +16,15 @@ from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_text
 from stella_mteb.files.tables import clean
 
+Entry = Mapping[str, Any]
+"""The scores of one split and subset."""
+
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A JSON object as MTEB writes it: secondary metrics may be NaN (nAUC where all queries are answered), here None.
+    """Read a JSON object as MTEB writes it; NaN becomes None (a secondary metric such as nAUC may be NaN).
 
     Raises:
-        ConfigError: If the file is damaged; the text is without the path.
+        ConfigError: If the file is damaged.
     """
     try:
         content = json.loads(read_text(path), object_pairs_hook=_once, parse_constant=lambda _: None)
@@ -37,3 +45,41 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         key = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"key {clean(key)!r} stands twice")
     return content
+
+
+def entries_by_split(content: Mapping[str, Any]) -> dict[str, dict[str, Entry]]:
+    """Give the entries of a result by split and subset.
+
+    Raises:
+        ConfigError: If the content has another form.
+    """
+    by_split = content.get("scores")
+    if not isinstance(by_split, dict) or not by_split or not all(isinstance(each, list) for each in by_split.values()):
+        raise ConfigError("has no scores by split (a file of mteb before 1.11, or damaged)")
+    return {split: _by_subset(entries) for split, entries in by_split.items()}
+
+
+def _by_subset(entries: Sequence[Any]) -> dict[str, Entry]:
+    by_subset: dict[str, Entry] = {}
+    for entry in entries:
+        name = entry.get("hf_subset") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            raise ConfigError("an entry names no subset (hf_subset)")
+        if name in by_subset:
+            raise ConfigError(f"subset {clean(name)} stands twice")
+        by_subset[name] = entry
+    if not by_subset:
+        raise ConfigError("its split has no entries")
+    return by_subset
+
+
+def main_score(entry: Entry) -> float:
+    """Give the main score of an entry.
+
+    Raises:
+        ConfigError: If it is missing or not a finite number; MTEB writes null for an aggregate of which a part failed.
+    """
+    value = entry.get("main_score")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise ConfigError(f"subset {clean(entry.get('hf_subset'))} has no finite main score (got {clean(value)[:20]})")
+    return float(value)

@@ -436,7 +436,7 @@ def test_a_task_that_fails_is_exit_code_1_and_the_others_are_printed(call: Call,
     assert code == 1
     assert (rows["BadCliSTS"]["status"], rows["BadCliSTS"]["main score"]) == ("failed", None)
     assert rows["OwnCliSTS"]["status"] == "done"
-    assert "task BadCliSTS (test): the main score is nan" in err
+    assert "task BadCliSTS (test): subset default has no finite main score (got nan)" in err
 
 
 def test_scores_by_label_are_printed_under_the_table(call: Call, tmp_path: Path) -> None:

@@ -620,7 +620,7 @@ def test_a_metric_is_named_only_where_the_file_shows_it(
         ),
         (
             f'{{"scores": {{"test": [{{"main_score": 1{"0" * 400}, "hf_subset": "en"}}]}}}}',
-            "is not from -1 to 1",
+            "has no finite main score",
         ),
         (
             '{"scores": {"test": [{"main_score": 0.1, "hf_subset": "en"}, {"main_score": 0.9, "hf_subset": "en"}]}}',

@@ -334,7 +334,7 @@ def test_cosines_that_are_all_alike_fail_without_a_score(tiny: Any, tmp_path: Pa
     outcome = run_task(tiny, find(write_task(tmp_path, rows)), tmp_path / "out")
 
     assert (outcome.status, outcome.score) == ("failed", None)
-    assert "OwnSTS (test): the main score is nan" in outcome.error
+    assert "OwnSTS (test): subset default has no finite main score (got nan)" in outcome.error
     assert result_files(tmp_path / "out") == []
 
 
