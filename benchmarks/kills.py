@@ -494,7 +494,8 @@ def benchmark_work(spec: str, tasks: Sequence[str], dimensions: Sequence[int], e
 
     def work(folder: Path, say: Say) -> None:
         from stella_mteb.harness.adapter import family
-        from stella_mteb.harness.run import find_tasks, run
+        from stella_mteb.harness.find_tasks import find_tasks
+        from stella_mteb.harness.run import run
         from stella_mteb.models.resolve import resolve
         from stella_mteb.outputs.layout import require_writable
 

@@ -58,7 +58,7 @@ def run(
     dimensions = [_dimensions(model, dims) for model in resolved]
     say("loading MTEB ...")
     from stella_mteb.harness.adapter import family  # noqa: PLC0415
-    from stella_mteb.harness.run import find_tasks  # noqa: PLC0415
+    from stella_mteb.harness.find_tasks import find_tasks  # noqa: PLC0415
     from stella_mteb.harness.run import run as run_all  # noqa: PLC0415
     from stella_mteb.outputs.layout import require_writable  # noqa: PLC0415
 

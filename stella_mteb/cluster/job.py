@@ -22,7 +22,7 @@ class Job:
         specs: The models; prompts that were asked for are in the spec.
         revisions: Of each model, as the driver found it.
         dimensions: Of each model; none for the spec's own.
-        tasks: As on the command line (`run.find_tasks`).
+        tasks: As on the command line (`harness.find_tasks`).
         benchmarks: Likewise.
         max_bad_rows: Likewise.
         output: The output folder, absolute.

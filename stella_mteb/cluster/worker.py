@@ -158,7 +158,7 @@ class Worker:
         )
 
     def _all_tasks(self) -> list[Any]:
-        from stella_mteb.harness.run import find_tasks  # noqa: PLC0415
+        from stella_mteb.harness.find_tasks import find_tasks  # noqa: PLC0415
 
         job = self._job
         self._tasks = self._tasks or find_tasks(job.tasks, job.benchmarks, job.max_bad_rows)

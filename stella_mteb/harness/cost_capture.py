@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from mteb import ResultCache
 
-    from stella_mteb.engine.encoder import EncodeStats, TextEncoder
+    from stella_mteb.engine.encoder import EncodeStats
     from stella_mteb.harness.adapter import Encoder
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def _record(family: Sequence[Encoder], cache: ResultCache, before: EncodeStats |
         path = cost_path(cache.get_task_result_path("any", encoder.mteb_model_meta))
         if path is None:
             continue
+        head = engine.heads[encoder.resolved.dimension].load()
         cost = Cost(
             machine=machine(engine.device),
             dtype=str(engine.dtype).removeprefix("torch."),
@@ -78,7 +79,9 @@ def _record(family: Sequence[Encoder], cache: ResultCache, before: EncodeStats |
             tokens=tokens,
             seconds=round(seconds, 3),
             peak_memory_bytes=peak if engine.device.type == "cuda" or peak > peak_before else None,
-            parameters=_parameters(engine, encoder.resolved.dimension),
+            parameters=sum(
+                parameter.numel() for module in (engine.backbone, head) for parameter in module.parameters()
+            ),
             plugin=stella_mteb.__version__,
             torch=importlib.metadata.version("torch"),
             date=datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
@@ -88,7 +91,7 @@ def _record(family: Sequence[Encoder], cache: ResultCache, before: EncodeStats |
 
 
 def machine(device: torch.device) -> str:
-    """What computes there: a GPU by its name, a processor with the cores that this process may use and its threads."""
+    """Name the hardware: a GPU by its name, a processor with the cores that this process may use and its threads."""
     import torch  # noqa: PLC0415 -- seconds, and a reader of costs does without
 
     if device.type == "cuda":
@@ -101,11 +104,6 @@ def machine(device: torch.device) -> str:
     name = names[0] if names else platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, cores: {cores}, threads: {torch.get_num_threads()}"
-
-
-def _parameters(engine: TextEncoder, dimension: int) -> int:
-    modules = (engine.backbone, engine.heads[dimension].load())
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def _reset_peak_memory() -> int:

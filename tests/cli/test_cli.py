@@ -974,7 +974,8 @@ def test_mteb_itself_lists_our_tasks_when_called_through_us(call: Call) -> None:
 @pytest.mark.slow
 def test_mteb_itself_runs_our_task_with_our_model(tmp_path: Path) -> None:
     from stella_mteb.harness.adapter import Encoder
-    from stella_mteb.harness.run import find_tasks, run_task
+    from stella_mteb.harness.find_tasks import find_tasks
+    from stella_mteb.harness.run import run_task
     from stella_mteb.models.resolve import resolve
 
     subprocess.run(

@@ -30,7 +30,7 @@ WORDS = ["boat", "dawn", "cook", "salt", "rain", "street", "dog", "child", "door
 @pytest.fixture
 def summaries(tmp_path: Path) -> tuple[Callable[[], list[Any]], list[dict[str, Any]]]:
     """The three bundled tasks on four clips of their data, made anew at each call; and the rows of that data."""
-    from stella_mteb.harness.run import find_tasks
+    from stella_mteb.harness.find_tasks import find_tasks
 
     rows = [json.loads(line) for line in PAIRS.read_text().splitlines()[:20]]
     rows = [{**row, **{key: row[key][:80].strip() for key in ("reference", "candidate")}} for row in rows]

@@ -100,13 +100,13 @@ def test_a_task_of_mteb_is_found_by_name_and_not_loaded() -> None:
 
 @pytest.mark.parametrize("name", ["stella-video", "StellaMTEB(video)"])
 def test_our_benchmark_is_found_by_name_and_alias(name: str) -> None:
-    from stella_mteb.harness.run import find_tasks
+    from stella_mteb.harness.find_tasks import find_tasks
 
     assert {task.metadata.name for task in find_tasks([], [name])} == OURS
 
 
 def test_a_task_named_twice_is_run_once() -> None:
-    from stella_mteb.harness.run import find_tasks
+    from stella_mteb.harness.find_tasks import find_tasks
 
     names = [task.metadata.name for task in find_tasks(["VideoSummarySTS", "STS12"], ["stella-video"])]
 
@@ -114,7 +114,7 @@ def test_a_task_named_twice_is_run_once() -> None:
 
 
 def test_own_data_is_used_where_a_benchmark_has_the_task_too(tmp_path: Path) -> None:
-    from stella_mteb.harness.run import find_tasks
+    from stella_mteb.harness.find_tasks import find_tasks
 
     rows = write_some_summaries(tmp_path / "own.jsonl")
 
@@ -137,7 +137,7 @@ def test_own_data_is_used_where_a_benchmark_has_the_task_too(tmp_path: Path) -> 
     ],
 )
 def test_a_name_nobody_has_is_refused_with_the_nearest(tasks: list[str], benchmarks: list[str], said: str) -> None:
-    from stella_mteb.harness.run import find_tasks
+    from stella_mteb.harness.find_tasks import find_tasks
 
     with pytest.raises(ConfigError, match=said):
         find_tasks(tasks, benchmarks)
@@ -407,7 +407,7 @@ def test_an_own_task_may_not_take_the_name_of_a_bundled_one(tmp_path: Path) -> N
 
 
 def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
-    from stella_mteb.harness.run import find_tasks
+    from stella_mteb.harness.find_tasks import find_tasks
 
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -498,7 +498,8 @@ def own_tasks(folder: Path) -> list[Path]:
 @pytest.mark.fault(4, "set aside, and the task runs again")
 def test_a_run_that_is_resumed_from_any_part_of_it_gives_the_same_scores(stella_folder: Path, tmp_path: Path) -> None:
     from stella_mteb.harness.adapter import family
-    from stella_mteb.harness.run import find_tasks, run
+    from stella_mteb.harness.find_tasks import find_tasks
+    from stella_mteb.harness.run import run
     from stella_mteb.models.resolve import resolve
 
     tasks = find_tasks(list(map(str, own_tasks(tmp_path))))

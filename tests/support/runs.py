@@ -38,7 +38,7 @@ def write_some_summaries(path: Path, clips: int = 3) -> list[dict[str, Any]]:
 
 def find(*names: str, **kwargs: Any) -> Any:
     """The one task of that name."""
-    from stella_mteb.harness.run import find_tasks
+    from stella_mteb.harness.find_tasks import find_tasks
 
     (task,) = find_tasks(names, **kwargs)
     return task
