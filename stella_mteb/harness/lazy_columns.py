@@ -5,7 +5,7 @@ columns to scikit-learn, which walks them dozens of times, and picks single rows
 functions that do so get a list in place of the column: the same values in the same order. Figures, and the same as
 patches for MTEB itself: docs/upstream.md.
 
-This module and `stella_mteb.harness.registry` are the only two that know MTEB's private names.
+Scores never depend on it: a function that MTEB has changed is left alone, and `warn_of_unknown` says so once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from pkgutil import resolve_name
 from typing import Any
 
 import datasets
+import mteb
+
+from stella_mteb.harness.registry import CURE
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ def columns_read_once() -> Iterator[None]:
     """Within it (or in a function that it decorates), MTEB reads the columns of a task as lists.
 
     Only there: `mteb.evaluate` called by anybody else runs as MTEB wrote it. Inside another such block it does
-    nothing. A function of MTEB that is not there, or not as it is known, is left alone.
+    nothing.
     """
     with ExitStack() as undo:
         for place, name, parameters in _READERS:
@@ -58,17 +61,26 @@ def columns_read_once() -> Iterator[None]:
         yield
 
 
+@functools.cache
+def warn_of_unknown() -> None:
+    """Warn, once, of each function that is not as it is known: only speed suffers."""
+    for place, name, parameters in _READERS:
+        if _owner(place, name, parameters) is None:
+            logger.warning(
+                "mteb %s: %s.%s(%s) is gone, or has other parameters; the columns that it reads are decoded "
+                "row by row. Scores are the same, some tasks take longer: %s",
+                *(mteb.__version__, place.replace(":", "."), name, parameters.replace(" ", ", "), CURE),
+            )
+
+
 def _owner(place: str, name: str, parameters: str) -> Any:
-    """The module or class that holds the function, or None if that is to be left alone."""
+    """The module or class that holds the function, or None if that is to be left alone (changed, replaced already)."""
     try:
         owner = resolve_name(place)
         found = " ".join(inspect.signature(vars(owner)[name], follow_wrapped=False).parameters)
-    except (ImportError, AttributeError, KeyError, TypeError, ValueError) as error:
-        found = repr(error)
-    if found != parameters:
-        logger.debug("%s: %s(%s) is not as expected, or is replaced already; left alone", place, name, found)
+    except (ImportError, AttributeError, KeyError, TypeError, ValueError):
         return None
-    return owner
+    return owner if found == parameters else None
 
 
 def _with_lists(function: Callable[..., Any]) -> Callable[..., Any]:

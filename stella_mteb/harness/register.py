@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import mteb
 from mteb.cli import main as mteb_main
 
-from stella_mteb.harness import registry
+from stella_mteb.harness import lazy_columns, registry
 from stella_mteb.harness.adapter import load_for_mteb
 from stella_mteb.harness.task_classes import task_class
 from stella_mteb.harness.task_yaml import bundled_tasks
@@ -23,7 +23,12 @@ def register() -> None:
     and `mteb.get_benchmark("stella-video")` work, and so does MTEB's command line in this process
     (`stella-mteb mteb run ...`). MTEB's own entries of the same names are replaced in this process: its Stella
     cannot be loaded on transformers 5.
+
+    Raises:
+        EnvironmentProblem: If MTEB lacks what this project uses of it (`registry.require_names`).
     """
+    registry.require_names()
+    lazy_columns.warn_of_unknown()
     for config in bundled_models():
         for name in (config.full_name, *(config.hub.aliases if config.hub else ())):
             meta = registry.model_meta(

@@ -1,53 +1,93 @@
-"""All of MTEB's private names live here, and in `mteb_speed`, which replaces slow functions; nowhere else.
+"""MTEB's private names: those that stand here, and the check of those that other modules of this room use.
 
 MTEB has no plug-in mechanism: to be found by name is to stand in four private registries and to clear the
-caches that were made from them. Checked on the versions of `CHECKED_VERSIONS`; `tests/harness/test_registry.py` fails
-on another one until somebody has looked.
+caches that were made from them. Each name is looked for when it is first needed, all of them by `require_names` at
+registration, so that an MTEB that has changed is an error that names what it lacks, and no wrong score.
 """
 
 from __future__ import annotations
 
-import importlib
+import functools
+import inspect
 import random
 from collections.abc import Callable, Mapping
+from pkgutil import resolve_name
 from typing import Any
 
 import mteb
 import numpy as np
-from mteb.abstasks.abstask import get_abstask_prompt
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.models import ModelMeta
-from mteb.models.model_implementations import MODEL_REGISTRY
 from mteb.models.model_meta import ScoringFunction
 from mteb.types import PromptType
 
+import stella_mteb
+from stella_mteb.errors import EnvironmentProblem
 from stella_mteb.models.config import ModelConfig
 from stella_mteb.prompts.profiles import Side, TaskInfo
 
-CHECKED_VERSIONS = ("2.26.24",)
+NEWEST_TESTED = "2.26.24"
+"""The version in constraints.txt."""
+CURE = f"install a newer stella-mteb, or the mteb that this one was tested with: pip install mteb=={NEWEST_TESTED}"
 BENCHMARK = "StellaMTEB(video)"
 BENCHMARK_ALIAS = "stella-video"
 SAVE_PREDICTIONS = "_save_task_predictions"
 """The method of a task that MTEB calls with its predictions, if there is a folder for them."""
 
-# `import mteb.get_tasks` gives the function of that name, not the module.
-_tasks: Any = importlib.import_module("mteb.get_tasks")
-_benchmarks: Any = importlib.import_module("mteb.benchmarks.benchmarks")
-_MADE_FROM_REGISTRIES = [
-    ("mteb.benchmarks.get_benchmark", "_build_registry"),
-    ("mteb.benchmarks.get_benchmark", "_build_aliases_registry"),
-    ("mteb.benchmarks._create_table", "_static_model_meta"),
-    ("mteb.benchmarks._create_table", "_meta_df_no_zs"),
-    ("mteb.benchmarks._create_table", "_meta_df_with_zs"),
-    ("mteb.benchmarks._create_table", "_training_datasets_cached"),
-    ("mteb.benchmarks._create_table", "_zero_shot_pct_cached"),
-    ("mteb.results.benchmark_results", "_get_cached_model_metas"),
-]
+_TASKS, _TASK_LIST = "mteb.get_tasks:_TASKS_REGISTRY", "mteb.get_tasks:TASK_LIST"
+_MODELS = "mteb.models.model_implementations:MODEL_REGISTRY"
+_BENCHMARKS = "mteb.benchmarks.benchmarks"
+_TYPE_PROMPT = "mteb.abstasks.abstask:get_abstask_prompt"
+_WITH_CACHES = ("mteb.benchmarks.get_benchmark", "mteb.benchmarks._create_table", "mteb.results.benchmark_results")
+"""Modules whose cached functions are made from the registries."""
+_USED = {
+    **dict.fromkeys((_TASKS, _TASK_LIST, _MODELS, _BENCHMARKS, *_WITH_CACHES), ""),
+    _TYPE_PROMPT: "task_name",
+    "mteb.cli:main": "",
+    "mteb:evaluate": "model tasks cache overwrite_strategy encode_kwargs show_progress_bar co2_tracker",
+    "mteb:ResultCache.load_task_result": "task_name model_name model_revision experiment_name",
+    "mteb:ResultCache.save_to_cache": "task_result model_name model_revision encode_kwargs",
+    "mteb:ResultCache.get_task_result_path": "task_name model_name model_revision experiment_name",
+    "mteb.models:ModelMeta": "loader_kwargs experiment_kwargs",
+    "mteb.models:ModelMeta.experiment_name": "",
+    "mteb.abstasks:AbsTask.evaluate": "model split subsets_to_run prediction_folder",
+    "mteb.abstasks:AbsTask.unload_data": "",
+    f"mteb.abstasks:AbsTask.{SAVE_PREDICTIONS}": "predictions hf_split hf_subset",
+    "mteb.abstasks:AbsTaskRetrieval.task_specific_scores": "scores hf_split hf_subset",
+    "mteb.abstasks:AbsTaskSTS._calculate_scores": "scores normalized_scores",
+}
+"""Each name that this room uses, with the parameters that it must have."""
+
+
+@functools.cache
+def require_names() -> None:
+    """Check every private name of MTEB that this room uses, and the parameters of every function that it replaces.
+
+    Raises:
+        EnvironmentProblem: If one is missing; the text names it, MTEB's version and the cure.
+    """
+    for place, parameters in _USED.items():
+        found = _of_mteb(place)
+        if missing := set(parameters.split()).difference(inspect.signature(found).parameters if parameters else ()):
+            raise _changed(f"{place} has no parameter {', '.join(sorted(missing))}")
+
+
+def _of_mteb(place: str) -> Any:
+    try:
+        return resolve_name(place)
+    except (ImportError, AttributeError) as error:
+        raise _changed(f"there is no {place}") from error
+
+
+def _changed(what: str) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"mteb {mteb.__version__} is not as stella-mteb {stella_mteb.__version__} needs it: {what}; {CURE}"
+    )
 
 
 def add_model(name: str, meta: ModelMeta) -> None:
     """Make a model findable by name; an entry of the same name is replaced in this process."""
-    MODEL_REGISTRY[name] = meta
+    _of_mteb(_MODELS)[name] = meta
 
 
 def add_benchmark(attribute: str, benchmark: mteb.Benchmark) -> None:
@@ -59,35 +99,39 @@ def add_benchmark(attribute: str, benchmark: mteb.Benchmark) -> None:
         attribute: Its name in MTEB's module of benchmarks.
         benchmark: The benchmark.
     """
-    setattr(_benchmarks, attribute, benchmark)
+    setattr(_of_mteb(_BENCHMARKS), attribute, benchmark)
     _clear_caches()
 
 
 def add_task(task: Any) -> None:
     """Make one task class findable by name; a later one of the same name replaces it."""
     name = task.metadata.name
-    known = _tasks._TASKS_REGISTRY.get(name)
+    known = _of_mteb(_TASKS).get(name)
     if known is not None and not getattr(known, "stella_mteb_spec", None):
         return  # never replace a task of MTEB itself
-    _tasks._TASKS_REGISTRY[name] = task
-    _tasks.TASK_LIST = (*(known_task for known_task in _tasks.TASK_LIST if known_task is not known), task)
+    _of_mteb(_TASKS)[name] = task
+    others = (other for other in _of_mteb(_TASK_LIST) if other is not known)
+    module, _, attribute = _TASK_LIST.partition(":")
+    setattr(_of_mteb(module), attribute, (*others, task))
 
 
 def is_mteb_task(name: str) -> bool:
     """Whether MTEB itself has a task of that name."""
-    known = _tasks._TASKS_REGISTRY.get(name)
+    known = _of_mteb(_TASKS).get(name)
     return known is not None and not getattr(known, "stella_mteb_spec", None)
 
 
 def task_names() -> list[str]:
     """Every task name that MTEB knows, ours included."""
-    return sorted(_tasks._TASKS_REGISTRY)
+    return sorted(_of_mteb(_TASKS))
 
 
 def _clear_caches() -> None:
     # A stale one makes `get_benchmark_result()` return an empty frame without a word.
-    for module, name in _MADE_FROM_REGISTRIES:
-        getattr(importlib.import_module(module), name).cache_clear()
+    for module in map(_of_mteb, _WITH_CACHES):
+        for function in vars(module).values():
+            if isinstance(function, functools._lru_cache_wrapper):
+                function.cache_clear()
 
 
 def model_meta(
@@ -122,7 +166,7 @@ def model_meta(
         "similarity_fn_name": ScoringFunction.COSINE,
         "use_instructions": bool(config.prompts.s2s or config.prompts.own),
     }
-    known = MODEL_REGISTRY.get(config.full_name)
+    known = _of_mteb(_MODELS).get(config.full_name)
     if known is not None:
         return known.model_copy(update=update)
     unknown = dict.fromkeys(
@@ -138,14 +182,14 @@ def task_info(metadata: TaskMetadata) -> TaskInfo:
         name=metadata.name,
         type=str(metadata.type),
         instruction=_instructions(metadata.prompt),
-        type_instruction=get_abstask_prompt(metadata.name),
+        type_instruction=_of_mteb(_TYPE_PROMPT)(metadata.name),
         parents=tuple(
             (
                 parent,
                 _instructions(task.metadata.prompt).get(None) or _instructions(task.metadata.prompt).get("query"),
             )
             for parent in metadata.adapted_from or ()
-            if (task := _tasks._TASKS_REGISTRY.get(parent)) is not None
+            if (task := _of_mteb(_TASKS).get(parent)) is not None
         ),
     )
 
@@ -164,6 +208,8 @@ def reset_randomness(task: Any) -> None:
     MTEB seeds a task when it is made, and the state moves on with every evaluation: clustering and multilabel tasks
     would draw other samples for the second model, or dimension, than for the first.
     """
+    if missing := {"seed", "rng_state", "np_rng"} - vars(task).keys():
+        raise _changed(f"task {task.metadata.name} has no {', '.join(sorted(missing))}")
     task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
     for part in task.metadata.tasks if task.is_aggregate else ():
         reset_randomness(part)

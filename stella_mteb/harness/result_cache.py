@@ -50,11 +50,13 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
         task_name: str,
         model_name: str | ModelMeta,
         model_revision: str | None = None,
-        raise_if_not_found: bool = False,
-        prioritize_remote: bool = False,
+        *,
         experiment_name: str | None = None,
+        **options: Any,
     ) -> TaskResult | None:
         """Load a result, or None; a file that is damaged, or another task's, is set aside and counts as absent.
+
+        See `ResultCache.load_task_result`, whose other options are handed on.
 
         Raises:
             StorageProblem: If the file cannot be read, or leads outside the folder.
@@ -65,21 +67,14 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
         if _damage(path):
             with writing(self.cache_path, path.parent):
                 _set_aside_if_damaged(path)
-        return super().load_task_result(
-            task_name,
-            model_name,
-            raise_if_not_found=raise_if_not_found,
-            prioritize_remote=prioritize_remote,
-            **where,
-        )
+        return super().load_task_result(task_name, model_name, **where, **options)
 
     def save_to_cache(
         self,
         task_result: TaskResult,
         model_name: str | ModelMeta,
         model_revision: str | None = None,
-        *,
-        encode_kwargs: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         """Save a result, its model's description and its settings; see `ResultCache.save_to_cache`.
 
@@ -104,10 +99,10 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
                     cache = ResultCache(scratch)
                     copy = cache.get_task_result_path(task_result.task_name, model_name, model_revision)
                     copy.parent.mkdir(parents=True, exist_ok=True)
-                    settings = final.parent / "run_settings.jsonl"
-                    (copy.parent / settings.name).write_text(_whole_lines(settings), encoding="utf-8")
-                    cache.save_to_cache(task_result, model_name, model_revision, encode_kwargs=encode_kwargs)
-                    self._add_notes(copy.parent / settings.name, task_result.task_name)
+                    known = final.parent / "run_settings.jsonl"
+                    (copy.parent / known.name).write_text(_whole_lines(known), encoding="utf-8")
+                    cache.save_to_cache(task_result, model_name, model_revision, **settings)
+                    self._add_notes(copy.parent / known.name, task_result.task_name)
                     # The result itself last: where it stands, everything it needs stands too.
                     for path in sorted(copy.parent.iterdir(), key=lambda path: path.name == final.name):
                         with atomic_write(final.parent / path.name, "wb") as file:
