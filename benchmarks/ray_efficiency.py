@@ -82,24 +82,21 @@ class Workers:
             self.pool.serve()
         self.pool.drain()
         self.start_seconds = time.perf_counter() - started
-        self.engine: Any = looks[0].engine
+        self.engine: Any = looks[0].model
 
     def _loaded(self) -> set[int]:
         return {member.number for member in self.pool._members if member.units}
 
     def encode(self, texts: list[str], prompt: str) -> None:
         """Into the store."""
-        corpora = Corpora(self.pool, print, family=0, spec=MODEL, engine=self.engine, cache=self.cache, sent=set())
+        corpora = Corpora(self.pool, print, family=0, spec=MODEL, model=self.engine, cache=self.cache, sent=set())
         corpora.add(texts, prompt)
         corpora.flush()
         self.pool.drain()
 
 
 def unit(method: str, done: Callable[[Report], None], *arguments: object) -> Unit:
-    def lost(_: Unit, reason: str) -> None:
-        raise RuntimeError(reason)
-
-    return Unit(name=method, family=0, method=method, arguments=arguments, done=done, lost=lost)
+    return Unit(name=method, family=0, method=method, arguments=arguments, done=done)
 
 
 def same_vectors(ways: dict[str, Local | Workers], texts: list[str], prompt: str) -> dict[str, bool]:

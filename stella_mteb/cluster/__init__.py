@@ -2,7 +2,7 @@
 
     driver    a run, from its first worker to the table of who did what
     corpora   the texts of many tasks ► shards, cut where the local engine ends a batch
-    pool      hands units of work to workers, replaces those that die, halves what kills them
+    pool      hands units of work to workers, replaces those that die, gives up what kills them
     worker    the process on a node: loads a model once, encodes shards, runs tasks
     job       what driver and workers say to each other
 

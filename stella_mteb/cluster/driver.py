@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,9 @@ import ray
 
 from stella_mteb.cluster.corpora import Corpora
 from stella_mteb.cluster.job import Job, Report
-from stella_mteb.cluster.pool import DEATHS, Pool, Say, Unit
+from stella_mteb.cluster.pool import DeadlyUnit, Pool, Say, Unit
 from stella_mteb.engine.encoder import Progress
-from stella_mteb.errors import EnvironmentProblem
+from stella_mteb.errors import EnvironmentProblem, StellaMtebError
 from stella_mteb.files.locks import OWN_FOLDER
 from stella_mteb.harness.adapter import Encoder
 from stella_mteb.harness.prefill import collect
@@ -71,136 +73,78 @@ def run_on_ray(
         most = sys.maxsize if prefill else len(models) * len(tasks)
         pool = Pool(replace(job, probes=probes), most, say, progress)
         try:
-            run = _Run(job, models, tasks, pool, on_outcome, say)
             if prefill:
-                run.prefill()
-            return run.tasks(), pool.close()
+                _prefill(job, models, tasks, pool, say)
+            return _run_tasks(job, models, tasks, pool, on_outcome), pool.close()
         finally:
             pool.kill()
 
 
-class _Run:
-    """The state of one run."""
-
-    def __init__(
-        self,
-        job: Job,
-        models: Sequence[ResolvedModel],
-        tasks: Sequence[Any],
-        pool: Pool,
-        on_outcome: OnOutcome,
-        say: Say,
-    ) -> None:
-        self._job, self._models, self._all = job, models, tasks
-        self._pool, self._on_outcome, self._say = pool, on_outcome, say
-        self._outcomes: dict[tuple[int, int], tuple[Outcome, ...]] = {}
-        # By store: a model at two dimensions of its own, as two specs, has one.
-        self._sent: dict[str, set[bytes]] = {}
-
-    def prefill(self) -> None:
-        """Encode the texts of all tasks that have no result yet."""
-        begun = []
-        for family, look in enumerate(self._looks(range(len(self._models)))):
-            sent = self._sent.setdefault(str(look.engine and sorted(look.engine.fingerprint.items())), set())
-            corpora = self._corpora(family, look, sent)
-            if corpora is not None:
-                tasks = [self._all[place] for place in look.missing]
-                collect(Encoder(self._models[family], "cpu"), tasks, corpora)
-                begun.append((family, corpora, len(look.missing)))
-        self._pool.drain()
-        for task in self._all:
-            if task.data_loaded:
-                task.unload_data()
-        for family, corpora, count in begun:
-            spec, total = self._models[family].spec, corpora.total
-            cut = f", {total.at_limit} texts at max_length" if total.at_limit else ""
-            self._say(
-                f"prefill: {spec}: {corpora.seen} texts of {count} tasks, {total.texts} of them encoded by the workers "
-                f"({total.tokens} tokens{cut})"
-            )
-            for place, task in enumerate(self._all):
-                if reason := corpora.poisoned.get(task.metadata.name):
-                    self._fail(family, place, reason)
-
-    def tasks(self) -> list[Outcome]:
-        """Run every task with every model, but those that have failed already."""
-        lost: dict[tuple[int, int], str] = {}
-        for family in range(len(self._models)):
-            for place in range(len(self._all)):
-                if (family, place) not in self._outcomes:
-                    self._pool.submit(self._unit(family, place, lost))
-        self._pool.drain()
-        for (family, place), reason in lost.items():
-            self._fail(
-                family, place, self._poison(family, place) or f"it has ended {DEATHS} workers in turn ({reason})"
-            )
-        return [outcome for _, outcomes in sorted(self._outcomes.items()) for outcome in outcomes]
-
-    def _unit(self, family: int, place: int, lost: dict[tuple[int, int], str]) -> Unit:
-        def done(report: Report) -> None:
-            self._keep(family, place, report.outcomes)
-
-        return Unit(
-            name=f"task {self._all[place].metadata.name} with {self._models[family].spec}",
-            family=family,
-            method="run_task",
-            arguments=(place,),
-            done=done,
-            lost=lambda _, reason: lost.update({(family, place): reason}),
+def _prefill(job: Job, models: Sequence[ResolvedModel], tasks: Sequence[Any], pool: Pool, say: Say) -> None:
+    """Encode the texts of all tasks that have no result yet."""
+    looks: dict[int, Report] = {}
+    for family, model in enumerate(models):
+        done = partial(looks.__setitem__, family)
+        pool.submit(Unit(name=f"loading {model.spec}", family=family, method="look", arguments=(), done=done))
+    pool.drain()
+    # By store: a model at two dimensions of its own, as two specs, has one.
+    sent: dict[str, set[bytes]] = {}
+    begun: list[tuple[Corpora, str, int]] = []
+    for family, model in enumerate(models):
+        spec, loaded, missing = str(model.spec), looks[family].model, looks[family].missing
+        if loaded is None or job.cache is None:
+            continue
+        if not loaded.keeps:
+            say(f"{spec}: nothing can be kept in {job.cache}; texts are encoded when their task runs")
+            continue
+        known = sent.setdefault(str(sorted(loaded.fingerprint.items())), set())
+        corpora = Corpora(pool, say, family=family, spec=spec, model=loaded, cache=job.cache, sent=known)
+        collect(Encoder(model, "cpu"), [tasks[place] for place in missing], corpora)
+        begun.append((corpora, spec, len(missing)))
+    pool.drain()
+    for task in tasks:
+        if task.data_loaded:
+            task.unload_data()
+    for corpora, spec, count in begun:
+        encoded = corpora.encoded
+        cut = f", {encoded['at_limit']} texts at max_length" if encoded["at_limit"] else ""
+        say(
+            f"prefill: {spec}: {corpora.seen} texts of {count} tasks, {encoded['texts']} of them encoded by the "
+            f"workers ({encoded['tokens']} tokens{cut})"
         )
 
-    def _poison(self, family: int, place: int) -> str | None:
-        """Look for the text with which a task ends its workers, by encoding all its texts shard by shard."""
-        task = self._all[place]
-        (look,) = self._looks([family])
-        corpora = self._corpora(family, look, set())  # also a text that was sent already, for another task
-        if corpora is None:
-            return None
-        collect(Encoder(self._models[family], "cpu"), [task], corpora)
-        self._pool.drain()
-        return corpora.poisoned.get(task.metadata.name)
 
-    def _looks(self, families: Sequence[int]) -> list[Report]:
-        looks: dict[int, Report] = {}
+def _run_tasks(
+    job: Job, models: Sequence[ResolvedModel], tasks: Sequence[Any], pool: Pool, on_outcome: OnOutcome
+) -> list[Outcome]:
+    """Run every task with every model; the outcomes in the order of the local engine."""
+    found: dict[tuple[int, int], tuple[Outcome, ...]] = {}
 
-        def lost(unit: Unit, reason: str) -> None:
-            raise EnvironmentProblem(f"{unit.name} has ended {DEATHS} workers in turn ({reason})")
-
-        for family in families:
-            self._pool.submit(
-                Unit(
-                    name=f"loading {self._models[family].spec}",
-                    family=family,
-                    method="look",
-                    arguments=(),
-                    done=lambda report, family=family: looks.update({family: report}),  # type: ignore[misc]
-                    lost=lost,
-                )
-            )
-        self._pool.drain()
-        return [looks[family] for family in families]
-
-    def _corpora(self, family: int, look: Report, sent: set[bytes]) -> Corpora | None:
-        """A collection for a model, if it has tasks to run and a store to fill."""
-        if look.engine is None or self._job.cache is None:
-            return None
-        spec = str(self._models[family].spec)
-        if not look.engine.keeps:
-            self._say(f"{spec}: nothing can be kept in {self._job.cache}; texts are encoded when their task runs")
-            return None
-        return Corpora(
-            self._pool, self._say, family=family, spec=spec, engine=look.engine, cache=self._job.cache, sent=sent
-        )
-
-    def _fail(self, family: int, place: int, reason: str) -> None:
-        spec, task = self._models[family].spec, self._all[place].metadata.name
-        members = [replace(spec, dimension=dimension) for dimension in self._job.dimensions[family]] or [spec]
-        self._keep(family, place, tuple(Outcome(str(member), task, "failed", error=reason) for member in members))
-
-    def _keep(self, family: int, place: int, outcomes: tuple[Outcome, ...]) -> None:
-        self._outcomes[family, place] = outcomes
+    def keep(family: int, place: int, outcomes: tuple[Outcome, ...]) -> None:
+        found[family, place] = outcomes
         for outcome in outcomes:
-            self._on_outcome(outcome)
+            on_outcome(outcome)
+
+    def failed(family: int, place: int, error: StellaMtebError) -> None:
+        if not isinstance(error, DeadlyUnit):
+            raise error
+        spec, name = models[family].spec, tasks[place].metadata.name
+        members = [replace(spec, dimension=dimension) for dimension in job.dimensions[family]] or [spec]
+        keep(family, place, tuple(Outcome(str(member), name, "failed", error=str(error)) for member in members))
+
+    for family, place in itertools.product(range(len(models)), range(len(tasks))):
+        pool.submit(
+            Unit(
+                name=f"task {tasks[place].metadata.name} with {models[family].spec}",
+                family=family,
+                method="run_task",
+                arguments=(place,),
+                done=lambda report, family=family, place=place: keep(family, place, report.outcomes),  # type: ignore[misc]
+                failed=partial(failed, family, place),
+            )
+        )
+    pool.drain()
+    return [outcome for _, outcomes in sorted(found.items()) for outcome in outcomes]
 
 
 @contextlib.contextmanager

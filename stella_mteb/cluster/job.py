@@ -65,8 +65,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """What the driver needs of a loaded model in order to cut corpora where the engine ends a batch.
+class LoadedModel:
+    """What the driver needs of a model that a worker has loaded, in order to cut corpora where the engine ends a batch.
 
     Attributes:
         fingerprint: Names the store (`VectorStore`).
@@ -96,7 +96,7 @@ class Report:
         seconds: Wall time in tokeniser and backbone.
         outcomes: Of a task, at each dimension.
         missing: Of a look at a model: places of the tasks that have no result yet.
-        engine: Of a look at a model that has such tasks.
+        model: Of a look at a model that has such tasks.
         warnings: What it would have said on a terminal.
     """
 
@@ -106,7 +106,7 @@ class Report:
     seconds: float = 0.0
     outcomes: tuple[Outcome, ...] = ()
     missing: tuple[int, ...] = ()
-    engine: Engine | None = None
+    model: LoadedModel | None = None
     warnings: tuple[str, ...] = ()
 
 

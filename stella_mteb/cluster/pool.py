@@ -12,7 +12,7 @@ import os
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,6 +53,15 @@ _DEATHS = {
 Say = Callable[[str], None]
 
 
+class DeadlyUnit(EnvironmentProblem):
+    """A unit has ended as many workers as it may."""
+
+
+def end_run(error: StellaMtebError) -> None:
+    """What most errors of a unit do."""
+    raise error
+
+
 @dataclass(eq=False, kw_only=True)
 class Unit:
     """One call of a worker.
@@ -63,8 +72,8 @@ class Unit:
         method: Of `Worker`.
         arguments: Of the call, after the family.
         done: Takes the report.
-        lost: Takes the unit and the reason, when it has cost as many workers as it may and has no parts.
-        failed: Takes the error that the call raised; None if such an error ends the run.
+        failed: Takes the error that the call raised, or a `DeadlyUnit` when it has cost as many workers as it may. By
+            default that ends the run.
         tokens: About how many; 0 if nobody knows.
         deaths: Workers that it has cost.
     """
@@ -74,14 +83,9 @@ class Unit:
     method: str
     arguments: tuple[Any, ...]
     done: Callable[[Report], None]
-    lost: Callable[[Any, str], None]
-    failed: Callable[[StellaMtebError], None] | None = None
+    failed: Callable[[StellaMtebError], None] = end_run
     tokens: int = 0
     deaths: int = 0
-
-    def parts(self) -> Sequence[Unit]:
-        """Smaller units that together are this one; none if it cannot be divided."""
-        return ()
 
 
 @dataclass(eq=False)
@@ -279,13 +283,11 @@ class Pool:
             found = ray.get(call)
         except RayTaskError as error:
             cause = error.cause
-            if not isinstance(cause, StellaMtebError):
+            if isinstance(cause, StellaMtebError):
+                (unit.failed if unit else end_run)(cause)
+            else:
                 # A bug, or a GPU that is lost; of the worker's state nothing is known, so it goes.
                 self._bury(member, unit, f"{type(cause).__name__}: {cause}")
-            elif unit is None or unit.failed is None:
-                raise cause from None
-            else:
-                unit.failed(cause)
         except RayError as error:
             self._bury(member, unit, _reason(error))
         else:
@@ -319,22 +321,20 @@ class Pool:
         self._members.remove(member)
         self._former.append(member)
         member.fate = reason
-        if unit is None:
-            self._not_started(member, reason)
+        if unit is not None:
+            unit.deaths += 1
+            again = unit.deaths < DEATHS
+            self._say(f"{member} died: {reason}. It was at {unit.name}" + (", which is done again" if again else ""))
+            if again:
+                self._queue.appendleft(unit)
+            else:
+                unit.failed(DeadlyUnit(f"{unit.name} has ended {DEATHS} workers in turn ({reason})"))
             return
-        unit.deaths += 1
-        parts = unit.parts() if unit.deaths >= DEATHS else [unit]
-        self._say(f"{member} died: {reason}. It was at {unit.name}" + (", which is done again" if parts else ""))
-        self._queue.extendleft(reversed(parts))
-        if not parts:
-            unit.lost(unit, reason)
-
-    def _not_started(self, member: Member, reason: str) -> None:
         self._failed_starts += 1
         self._say(f"{member} did not start: {reason}")
         if self._failed_starts >= DEATHS:
             raise EnvironmentProblem(
-                f"{self._failed_starts} workers in turn did not start; the last one: {reason}. "
+                f"{DEATHS} workers in turn did not start; the last one: {reason}. "
                 "Is the same stella-mteb[ray] installed on every node?"
             )
 

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from stella_mteb.cluster.job import Engine, Job, Place, Report, versions
+from stella_mteb.cluster.job import Job, LoadedModel, Place, Report, versions
 from stella_mteb.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -59,10 +59,21 @@ class Worker:
         return Place(socket.gethostname(), device, os.getpid(), versions())
 
     def look(self, family: int) -> Report:
-        """Which tasks of a model have no result yet; and if there are any, its engine as the driver must know it."""
+        """Which tasks of a model have no result yet; and if there are any, it as the driver must know it."""
         with self._reported(family) as report:
             missing = tuple(place for place, task in enumerate(self._all_tasks()) if self._is_missing(task))
-            return report(missing=missing, engine=self._engine() if missing else None)
+            if not missing:
+                return report()
+            engine = self._encoders[0].text_encoder
+            model = LoadedModel(
+                fingerprint=engine.fingerprint,
+                tokenise=engine.tokenise,
+                budget=engine.batch_budget(),
+                padded=not engine.packed,
+                whole_windows=engine.shares_prefix,
+                keeps=engine.store is not None and engine.store.keeps,
+            )
+            return report(missing=missing, model=model)
 
     def encode(self, family: int, texts: list[str], prompt: str) -> Report:
         """Encode a shard into the store."""
@@ -145,17 +156,6 @@ class Worker:
         from stella_mteb.harness.run import is_missing  # noqa: PLC0415
 
         return is_missing(self._encoders, task, self._job.output)
-
-    def _engine(self) -> Engine:
-        engine = self._encoders[0].text_encoder
-        return Engine(
-            fingerprint=engine.fingerprint,
-            tokenise=engine.tokenise,
-            budget=engine.batch_budget(),
-            padded=not engine.packed,
-            whole_windows=engine.shares_prefix,
-            keeps=engine.store is not None and engine.store.keeps,
-        )
 
     def _all_tasks(self) -> list[Any]:
         from stella_mteb.harness.find_tasks import find_tasks  # noqa: PLC0415

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mteb
@@ -41,21 +41,21 @@ class Texts:
     """Distinct texts by prompt, handed on whenever there are enough of them.
 
     Args:
-        encode: Takes texts, each with the name of the last task that asked for it, and their prompt.
+        encode: Takes texts and their prompt.
 
     Attributes:
         seen: Texts that were asked for, repetitions included.
     """
 
-    def __init__(self, encode: Callable[[Mapping[str, str], str], None]) -> None:
+    def __init__(self, encode: Callable[[Sequence[str], str], None]) -> None:
         self._encode = encode
-        self._held: dict[str, dict[str, str]] = {}
+        self._held: dict[str, dict[str, None]] = {}
         self.seen = 0
 
-    def add(self, texts: Sequence[str], prompt: str, task: str = "") -> None:
+    def add(self, texts: Sequence[str], prompt: str) -> None:
         """Collect texts."""
         self.seen += len(texts)
-        self._held.setdefault(prompt, {}).update(dict.fromkeys(texts, task))
+        self._held.setdefault(prompt, {}).update(dict.fromkeys(texts))
         if sum(map(len, self._held.values())) >= _HELD:
             self.flush()
 
@@ -63,21 +63,21 @@ class Texts:
         """Hand on what is held."""
         held, self._held = self._held, {}
         for prompt, texts in held.items():
-            self._encode(texts, prompt)
+            self._encode(list(texts), prompt)
 
 
 class _Rehearsal(AbsEncoder):  # type: ignore[misc]
     """Collects what MTEB asks for, and gives it placeholder vectors."""
 
-    def __init__(self, encoder: Encoder, texts: Texts, task: str) -> None:
-        self._encoder, self._texts, self._task = encoder, texts, task
+    def __init__(self, encoder: Encoder, texts: Texts) -> None:
+        self._encoder, self._texts = encoder, texts
         self.mteb_model_meta: ModelMeta = encoder.mteb_model_meta
 
     def encode(
         self, inputs: Any, *, task_metadata: TaskMetadata, prompt_type: PromptType | None = None, **_: Any
     ) -> NDArray[np.float32]:
         texts = texts_of(inputs, task_metadata)
-        self._texts.add(texts, self._encoder.prompt_for(task_metadata, prompt_type).text, self._task)
+        self._texts.add(texts, self._encoder.prompt_for(task_metadata, prompt_type).text)
         # Random, not equal: a classifier or a clustering on equal rows warns, or fails.
         return np.random.default_rng(len(texts)).normal(size=(len(texts), _PLACEHOLDER_WIDTH)).astype(np.float32)
 
@@ -97,9 +97,9 @@ def prefill(encoder: Encoder, tasks: Sequence[Any], progress: Progress | None = 
     """
     engine = encoder.text_encoder
 
-    def fill(group: Mapping[str, str], prompt: str) -> None:
+    def fill(group: Sequence[str], prompt: str) -> None:
         try:
-            engine.fill(list(group), prompt, progress=progress)
+            engine.fill(group, prompt, progress=progress)
         except StorageProblem:
             raise
         except StellaMtebError as error:  # one text spoils its own task, when that runs, and no other
@@ -125,7 +125,7 @@ def collect(encoder: Encoder, tasks: Sequence[Any], texts: Texts) -> None:
     """
     for task in tasks:
         try:
-            _rehearse(_Rehearsal(encoder, texts, task.metadata.name), task)
+            _rehearse(_Rehearsal(encoder, texts), task)
         except StorageProblem:
             raise
         except Exception as error:

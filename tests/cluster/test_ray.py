@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 import stella_mteb
-from stella_mteb.cluster.job import Engine, Job, Place, Report, versions
+from stella_mteb.cluster.job import Job, LoadedModel, Place, Report, versions
 from stella_mteb.cluster.worker import Worker
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from tests.conftest import Call
@@ -314,7 +314,7 @@ class Poisoned(Worker):
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.parametrize("prefill", [True, False])
-def test_a_text_that_ends_its_workers_is_named_and_only_its_task_fails(
+def test_a_task_with_a_text_that_ends_its_workers_is_named_and_no_other_fails(
     cluster: Any, run: Any, tasks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefill: bool
 ) -> None:
     from stella_mteb.cluster import pool
@@ -327,12 +327,12 @@ def test_a_text_that_ends_its_workers_is_named_and_only_its_task_fails(
     monkeypatch.setattr(pool, "Worker", Poisoned)
     spread = run("ray", *options, *on(cluster), of=[bad, *tasks[1:]], code=1)
 
-    assert f"a text of {len(POISON)} characters ends every worker that encodes it" in spread.err
-    assert f"it begins with {POISON[:60]!r}" in spread.err
-    assert f"failed: {tmp_path}/tiny.yaml@256 on BadSTS" in spread.err
+    three = "has ended 3 workers in turn (its process ended unexpectedly)"
+    assert re.search(
+        rf"failed: {tmp_path}/tiny.yaml@256 on BadSTS .*\n  task BadSTS with .* {re.escape(three)}", spread.err
+    )
+    assert bool(re.search(rf"prefill: shard \d+ .* {re.escape(three)}; the rest of the shard", spread.err)) == prefill
     assert spread.results == {name: local.results[name] for name in ("ThreeSTS.json", "TwoSTS.json")}
-    texts = {text for row in rows for text in row[:2]}
-    assert len(spread.vectors) == len(texts | set(_texts(tasks[1:]))) + len(["a dog runs"])
 
 
 def _texts(tasks: Sequence[str]) -> Iterator[str]:
@@ -394,15 +394,13 @@ def a_job(folder: Path, **changes: Any) -> Job:
     return Job(**(same | changes))
 
 
-def shard(batches: list[list[str]], family: int = 0, **changes: Any) -> Any:
-    from stella_mteb.cluster.corpora import Shard
+def shard(texts: list[str], family: int = 0, **changes: Any) -> Any:
+    from stella_mteb.cluster.pool import Unit
 
-    texts = [text for batch in batches for text in batch]
     same: dict[str, Any] = {
-        "name": "a shard", "family": family, "method": "encode", "arguments": (texts, ""), "batches": batches,
-        "prompt": "", "done": lambda _: None, "lost": lambda *_: None,
+        "name": "a shard", "family": family, "method": "encode", "arguments": (texts, ""), "done": lambda _: None,
     }  # fmt: skip
-    return Shard(**(same | changes))
+    return Unit(**(same | changes))
 
 
 def heard(pool: Any) -> list[tuple[str, int, list[str]]]:
@@ -413,28 +411,11 @@ def heard(pool: Any) -> list[tuple[str, int, list[str]]]:
 
 @needs_ray
 @pytest.mark.slow
-def test_a_shard_that_kills_is_halved_down_to_the_text(make_pool: Any) -> None:
-    pool, lost = make_pool(), []
-    batches = [[f"text {batch} {n}" for n in range(8)] for batch in range(8)]
-    batches[5][3] = POISON
-
-    pool.submit(shard(batches, lost=lambda unit, reason: lost.append((unit.batches, reason))))
-    pool.drain()
-
-    assert lost == [([[POISON]], "its process ended unexpectedly")]
-    encoded = Counter(text for _, _, texts in heard(pool) for text in texts)
-    assert encoded == Counter(text for batch in batches for text in batch if text != POISON)
-    # Three for the whole, one for each halving of 8 batches and then 8 texts, and the text had a second chance.
-    assert sum("died" in line for line in pool.lines) == 3 + 5 + 2
-
-
-@needs_ray
-@pytest.mark.slow
 def test_a_worker_keeps_to_its_model_while_there_is_work_for_it(make_pool: Any) -> None:
     pool = make_pool()
     for family in (0, 1):
         for n in range(6):
-            pool.submit(shard([[f"{family} {n}", "nap"]], family))
+            pool.submit(shard([f"{family} {n}", "nap"], family))
     pool.drain()
 
     loaded = [(worker, family) for worker, family, _ in heard(pool)]
@@ -454,8 +435,8 @@ def test_a_unit_that_takes_long_is_named_with_its_worker(make_pool: Any, monkeyp
     monkeypatch.setattr(module, "_LONG", 1.0)
     monkeypatch.setattr(module, "_TICK", 0.2)
     pool = make_pool()
-    pool.submit(shard([["sleep"]]))
-    pool.submit(shard([["quick"]]))
+    pool.submit(shard(["sleep"]))
+    pool.submit(shard(["quick"]))
     pool.drain()
 
     named = [line for line in pool.lines if "still at" in line]
@@ -467,14 +448,19 @@ def test_a_unit_that_takes_long_is_named_with_its_worker(make_pool: Any, monkeyp
 
 @needs_ray
 @pytest.mark.slow
-def test_a_worker_with_a_bug_is_not_given_more_work_and_the_unit_has_three_tries(make_pool: Any) -> None:
-    pool, lost = make_pool(), []
+@pytest.mark.parametrize(
+    ("text", "reason"), [("bug", "ZeroDivisionError: a bug"), (POISON, "its process ended unexpectedly")]
+)
+def test_a_unit_that_ends_its_workers_has_three_tries_and_the_others_are_done(
+    make_pool: Any, text: str, reason: str
+) -> None:
+    pool, errors = make_pool(), []
 
-    pool.submit(shard([["bug"]], deaths=0, lost=lambda _, reason: lost.append(reason)))
-    pool.submit(shard([["fine"]]))
+    pool.submit(shard([text], failed=errors.append))
+    pool.submit(shard(["fine"]))
     pool.drain()
 
-    assert lost == ["ZeroDivisionError: a bug"]
+    assert list(map(str, errors)) == [f"a shard has ended 3 workers in turn ({reason})"]
     assert [texts for *_, texts in heard(pool)] == [["fine"]]
     assert len({line.split()[1] for line in pool.lines if "died" in line}) == 3
 
@@ -485,7 +471,7 @@ def test_an_error_of_the_user_ends_the_run_even_if_a_rehearsal_swallows_it(make_
     pool = make_pool()
 
     with pytest.raises(ConfigError, match="a wrong config"):
-        pool.submit(shard([["config"]]))
+        pool.submit(shard(["config"]))
         pool.drain()
     with pytest.raises(ConfigError, match="a wrong config"):
         pool.serve()
@@ -504,7 +490,7 @@ def test_workers_that_cannot_serve_end_the_run(make_pool: Any, changes: dict[str
     pool = make_pool(**changes)
 
     with pytest.raises(EnvironmentProblem, match=message):
-        pool.submit(shard([["text"]]))
+        pool.submit(shard(["text"]))
         pool.drain()
 
 
@@ -662,20 +648,19 @@ def test_shards_end_where_the_engine_ends_its_batches(
     texts = list(dict.fromkeys(f"{n} " + "boat " * (size % 7) + "dawn" * size for n, size in enumerate(sizes)))
     engine = twin(stella, token_budget=64, max_length=64)
     engine.packed = not padded
-    facts = Engine(engine.fingerprint, engine.tokenise, engine.batch_budget(), padded, False, True)
+    facts = LoadedModel(engine.fingerprint, engine.tokenise, engine.batch_budget(), padded, False, True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batching, "WINDOW", window)
         patch.setattr(corpora, "_BATCHES", 1)
         alone = [[texts[i] for i in batch] for batch, _, _ in engine._batches(texts, S2S, None)]
-        shards = list(corpora.plan(texts, S2S, facts, workers))
+        # A worker, which is given the texts of a shard and nothing else, makes the same batches of them.
+        made = []
+        for own, tokens in corpora.plan(texts, S2S, facts, workers):
+            batches = list(engine._batches(own, S2S, None))
+            made += [[own[i] for i in batch] for batch, _, _ in batches]
+            assert tokens == sum(len(row) for _, rows, _ in batches for row in rows)
 
-        assert [batch for batches, _ in shards for batch in batches] == alone
-        # And a worker, which is given the texts of a shard and nothing else, makes the same batches of them.
-        for batches, tokens in shards:
-            own = [text for batch in batches for text in batch]
-            made = list(engine._batches(own, S2S, None))
-            assert [[own[i] for i in batch] for batch, _, _ in made] == batches
-            assert tokens == sum(len(row) for _, rows, _ in made for row in rows)
+    assert made == alone
 
 
 @needs_ray
@@ -684,7 +669,7 @@ def test_shards_are_of_about_the_same_tokens_and_enough_for_all_workers(stella: 
 
     generator = random.Random(0)
     texts = [f"{n} " + " ".join(generator.choices(WORDS, k=generator.randint(1, 30))) for n in range(2_000)]
-    facts = Engine({}, stella.tokenise, 64, False, False, True)
+    facts = LoadedModel({}, stella.tokenise, 64, False, False, True)
     tokens = [tokens for _, tokens in plan(texts, "", facts, workers=4)]
 
     assert len(tokens) in range(13, 17)
@@ -696,27 +681,9 @@ def test_windows_that_share_a_prefix_are_not_cut(stella: Any) -> None:
     from stella_mteb.cluster.corpora import plan
 
     texts = [f"text {n}" for n in range(100)]
-    facts = Engine({}, stella.tokenise, 64, False, True, True)
+    facts = LoadedModel({}, stella.tokenise, 64, False, True, True)
 
-    assert [batches for batches, _ in plan(texts, "", facts, workers=4)] == [
-        [sorted(texts, key=lambda text: -len(text))]
-    ]
-
-
-@needs_ray
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.integers(), min_size=1, max_size=9), min_size=1, max_size=9))
-def test_the_halves_of_a_shard_are_all_of_it(numbers: list[list[int]]) -> None:
-    def leaves(unit: Any) -> list[str]:
-        parts = unit.parts()
-        assert all(len(part.arguments[0]) < len(unit.arguments[0]) for part in parts)
-        assert all(part.arguments == ([text for batch in part.batches for text in batch], "p") for part in parts)
-        return [leaf for part in parts for leaf in leaves(part)] if parts else unit.arguments[0]
-
-    batches = [list(map(str, batch)) for batch in numbers]
-    texts = [text for batch in batches for text in batch]
-
-    assert leaves(shard(batches, prompt="p", arguments=(texts, "p"))) == texts
+    assert [shard for shard, _ in plan(texts, "", facts, workers=4)] == [sorted(texts, key=lambda text: -len(text))]
 
 
 # ---------------------------------------------------------------------------------------- a worker, in this process
