@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from stella_mteb import __version__
-from stella_mteb.compare import text as views
+from stella_mteb.compare import words
 from stella_mteb.compare.records import Comparison, Gap, Score, System, TaskDifference, TaskRow
 from stella_mteb.compare.svg import pictures
 from stella_mteb.files.atomic import atomic_write
@@ -50,15 +50,15 @@ def render_report(comparison: Comparison) -> str:
         .render(
             c=comparison,
             version=__version__,
-            headline=views.headline(comparison),
-            level=views.per_cent(comparison.alpha).replace(" ", "\N{NO-BREAK SPACE}"),
-            names=views.names(comparison),
-            types=views.types(comparison),
+            headline=words.headline(comparison),
+            level=words.per_cent(comparison.alpha).replace(" ", "\N{NO-BREAK SPACE}"),
+            names=words.names(comparison),
+            types=words.types(comparison),
             all_types=sorted({row.type for row in comparison.rows}),
-            main_duels=views.main_duels(comparison),
+            main_duels=words.main_duels(comparison),
             tasks=_tasks(comparison),
             reasons=_reasons(comparison),
-            machines=views.machines(comparison),
+            machines=words.machines(comparison),
             pictures=pictures(comparison),
             means={standing.system.label: standing.mean for standing in comparison.standings},
             type_of={row.task: row.type for row in comparison.rows},
@@ -81,14 +81,14 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "breakable": _breakable,
-        "bytes": views.in_bytes,
-        "count": views.count,
-        "interval": lambda one: _typeset(views.interval(one.low, one.high)),
-        "p": views.p_value,
-        "points": views.points,
-        "rank": lambda one: views.rank(one).replace("-", "\N{EN DASH}"),
-        "settings": views.settings,
-        "signed": lambda value: _typeset(views.signed(value)),
+        "bytes": words.in_bytes,
+        "count": words.count,
+        "interval": lambda one: _typeset(words.interval(one.low, one.high)),
+        "p": words.p_value,
+        "points": words.points,
+        "rank": lambda one: words.rank(one).replace("-", "\N{EN DASH}"),
+        "settings": words.settings,
+        "signed": lambda value: _typeset(words.signed(value)),
         "exact": lambda value: "" if value is None or not math.isfinite(value) else repr(float(value)),
         "full": lambda value: f"{value:.6g}",
         "whole": lambda value: "-" if value is None else f"{value:,.0f}",
@@ -148,7 +148,7 @@ def _cell(cell: Score | Gap, scores: Sequence[float], reasons: Mapping[str, int]
 
 
 def _reasons(comparison: Comparison) -> list[str]:
-    return list(dict.fromkeys(reason for _, reason in views.gaps(comparison)))
+    return list(dict.fromkeys(reason for _, reason in words.gaps(comparison)))
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class _Labels:
 
 
 def _labels(comparison: Comparison) -> list[_Labels]:
-    shown = views.names(comparison)
+    shown = words.names(comparison)
     tables = []
     for task, systems in (comparison.per_label or {}).items():
         for label, entries in systems.items():

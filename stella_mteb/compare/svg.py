@@ -14,7 +14,7 @@ from itertools import pairwise, zip_longest
 from markupsafe import Markup
 
 from stella_mteb.compare.records import Comparison, Duel, Score, System
-from stella_mteb.compare.text import machines, main_duels, names, per_cent, points, signed
+from stella_mteb.compare.words import machines, main_duels, names, per_cent, points, signed
 from stella_mteb.files.tables import plain
 
 _WIDTH = 720

@@ -1,21 +1,36 @@
-"""A comparison as text: for a terminal, as Markdown, JSON or CSV. Points are scores x 100."""
+"""A comparison as text: for a terminal, as Markdown, JSON or CSV."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from stella_mteb.compare.records import Comparison, Duel, Gap, Score, Standing, System, TaskRow
-from stella_mteb.files.tables import TableFormat, plain, render, without_secrets
-
-SCHEMA_VERSION = 1
-"""Of the JSON object; raised when a key changes its meaning or goes."""
+from stella_mteb.compare.export import as_csv, as_json
+from stella_mteb.compare.records import Comparison, Duel, Standing
+from stella_mteb.compare.words import (
+    count,
+    gaps,
+    headline,
+    in_bytes,
+    interval,
+    listed,
+    machines,
+    main_duels,
+    names,
+    p_value,
+    per_cent,
+    points,
+    rank,
+    settings,
+    signed,
+    types,
+)
+from stella_mteb.files.tables import TableFormat, plain, render
 
 _NAME_WIDTH = 15
 _MARKS = re.compile(r"([|\\`<>\[\]*_&~])")
@@ -27,151 +42,17 @@ def render_comparison(comparison: Comparison, form: TableFormat, width: int | No
 
     Args:
         comparison: What to show.
-        form: `table` for a terminal, `md`, `json` (one object, full precision) or `csv` (a row for each system and
-            task, with where the score is from, so that a spreadsheet can do all of it again).
+        form: `table` for a terminal, `md`, `json` or `csv`; for the last two see `export`.
         width: Columns of the terminal; None for what it is.
     """
     if form == "json":
-        return without_secrets(json.dumps(_as_json(comparison), indent=2, allow_nan=False))
+        return as_json(comparison)
     if form == "csv":
-        return render(_score_rows(comparison), "csv")
+        return as_csv(comparison)
     if form == "md":
         return "\n\n".join(_markdown(section) for section in _sections(comparison, 10**6))
     width = width or shutil.get_terminal_size().columns
     return "\n\n".join(_terminal(section, width) for section in _sections(comparison, width))
-
-
-# ------------------------------------------------------------------------------------------ in words and figures
-
-
-def headline(comparison: Comparison) -> str:
-    """The answer in one sentence: who is best, or that the results cannot tell."""
-    shown = names(comparison)
-    standings = [standing for standing in comparison.standings if standing.tasks]
-    labels = [shown[standing.system.label] for standing in standings]
-    if len(labels) < 2:
-        return f"{labels[0]} stands alone: there is nothing to compare it with" if labels else "No results to compare"
-    if not comparison.common:
-        return f"No task has comparable scores of all {len(labels)} systems"
-    return _ranked(standings, labels)
-
-
-def _ranked(standings: Sequence[Standing], labels: Sequence[str]) -> str:
-    top = [label for standing, label in zip(standings, labels, strict=True) if standing.best_rank == 1]
-    if len(top) != 1:
-        start = "These" if len(top) == len(labels) else "At the top, these"
-        return f"{start} results cannot separate {in_words(top or labels)}"
-    others = [label for label in labels if label != top[0]]
-    if min(standing.worst_rank for standing in standings) > 1:
-        return f"{top[0]} leads, but not beyond doubt against each of the others"
-    return f"{top[0]} is better than {others[0] if len(others) == 1 else f'each of the other {len(others)}'}"
-
-
-def in_words(items: Sequence[str], most: int = 4) -> str:
-    """`a, b and c`; of many, the first and how many more."""
-    if len(items) > most:
-        items = [*items[: most - 1], f"{len(items) - most + 1} more"]
-    return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]]))
-
-
-def names(comparison: Comparison, reserved: Collection[str] = ()) -> dict[str, str]:
-    """Labels as one line without control characters, still unlike each other."""
-    shown: dict[str, str] = {}
-    for system in comparison.systems:
-        name = plain(system.label).strip() or "(no name)"
-        count, unique = 1, name
-        while unique in shown.values() or unique in reserved:
-            count += 1
-            unique = f"{name} ({count})"
-        shown[system.label] = unique
-    return shown
-
-
-def points(value: float | None) -> str:
-    """A score x 100 with two decimals."""
-    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.2f}"
-
-
-def signed(value: float | None) -> str:
-    """A difference x 100 with its sign."""
-    return "-" if value is None or not math.isfinite(value) else f"{round(100 * value, 2) + 0:+.2f}"  # no -0.00
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """An interval of differences."""
-    return "-" if low is None or high is None else f"{signed(low)} to {signed(high)}"
-
-
-def p_value(value: float | None) -> str:
-    """A probability with three decimals."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def rank(standing: Standing) -> str:
-    """`1`, or `1-2` where the results cannot tell; none without any score."""
-    low, high = standing.best_rank, standing.worst_rank
-    if not standing.tasks:
-        return "-"
-    return str(low) if low == high else f"{low}-{high}"
-
-
-def in_bytes(value: float | None) -> str:
-    """Bytes in decimal units, three digits."""
-    return _scaled(value, ("B", "kB", "MB", "GB", "TB"))
-
-
-def count(value: float | None) -> str:
-    """A large number in three digits: `1.54 billion`."""
-    return _scaled(value, ("", "thousand", "million", "billion"))
-
-
-def _scaled(value: float | None, units: Sequence[str]) -> str:
-    if value is None or not math.isfinite(value):
-        return "-"
-    power = 0
-    while value >= 999.5 and power < len(units) - 1:
-        value, power = value / 1000, power + 1
-    figures = f"{value:,.0f}" if value >= 99.95 or power == 0 else f"{value:.3g}"
-    return f"{figures} {units[power]}".rstrip()
-
-
-def settings(system: System) -> str:
-    """What tells the row from others, as one line."""
-    return ", ".join(f"{key}={_jsonable(value)}" for key, value in sorted(system.settings.items()))
-
-
-def types(comparison: Comparison) -> dict[str, int]:
-    """The task types of the means, in alphabetical order, with how many tasks each has."""
-    of_task = {row.task: row.type for row in comparison.rows}
-    counted = [of_task[task] for task in comparison.common if task in of_task]
-    return {name: counted.count(name) for name in sorted(set(counted))}
-
-
-def per_cent(alpha: float) -> str:
-    """The level of intervals: `95 %`."""
-    return f"{100 * (1 - alpha):g} %"
-
-
-def machines(comparison: Comparison) -> list[str]:
-    """The machines that prices were measured on; 'not stated' is one of them."""
-    return sorted({price.machine or "not stated" for price in comparison.prices})
-
-
-def main_duels(comparison: Comparison) -> Sequence[Duel]:
-    """The duels that are shown task by task: all, or of more than three only that of the first two places."""
-    return comparison.duels if len(comparison.duels) <= 3 else comparison.duels[:1]
-
-
-def gaps(comparison: Comparison) -> dict[tuple[str, str], list[str]]:
-    """The tasks that a system has no comparable score for, by its label and the reason."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for row in comparison.rows:
-        for system, cell in zip(comparison.systems, row.cells, strict=True):
-            if isinstance(cell, Gap):
-                found.setdefault((system.label, cell.reason), []).append(row.task)
-    return found
 
 
 # ------------------------------------------------------------------------------------------------------- sections
@@ -257,7 +138,7 @@ def _groups(standings: Sequence[Standing], shown: Mapping[str, str], width: int)
 
 def _missing(comparison: Comparison, shown: Mapping[str, str]) -> Iterator[_Section]:
     rows = [
-        {"system": shown[label], "tasks": len(tasks), "which": in_words(tasks), "why": reason}
+        {"system": shown[label], "tasks": len(tasks), "which": listed(tasks), "why": reason}
         for (label, reason), tasks in gaps(comparison).items()
     ]
     if rows:
@@ -387,87 +268,3 @@ def _markdown(section: _Section) -> str:
 
 def _escape(text: str) -> str:
     return _BEGINS_A_BLOCK.sub(r"\1\\\2", _MARKS.sub(r"\\\1", plain(text).strip()))
-
-
-# ------------------------------------------------------------------------------------------------- as programs read
-
-
-def _as_json(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "headline": headline(comparison),
-        "systems": [_fields(system) for system in comparison.systems],
-        "common": list(comparison.common),
-        "standings": _jsonable(comparison.standings),
-        "tasks": [_task_as_json(comparison.systems, row) for row in comparison.rows],
-        "duels": _jsonable(comparison.duels),
-        "prices": _jsonable(comparison.prices),
-        "per_label": _jsonable(comparison.per_label or {}),
-        "notes": list(comparison.notes),
-        "alpha": comparison.alpha,
-        "resamples": comparison.resamples,
-        "seed": comparison.seed,
-    }
-
-
-def _task_as_json(systems: Sequence[System], row: TaskRow) -> dict[str, Any]:
-    cells = dict(zip((system.label for system in systems), row.cells, strict=True))
-    return {
-        "task": row.task,
-        "type": row.type,
-        "condition": row.condition,
-        "scores": {label: _jsonable(cell) for label, cell in cells.items() if isinstance(cell, Score)},
-        "gaps": {label: cell.reason for label, cell in cells.items() if isinstance(cell, Gap)},
-    }
-
-
-def _jsonable(value: Any) -> Any:
-    # A system is told in full once, and named by its label everywhere else.
-    if isinstance(value, System):
-        return value.label
-    if is_dataclass(value):
-        return _fields(value)
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, str | int | float) else str(value)
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {field.name: _jsonable(getattr(value, field.name)) for field in fields(value)}
-
-
-def _score_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    return [
-        _score_row(system, row, cell, row.task in comparison.common)
-        for row in comparison.rows
-        for system, cell in zip(comparison.systems, row.cells, strict=True)
-    ]
-
-
-def _score_row(system: System, row: TaskRow, cell: Score | Gap, in_means: bool) -> dict[str, Any]:
-    score = cell if isinstance(cell, Score) else None
-    return {
-        "system": system.label,
-        "task": row.task,
-        "type": row.type,
-        "score": _jsonable(score.value) if score else None,
-        "in_means": "yes" if in_means else "no",
-        "gap": cell.reason if isinstance(cell, Gap) else None,
-        "split": score and score.split,
-        "subsets": score and " ".join(score.subsets),
-        "languages": score and " ".join(score.languages),
-        "dataset_revision": score and score.dataset_revision,
-        "metric": score and score.metric,
-        "mteb_version": score and score.mteb_version,
-        "source": score and score.source,
-        "condition": row.condition,
-        "model": system.model,
-        "provenance": system.provenance,
-        "origin": system.origin,
-        "revision": system.revision,
-        "settings": json.dumps(_jsonable(system.settings), sort_keys=True),
-    }

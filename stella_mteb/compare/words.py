@@ -1,12 +1,35 @@
-"""What a duel comes to, in a sentence for people: plain, and careful."""
+"""A comparison in words and figures, for every view of it: plain, and careful. Points are scores x 100."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from stella_mteb.compare.records import Duel, System
+from stella_mteb.compare.records import Comparison, Duel, Gap, Standing, System
 from stella_mteb.compare.statistics import tasks_needed
+from stella_mteb.files.tables import plain
+
+# -------------------------------------------------------------------------------------------------------- sentences
+
+
+def headline(comparison: Comparison) -> str:
+    """The answer in one sentence: who is best, or that the results cannot tell."""
+    shown = names(comparison)
+    standings = [standing for standing in comparison.standings if standing.tasks]
+    labels = [shown[standing.system.label] for standing in standings]
+    if len(labels) < 2:
+        return f"{labels[0]} stands alone: there is nothing to compare it with" if labels else "No results to compare"
+    if not comparison.common:
+        return f"No task has comparable scores of all {len(labels)} systems"
+    top = [label for standing, label in zip(standings, labels, strict=True) if standing.best_rank == 1]
+    if len(top) != 1:
+        start = "These" if len(top) == len(labels) else "At the top, these"
+        return f"{start} results cannot separate {listed(top or labels)}"
+    others = [label for label in labels if label != top[0]]
+    if min(standing.worst_rank for standing in standings) > 1:
+        return f"{top[0]} leads, but not beyond doubt against each of the others"
+    return f"{top[0]} is better than {others[0] if len(others) == 1 else f'each of the other {len(others)}'}"
 
 
 def winner(duel: Duel, alpha: float) -> System | None:
@@ -17,14 +40,19 @@ def winner(duel: Duel, alpha: float) -> System | None:
 
 
 def verdict(duel: Duel, duels: int, alpha: float) -> str:
-    """What a duel says, over tasks and item by item.
+    """A duel in one sentence, over tasks and item by item.
 
     Args:
         duel: Tested, and adjusted.
         duels: How many there are, for the adjustment to be named.
         alpha: Level of the tests.
     """
-    return "; ".join(filter(None, [_over_tasks(duel, duels, alpha), _over_items(duel, alpha)]))
+    said = defaultdict(list)
+    for one in duel.by_task:
+        better = duel.first if one.difference > 0 else duel.second
+        said[f"{better.label} is better on" if one.p_holm < alpha else "no difference is certain on"].append(one.task)
+    by_item = ", ".join(f"{words} {listed(tasks)}" for words, tasks in said.items())
+    return _over_tasks(duel, duels, alpha) + (f"; item by item {by_item}" if by_item else "")
 
 
 def _over_tasks(duel: Duel, duels: int, alpha: float) -> str:
@@ -36,42 +64,22 @@ def _over_tasks(duel: Duel, duels: int, alpha: float) -> str:
     if duel.tasks < tasks_needed(alpha):
         return (
             f"{first} and {second}: too few tasks to tell: {duel.tasks}, where no test can tell with fewer than "
-            f"{tasks_needed(alpha)} (difference {_points(duel.difference)})"
+            f"{tasks_needed(alpha)} (difference {signed(duel.difference)} points)"
         )
-    better = winner(duel, alpha)
-    where = f"over {duel.tasks} tasks, {_p(duel.p_holm)}{f' (Holm, {duels} duels)' if duels > 1 else ''}"
-    if better is None:
-        figures = f"difference {_points(duel.difference)}{_interval(duel.low, duel.high)}"
-        return f"{first} and {second} cannot be separated: {figures} {where}"
-    if better is duel.second:
-        return (
-            f"{second} is better than {first}: {_points(-duel.difference)}{_interval(duel.high, duel.low, -1)} {where}"
-        )
-    return f"{first} is better than {second}: {_points(duel.difference)}{_interval(duel.low, duel.high)} {where}"
-
-
-def _over_items(duel: Duel, alpha: float) -> str:
-    if not duel.by_task:
-        return ""
-    said = defaultdict(list)
-    for one in duel.by_task:
-        better = duel.first if one.difference > 0 else duel.second
-        said[f"{better.label} is better on" if one.p_holm < alpha else "no difference is certain on"].append(one.task)
-    return "item by item " + ", ".join(f"{words} {listed(tasks)}" for words, tasks in said.items())
-
-
-def _points(difference: float) -> str:
-    return f"{round(100 * difference, 2) + 0:+.2f} points"  # no -0.00
-
-
-def _interval(low: float | None, high: float | None, sign: int = 1) -> str:
-    if low is None or high is None:
-        return ""
-    return " [" + ", ".join(f"{round(100 * sign * end, 2) + 0:+.2f}" for end in (low, high)) + "]"
-
-
-def _p(p: float | None) -> str:
-    return "" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    better, figures = winner(duel, alpha), (duel.difference, duel.low, duel.high)
+    start = f"{first} and {second} cannot be separated: difference"
+    if better is duel.first:
+        start = f"{first} is better than {second}:"
+    elif better:
+        start = f"{second} is better than {first}:"
+        figures = (-duel.difference, duel.high and -duel.high, duel.low and -duel.low)
+    difference, *ends = figures
+    between = "" if None in ends else f" ({interval(*ends)})"
+    p = p_value(duel.p_holm)
+    return (
+        f"{start} {signed(difference)} points{between} over {duel.tasks} tasks, p {p if p[0] == '<' else f'= {p}'}"
+        + (f" (Holm, {duels} duels)" if duels > 1 else "")
+    )
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
@@ -84,3 +92,109 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 def many(count: int, noun: str) -> str:
     """A number with its noun."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+
+
+def points(value: float | None) -> str:
+    """A score x 100 with two decimals."""
+    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.2f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference x 100 with its sign."""
+    return "-" if value is None or not math.isfinite(value) else f"{round(100 * value, 2) + 0:+.2f}"  # no -0.00
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """An interval of differences."""
+    return "-" if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
+def p_value(value: float | None) -> str:
+    """A probability with three decimals."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def per_cent(alpha: float) -> str:
+    """The level of intervals: `95 %`."""
+    return f"{100 * (1 - alpha):g} %"
+
+
+def rank(standing: Standing) -> str:
+    """`1`, or `1-2` where the results cannot tell; none without any score."""
+    low, high = standing.best_rank, standing.worst_rank
+    if not standing.tasks:
+        return "-"
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def in_bytes(value: float | None) -> str:
+    """Bytes in decimal units, three digits."""
+    return _scaled(value, ("B", "kB", "MB", "GB", "TB"))
+
+
+def count(value: float | None) -> str:
+    """A large number in three digits: `1.54 billion`."""
+    return _scaled(value, ("", "thousand", "million", "billion"))
+
+
+def _scaled(value: float | None, units: Sequence[str]) -> str:
+    if value is None or not math.isfinite(value):
+        return "-"
+    power = 0
+    while value >= 999.5 and power < len(units) - 1:
+        value, power = value / 1000, power + 1
+    figures = f"{value:,.0f}" if value >= 99.95 or power == 0 else f"{value:.3g}"
+    return f"{figures} {units[power]}".rstrip()
+
+
+# --------------------------------------------------------------------------------------- parts of a comparison, named
+
+
+def names(comparison: Comparison, reserved: Collection[str] = ()) -> dict[str, str]:
+    """Labels as one line without control characters, still unlike each other."""
+    shown: dict[str, str] = {}
+    for system in comparison.systems:
+        name = plain(system.label).strip() or "(no name)"
+        count, unique = 1, name
+        while unique in shown.values() or unique in reserved:
+            count += 1
+            unique = f"{name} ({count})"
+        shown[system.label] = unique
+    return shown
+
+
+def settings(system: System) -> str:
+    """What tells the row from others, as one line."""
+    return ", ".join(f"{key}={value}" for key, value in sorted(system.settings.items()))
+
+
+def types(comparison: Comparison) -> dict[str, int]:
+    """The task types of the means, in alphabetical order, with how many tasks each has."""
+    of_task = {row.task: row.type for row in comparison.rows}
+    counted = [of_task[task] for task in comparison.common if task in of_task]
+    return {name: counted.count(name) for name in sorted(set(counted))}
+
+
+def machines(comparison: Comparison) -> list[str]:
+    """The machines that prices were measured on; 'not stated' is one of them."""
+    return sorted({price.machine or "not stated" for price in comparison.prices})
+
+
+def main_duels(comparison: Comparison) -> Sequence[Duel]:
+    """The duels that are shown task by task: all, or of more than three only that of the first two places."""
+    return comparison.duels if len(comparison.duels) <= 3 else comparison.duels[:1]
+
+
+def gaps(comparison: Comparison) -> dict[tuple[str, str], list[str]]:
+    """The tasks that a system has no comparable score for, by its label and the reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in comparison.rows:
+        for system, cell in zip(comparison.systems, row.cells, strict=True):
+            if isinstance(cell, Gap):
+                found.setdefault((system.label, cell.reason), []).append(row.task)
+    return found

@@ -115,7 +115,7 @@ def test_the_published_scores_cannot_separate_stella_and_bge(published: Comparis
     assert (duel.tasks, duel.wins, duel.ties, duel.losses) == (56, 25, 0, 31)
     assert duel.p == pytest.approx(0.35, abs=0.03)
     assert duel.low < 0 < duel.high
-    assert "cannot be separated: difference +0.48 points [-0." in duel.verdict
+    assert "cannot be separated: difference +0.48 points (-0." in duel.verdict
     assert "over 56 tasks, p = 0.3" in duel.verdict
     assert [(standing.best_rank, standing.worst_rank) for standing in published.standings] == [(1, 2), (1, 2)]
     assert any("On 56 of 56 compared tasks" in note and "revision" in note for note in published.notes)
@@ -311,7 +311,7 @@ def test_a_clear_winner_is_named_first_with_the_size_of_its_lead() -> None:
     assert (duel.first.label, duel.wins) == ("strong", 12)
     assert duel.p == pytest.approx(2 / 2**12)
     assert 0 < duel.low < duel.difference < duel.high
-    assert duel.verdict.startswith(f"strong is better than weak: {100 * duel.difference:+.2f} points [+")
+    assert duel.verdict.startswith(f"strong is better than weak: {100 * duel.difference:+.2f} points (+")
     assert duel.verdict.endswith("over 12 tasks, p < 0.001")
     assert [(s.best_rank, s.worst_rank) for s in comparison.standings] == [(1, 1), (2, 2)]
 
@@ -325,7 +325,7 @@ def test_the_better_system_of_a_duel_may_be_the_one_with_the_lower_mean() -> Non
     comparison = fast(scores_of(high=high, low=low, third={"A": 0.4}), resamples=9_999)
 
     assert [standing.system.label for standing in comparison.standings] == ["high", "low", "third"]
-    assert duel_of(comparison, "high", "low").verdict.startswith("low is better than high: +9.00 points [+")
+    assert duel_of(comparison, "high", "low").verdict.startswith("low is better than high: +9.00 points (+")
 
 
 @pytest.mark.parametrize(("tasks", "words"), [(5, "too few tasks to tell: 5"), (6, "is better than")])

@@ -19,7 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stella_mteb.compare import svg as pictures
-from stella_mteb.compare import text as views
+from stella_mteb.compare import words
 from stella_mteb.compare.html import render_report, write_report
 from stella_mteb.compare.records import Comparison, Gap, Score
 from stella_mteb.errors import StorageProblem
@@ -111,8 +111,8 @@ def test_the_heading_and_the_title_answer_the_question() -> None:
     comparison = three_with_gaps()
     document = page(comparison)
 
-    assert [one.text() for one in document.all("h1")] == [views.headline(comparison)]
-    assert document.all("title")[0].text() == views.headline(comparison)
+    assert [one.text() for one in document.all("h1")] == [words.headline(comparison)]
+    assert document.all("title")[0].text() == words.headline(comparison)
     assert all(duel.verdict in document.all("header")[0].text() for duel in comparison.duels)
 
 
@@ -681,7 +681,7 @@ def test_sorting_keeps_the_order_of_equal_rows_and_gaps_come_last_either_way(vis
 def test_ranks_sort_by_their_first_place(visit: Callable[..., Visit]) -> None:
     tab = visit(ten_by_fifty()).page
     rank = tab.locator("#leaderboard-table thead button").first
-    shown = [views.rank(one).replace("-", "–") for one in ten_by_fifty().standings]
+    shown = [words.rank(one).replace("-", "–") for one in ten_by_fifty().standings]
 
     tab.locator("#leaderboard-table thead button").nth(4).click()
     rank.click()

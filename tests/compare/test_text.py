@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 from markdown_it import MarkdownIt
 
-from stella_mteb.compare import text as views
+from stella_mteb.compare import words
 from stella_mteb.compare.records import Comparison, Gap, Price, Score
 from stella_mteb.compare.text import render_comparison
 from stella_mteb.files.tables import TableFormat
@@ -82,7 +82,7 @@ def in_order(ranks: list[tuple[int, int]]) -> Comparison:
     ],
 )
 def test_the_headline_says_what_the_ranks_say(ranks: list[tuple[int, int]], answer: str) -> None:
-    assert views.headline(in_order(ranks)) == answer
+    assert words.headline(in_order(ranks)) == answer
 
 
 def test_a_system_without_any_score_has_no_rank_and_does_not_blur_the_headline() -> None:
@@ -92,7 +92,7 @@ def test_a_system_without_any_score_has_no_rank_and_does_not_blur_the_headline()
 
     comparison = replace(comparison, standings=(a, replace(b, best_rank=2), without))
 
-    assert views.headline(comparison) == "a leads, but not beyond doubt against each of the others"
+    assert words.headline(comparison) == "a leads, but not beyond doubt against each of the others"
     assert re.search(r" - +c +measured here +- +0 of 2", render_comparison(comparison, "table", 80))
 
 
@@ -107,7 +107,7 @@ def test_without_a_common_task_nobody_wins() -> None:
     shown = render_comparison(comparison, "table", 80)
 
     assert shown.startswith("a and b share no task that can be compared.")
-    assert views.headline(comparison) == "No task has comparable scores of all 2 systems"
+    assert words.headline(comparison) == "No task has comparable scores of all 2 systems"
     assert "No mean: there is no task on which all have comparable scores." in shown
     assert re.search(r"1-2 +a +measured here +- +1 of 2", shown)
 
@@ -238,14 +238,14 @@ def test_what_was_not_measured_is_a_dash() -> None:
     ],
 )
 def test_bytes_are_told_in_three_digits(value: float, text: str) -> None:
-    assert views.in_bytes(value) == text
+    assert words.in_bytes(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0, "+0.00"), (-0.00004, "+0.00"), (-0.0123, "-1.23"), (math.nan, "-"), (None, "-")]
 )
 def test_a_difference_has_a_sign_and_no_negative_zero(value: float | None, text: str) -> None:
-    assert views.signed(value) == text
+    assert words.signed(value) == text
 
 
 # ------------------------------------------------------------------------------------------------------- programs
@@ -260,7 +260,7 @@ def test_json_is_one_strict_object_at_full_precision() -> None:
     content = json.loads(render_comparison(comparison, "json"), parse_constant=refuse)
 
     assert content["schema_version"] == 1
-    assert content["headline"] == views.headline(comparison)
+    assert content["headline"] == words.headline(comparison)
     assert [one["mean"] for one in content["standings"]] == [one.mean for one in comparison.standings]
     assert [one["difference"] for one in content["duels"]] == [one.difference for one in comparison.duels]
     task = next(one for one in content["tasks"] if one["task"] == "STS2")

@@ -1,0 +1,101 @@
+"""A comparison for programs: one JSON object, or CSV with a row for each system and task."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from stella_mteb.compare.records import Comparison, Gap, Score, System, TaskRow
+from stella_mteb.compare.words import headline
+from stella_mteb.files.tables import render, without_secrets
+
+SCHEMA_VERSION = 1
+"""Of the JSON object; raised when a key changes its meaning or goes."""
+
+
+def as_json(comparison: Comparison) -> str:
+    """One object at full precision; values that are no number are null."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "headline": headline(comparison),
+        "systems": [_fields(system) for system in comparison.systems],
+        "common": list(comparison.common),
+        "standings": _jsonable(comparison.standings),
+        "tasks": [_task_as_json(comparison.systems, row) for row in comparison.rows],
+        "duels": _jsonable(comparison.duels),
+        "prices": _jsonable(comparison.prices),
+        "per_label": _jsonable(comparison.per_label or {}),
+        "notes": list(comparison.notes),
+        "alpha": comparison.alpha,
+        "resamples": comparison.resamples,
+        "seed": comparison.seed,
+    }
+    return without_secrets(json.dumps(content, indent=2, allow_nan=False))
+
+
+def as_csv(comparison: Comparison) -> str:
+    """A row for each system and task, with where the score is from, so that a spreadsheet can do all of it again."""
+    rows = [
+        _score_row(system, row, cell, row.task in comparison.common)
+        for row in comparison.rows
+        for system, cell in zip(comparison.systems, row.cells, strict=True)
+    ]
+    return render(rows, "csv")
+
+
+def _task_as_json(systems: Sequence[System], row: TaskRow) -> dict[str, Any]:
+    cells = dict(zip((system.label for system in systems), row.cells, strict=True))
+    return {
+        "task": row.task,
+        "type": row.type,
+        "condition": row.condition,
+        "scores": {label: _jsonable(cell) for label, cell in cells.items() if isinstance(cell, Score)},
+        "gaps": {label: cell.reason for label, cell in cells.items() if isinstance(cell, Gap)},
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    # A system is told in full once, and named by its label everywhere else.
+    if isinstance(value, System):
+        return value.label
+    if is_dataclass(value):
+        return _fields(value)
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: _jsonable(getattr(value, field.name)) for field in fields(value)}
+
+
+def _score_row(system: System, row: TaskRow, cell: Score | Gap, in_means: bool) -> dict[str, Any]:
+    score = cell if isinstance(cell, Score) else None
+    return {
+        "system": system.label,
+        "task": row.task,
+        "type": row.type,
+        "score": _jsonable(score.value) if score else None,
+        "in_means": "yes" if in_means else "no",
+        "gap": cell.reason if isinstance(cell, Gap) else None,
+        "split": score and score.split,
+        "subsets": score and " ".join(score.subsets),
+        "languages": score and " ".join(score.languages),
+        "dataset_revision": score and score.dataset_revision,
+        "metric": score and score.metric,
+        "mteb_version": score and score.mteb_version,
+        "source": score and score.source,
+        "condition": row.condition,
+        "model": system.model,
+        "provenance": system.provenance,
+        "origin": system.origin,
+        "revision": system.revision,
+        "settings": json.dumps(_jsonable(system.settings), sort_keys=True),
+    }
