@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +15,7 @@ from stella_mteb.cli.display import say
 from stella_mteb.cli.options import Format
 
 if TYPE_CHECKING:
+    from stella_mteb.compare.score_file import TaskFacts
     from stella_mteb.compare.sources import Found
 
 DEFAULT_RESULTS = Path("stella-results")
@@ -62,10 +66,13 @@ def compare(
 
 
 def _sources(models: list[str], results: list[Path], published: bool, remote: str | None, english: bool) -> Found:
-    from stella_mteb.compare import sources  # noqa: PLC0415
+    from stella_mteb.compare.folder import Subsets, local_scores  # noqa: PLC0415
+    from stella_mteb.compare.public import remote_scores  # noqa: PLC0415
+    from stella_mteb.compare.published import published as published_rows  # noqa: PLC0415
+    from stella_mteb.compare.sources import merge  # noqa: PLC0415
     from stella_mteb.errors import ConfigError  # noqa: PLC0415
 
-    subsets: sources.Subsets = "eng" if english else "all"
+    subsets: Subsets = "eng" if english else "all"
     if not results and not published and remote is None:
         if not DEFAULT_RESULTS.is_dir():
             raise ConfigError(
@@ -73,11 +80,37 @@ def _sources(models: list[str], results: list[Path], published: bool, remote: st
                 "--published, or --remote COMMIT"
             )
         results = [DEFAULT_RESULTS]
-    found = [sources.local_scores(folder, subsets=subsets) for folder in results]
+    found = [local_scores(folder, subsets=subsets, facts=_facts(folder)) for folder in results]
     if published:
-        found.append(sources.published())
+        found.append(published_rows())
     if remote is not None:
         if not models:
             raise ConfigError("--remote needs the models to read: the public results hold hundreds")
-        found.append(sources.remote_scores(models, revision=remote, subsets=subsets))
-    return sources.merge(*found)
+        found.append(remote_scores(models, revision=remote, subsets=subsets, facts=_facts()))
+    return merge(*found)
+
+
+def _facts(folder: Path | None = None) -> Callable[[str], TaskFacts]:
+    """What is known of a task: by a YAML of ours or one in the folder or its `tasks/`, by our tables, or by MTEB."""
+    from stella_mteb.compare.published import task_facts  # noqa: PLC0415
+    from stella_mteb.compare.score_file import TaskFacts  # noqa: PLC0415
+    from stella_mteb.errors import ConfigError  # noqa: PLC0415
+    from stella_mteb.harness.task_yaml import bundled_tasks, load_task_file  # noqa: PLC0415
+
+    files = list(bundled_tasks().values())
+    for pattern in ("*.yaml", "tasks/*.yaml", "tasks/*/*.yaml"):
+        for path in sorted(folder.glob(pattern)) if folder else ():
+            with contextlib.suppress(ConfigError):  # not every YAML beside results is a task's
+                files.append(load_task_file(path))
+    own = {file.spec.name: TaskFacts(file.spec.type, (file.spec.split,)) for file in files}
+
+    @functools.cache
+    def facts(task: str) -> TaskFacts:
+        known = own.get(task) or task_facts(task)
+        if known != TaskFacts():
+            return known
+        from stella_mteb.harness.registry import type_and_splits  # noqa: PLC0415 -- imports mteb: seconds
+
+        return TaskFacts(*type_and_splits(task))
+
+    return facts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from typing import Any
 
 from stella_mteb.compare.records import Score
 from stella_mteb.errors import ConfigError
-from stella_mteb.files.tables import clean
-from stella_mteb.harness.task_yaml import bundled_tasks, load_task_file
 from stella_mteb.outputs.result_file import Entry, entries_by_split, main_score, read_result
 
 _SHOWN_NAMES = 8
@@ -35,38 +32,6 @@ class TaskFacts:
     splits: tuple[str, ...] = ()
 
 
-class TaskBook:
-    """Facts of tasks: what is given, ours, those of the YAMLs beside the results, and else what MTEB knows.
-
-    Args:
-        given: Facts by name of the task.
-        folder: Output folder; task YAMLs in it and in its `tasks/` are read.
-    """
-
-    def __init__(self, given: Mapping[str, TaskFacts], folder: Path) -> None:
-        files = list(bundled_tasks().values())
-        for path in sorted({*folder.glob("*.yaml"), *folder.glob("tasks/*.yaml"), *folder.glob("tasks/*/*.yaml")}):
-            try:
-                files.append(load_task_file(path))
-            except ConfigError:
-                continue  # not every YAML beside results is a task's
-        self._known = {**given, **{file.spec.name: TaskFacts(file.spec.type, (file.spec.split,)) for file in files}}
-
-    def __getitem__(self, name: str) -> TaskFacts:
-        return self._known.get(name) or _known_to_mteb(name)
-
-
-@functools.cache
-def _known_to_mteb(name: str) -> TaskFacts:
-    try:
-        import mteb  # noqa: PLC0415 -- seconds, for tasks that only it knows
-
-        metadata = mteb.get_task(name).metadata
-    except (ImportError, KeyError, ValueError):
-        return TaskFacts()
-    return TaskFacts(str(metadata.type), tuple(metadata.eval_splits))
-
-
 def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[Score, list[str]]:
     """The score of a result file.
 
@@ -85,7 +50,7 @@ def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[
     """
     content = read_result(path)
     if content.get("task_name", path.stem) != path.stem:
-        raise ConfigError(f"the file says that it is of task {clean(content['task_name'])}")
+        raise ConfigError(f"the file says that it is of task {content['task_name']}")
     by_split = entries_by_split(content)
     split, others = _choose_split(sorted(by_split), task.splits)
     entries = by_split[split]
@@ -95,11 +60,11 @@ def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[
         entries = {subset: entries[subset]}
     values = [_score(name, entry) for name, entry in entries.items()]
     score = Score(
-        task=clean(path.stem),
+        task=path.stem,
         type=task.type,
         value=math.fsum(values) / len(values),
-        split=clean(split),
-        subsets=tuple(sorted(map(clean, entries))),
+        split=split,
+        subsets=tuple(sorted(entries)),
         languages=_languages(entries.values()),
         dataset_revision=_stated(content.get("dataset_revision")),
         metric=_metric(task.type, entries.values()),
@@ -123,12 +88,12 @@ def _choose_split(present: list[str], defined: Sequence[str]) -> tuple[str, list
 def _score(subset: str, entry: Entry) -> float:
     value = main_score(entry)
     if not -1 <= value <= 1:
-        raise ConfigError(f"subset {clean(subset)}: main score {str(value)[:8]} is not from -1 to 1 (a percentage?)")
+        raise ConfigError(f"subset {subset}: main score {str(value)[:8]} is not from -1 to 1 (a percentage?)")
     return value
 
 
 def _some(names: Iterable[str]) -> str:
-    shown = [clean(name) for name in sorted(names)]
+    shown = sorted(names)
     more = f" and {len(shown) - _SHOWN_NAMES} more" if len(shown) > _SHOWN_NAMES else ""
     return ", ".join(shown[:_SHOWN_NAMES]) + more
 
@@ -139,12 +104,12 @@ def _languages(entries: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         stated = entry.get("languages")
         if not isinstance(stated, list) or not stated:
             return ()  # half a list would hide a language
-        found |= set(map(clean, stated))
+        found |= set(map(str, stated))
     return tuple(sorted(found))
 
 
 def _stated(value: object) -> str | None:
-    return clean(value) if isinstance(value, str) and value and "not available" not in value else None
+    return value if isinstance(value, str) and value and "not available" not in value else None
 
 
 def _metric(task_type: str, entries: Iterable[Mapping[str, Any]]) -> str | None:

@@ -121,6 +121,12 @@ def is_mteb_task(name: str) -> bool:
     return known is not None and not getattr(known, "stella_mteb_spec", None)
 
 
+def type_and_splits(name: str) -> tuple[str, tuple[str, ...]]:
+    """The type of a task and the splits that MTEB scores; `unknown` and none where MTEB has no such task."""
+    task = _tasks._TASKS_REGISTRY.get(name)
+    return ("unknown", ()) if task is None else (str(task.metadata.type), tuple(task.metadata.eval_splits))
+
+
 def task_names() -> list[str]:
     """Every task name that MTEB knows, ours included."""
     return sorted(_of_mteb(_TASKS))

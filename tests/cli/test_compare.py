@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Call
+from tests.support.result_folders import entry, our_run, result
 from tests.support.submissions import write
 
 STELLA, BGE = "NovaSearch/stella_en_1.5B_v5", "BAAI/bge-en-icl"
@@ -78,15 +79,63 @@ def test_what_cannot_be_compared_is_an_error_with_its_cure(
     assert said in err
 
 
-def test_compare_imports_neither_torch_nor_mteb() -> None:
+def run_compare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own; the last line on stderr lists the heavy modules that it imported."""
     program = (
-        "import sys; sys.argv = ['stella-mteb', 'compare', '--published', '--html', '/dev/null']\n"
+        f"import sys; sys.argv = {['stella-mteb', 'compare', *arguments]!r}\n"
         "from stella_mteb.cli import app\n"
         "try: app(standalone_mode=False)\n"
         "except SystemExit: pass\n"
         "print([name for name in ('torch', 'mteb', 'transformers') if name in sys.modules], file=sys.stderr)"
     )
-    program = program.replace(", '--html', '/dev/null'", "")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
 
+
+def test_compare_imports_neither_torch_nor_mteb() -> None:
+    assert run_compare("--published").stderr.splitlines()[-1] == "[]"
+
+
+def types_and_splits(shown: str) -> dict[str, tuple[str, str]]:
+    return {row["task"]: (row["type"], row["split"]) for row in csv.DictReader(io.StringIO(shown))}
+
+
+def test_tasks_of_ours_of_yamls_and_of_the_published_table_are_known_without_mteb(tmp_path: Path) -> None:
+    for task in ("VideoSummaryRetrieval", "MineSTS"):
+        result(our_run(tmp_path), task, 0.9)
+    result(our_run(tmp_path), "MSMARCO", {"test": [entry(0.9)], "dev": [entry(0.4)]})
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "mine.yaml").write_text(
+        "name: MineSTS\ntype: STS\ndata: p.csv\ncolumns: {sentence1: a, sentence2: b, score: c}\n"
+    )
+    (tmp_path / "other.yaml").write_text("not: a task\n")
+
+    done = run_compare("--results", str(tmp_path), "--format", "csv")
+
+    assert types_and_splits(done.stdout) == {
+        "MSMARCO": ("Retrieval", "dev"),
+        "MineSTS": ("STS", "test"),
+        "VideoSummaryRetrieval": ("Retrieval", "test"),
+    }
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_other_types_are_asked_of_mteb_and_else_unknown(call: Call, tmp_path: Path) -> None:
+    result(our_run(tmp_path), "BornholmBitextMining", 0.4)
+    result(our_run(tmp_path), "NoSuchTask", 0.4)
+
+    _, shown, _ = call("compare", "--results", tmp_path, "--format", "csv")
+
+    assert types_and_splits(shown) == {
+        "BornholmBitextMining": ("BitextMining", "test"),
+        "NoSuchTask": ("unknown", "test"),
+    }
+
+
+def test_the_split_of_ones_own_task_is_that_of_its_yaml(call: Call, tmp_path: Path) -> None:
+    text = "name: MineSTS\ntype: STS\ndata: p.csv\nsplit: gold\ncolumns: {sentence1: a, sentence2: b, score: c}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    result(our_run(tmp_path), "MineSTS", {"gold": [entry(0.4)], "test": [entry(0.9)]})
+
+    _, shown, _ = call("compare", "--results", tmp_path, "--format", "csv")
+
+    assert types_and_splits(shown) == {"MineSTS": ("STS", "gold")}

@@ -67,10 +67,7 @@ def test_every_file_lives_in_a_room() -> None:
     assert {path.parent.name for path in modules()} == set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize(
-    "room",
-    [pytest.param(room, marks=pytest.mark.xfail(strict=True) if room == "compare" else ()) for room in MAY_IMPORT],
-)
+@pytest.mark.parametrize("room", MAY_IMPORT)
 def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
     wrong = [
         f"{path.relative_to(PACKAGE)}:{line} imports {name}"
@@ -82,7 +79,6 @@ def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
     assert wrong == []
 
 
-@pytest.mark.xfail(strict=True, reason="compare, until it is put in order")
 def test_only_the_harness_knows_mteb() -> None:
     knows = {
         path.relative_to(PACKAGE).as_posix()

@@ -1,0 +1,71 @@
+"""The published scores that ship with the package, and what is known of others' results."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib.resources
+import io
+from pathlib import Path
+
+from stella_mteb.compare.records import Score, Scores, System
+from stella_mteb.compare.score_file import TaskFacts
+from stella_mteb.compare.sources import Found, Row, labelled
+from stella_mteb.files.atomic import read_text
+from stella_mteb.files.strict_yaml import read_yaml
+
+_FOLDER = Path(str(importlib.resources.files("stella_mteb.compare"))) / "published"
+
+
+def published() -> Found:
+    """The scores on MTEB(eng, v1) that the authors of Stella and BGE-en-ICL published; they ship with the package."""
+    scores: dict[str, dict[str, Score]] = {}
+    for line in published_table():
+        scores.setdefault(line["model"], {})[line["task"]] = Score(
+            task=line["task"],
+            type=line["type"],
+            value=float(line["main_score"]),
+            split=line["split"],
+            subsets=(line["subset"],),
+            languages=(line["language"],),
+            source=line["source"],
+        )
+    systems = {
+        model: System("", model, "self-reported", "published scores that ship with stella-mteb") for model in scores
+    }
+    rows = [Row(system, scores[model], remarks=tuple(remarks_on(system))) for model, system in systems.items()]
+    return Found(labelled(rows))
+
+
+def published_scores() -> Scores:
+    """The scores of `published`."""
+    return published().scores
+
+
+@functools.cache
+def published_table() -> list[dict[str, str]]:
+    """The lines of `published/mteb_eng_v1.csv`."""
+    return list(csv.DictReader(io.StringIO(read_text(_FOLDER / "mteb_eng_v1.csv"))))
+
+
+def task_facts(task: str) -> TaskFacts:
+    """Type and split of a task of MTEB(eng, v1); nothing of another."""
+    return next(
+        (TaskFacts(line["type"], (line["split"],)) for line in published_table() if line["task"] == task), TaskFacts()
+    )
+
+
+def remarks_on(system: System) -> list[str]:
+    """What a reader of a system's scores has to know, from `published/remarks.yaml`."""
+    return [
+        f"{entry['text']} ({entry['source']})"
+        for entry in _remarks()
+        if (entry["model"], entry["provenance"]) == (system.model, system.provenance)
+        and entry.get("revision", system.revision) == system.revision
+    ]
+
+
+@functools.cache
+def _remarks() -> list[dict[str, str]]:
+    entries: list[dict[str, str]] = read_yaml(_FOLDER / "remarks.yaml")[0]["remarks"]
+    return entries

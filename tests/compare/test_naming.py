@@ -1,0 +1,45 @@
+"""Names of rows."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stella_mteb.compare.naming import labels
+from stella_mteb.compare.records import System
+from tests.support.result_folders import (
+    RERUN,
+    STELLA,
+)
+
+OWN = st.fixed_dictionaries(
+    {
+        "embed_dim": st.sampled_from([256, 1024, 8192, True, "x", -1, None]),
+        "dtype": st.sampled_from(["bfloat16", "float32", "\x1bevil"]),
+        "prompts": st.sampled_from(["card", "leaderboard", "own-12345678", "no spec, this", 7]),
+        "max_length": st.sampled_from([512, 256, 0]),
+        "pipeline": st.sampled_from(["2", "3"]),
+    }
+)
+SYSTEMS = st.lists(
+    st.builds(
+        System,
+        label=st.just(""),
+        model=st.sampled_from([STELLA, "a/b", "a/b #2"]),
+        provenance=st.sampled_from(["measured here", "measured by others", "self-reported"]),
+        origin=st.sampled_from(["one", "two"]),
+        revision=st.sampled_from([RERUN, "0" * 40, "0" * 7 + "1" * 33, None]),
+        settings=OWN,
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(SYSTEMS)
+def test_no_two_rows_are_ever_called_the_same(systems: list[System]) -> None:
+    names = labels(systems)
+
+    assert len(names) == len(systems)
+    assert len(set(names)) == len(names)
+    assert all(name.isprintable() for name in names)
