@@ -123,7 +123,7 @@ def is_mteb_task(name: str) -> bool:
 
 def type_and_splits(name: str) -> tuple[str, tuple[str, ...]]:
     """The type of a task and the splits that MTEB scores; `unknown` and none where MTEB has no such task."""
-    task = _tasks._TASKS_REGISTRY.get(name)
+    task = _of_mteb(_TASKS).get(name)
     return ("unknown", ()) if task is None else (str(task.metadata.type), tuple(task.metadata.eval_splits))
 
 
