@@ -74,7 +74,7 @@ def duel_of(comparison: Comparison, first: str, second: str) -> Duel:
 
 @pytest.fixture(scope="module")
 def published() -> Comparison:
-    from stella_mteb.compare.sources import published_scores
+    from stella_mteb.compare.published import published_scores
 
     return compare(published_scores())
 
