@@ -54,7 +54,7 @@ def main() -> None:
             for clip, text in candidate.texts.items():
                 sides = [
                     peer.encode(text_and_sentences(side), normalize_embeddings=True, show_progress_bar=False)
-                    for side in (references[clip], text)
+                    for side in (references[clip][0], text)
                 ]
                 scores.append(score_pair(*sides).hm_cf)
         return np.array(scores)

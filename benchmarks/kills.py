@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -513,7 +513,7 @@ def benchmark_work(spec: str, tasks: Sequence[str], dimensions: Sequence[int], e
     return work
 
 
-def judge_work(spec: str, references: dict[str, str], candidates: Sequence[Any]) -> Work:
+def judge_work(spec: str, references: Mapping[str, Sequence[str]], candidates: Sequence[Any]) -> Work:
     """`stella-mteb judge`, less the command line."""
 
     def work(folder: Path, say: Say) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from stella_mteb.files.folders import cache_folder
 
 if TYPE_CHECKING:
     from stella_mteb.judge.inputs import Candidate
+    from stella_mteb.judge.similarity import Several
     from stella_mteb.models.resolve import ResolvedModel
     from stella_mteb.prompts.profiles import PromptType
 
@@ -26,6 +27,10 @@ def judge(
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results/judge"),
     prompt_type: Annotated[str, typer.Option(help="s2s, s2p or none; s2s compares summaries.")] = "s2s",
+    several: Annotated[
+        Literal["best", "mean"], typer.Option("--several-references", help="The best reference of a clip, or the mean.")
+    ] = "best",
+    unwrap: Annotated[bool, typer.Option("--unwrap", help="Take out reasoning, headings and chat phrases.")] = False,
     device: Device = None,
     offline: Offline = False,
     cache: Cache = None,
@@ -40,12 +45,14 @@ def judge(
     from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
     texts = read_references(references)
-    candidates = read_candidates(predictions, texts)
+    candidates = read_candidates(predictions, texts, unwrapped=unwrap)
     for candidate in candidates:
+        wrappers = "taken out" if unwrap else "scored with it, --unwrap takes it out"
         for what, clips in (
             ("without a prediction, not scored", candidate.missing),
             ("with an empty prediction, not scored", candidate.empty),
             ("predicted that no reference has, left out", candidate.unknown),
+            *((f"with {kind} around the summary, {wrappers}", clips) for kind, clips in candidate.wrapped.items()),
         ):
             if clips:
                 shown = ", ".join(clips[:5]) + (", ..." if len(clips) > 5 else "")
@@ -57,6 +64,8 @@ def judge(
             texts,
             candidates,
             output,
+            several=several,
+            unwrapped=unwrap,
             device=device,
             cache=cache or cache_folder(),
         )
@@ -66,24 +75,26 @@ def judge(
 def judge_with(
     model: ResolvedModel,
     prompt_type: PromptType,
-    references: dict[str, str],
+    references: Mapping[str, Sequence[str]],
     candidates: Sequence[Candidate],
     output: Path,
     *,
+    several: Several = "best",
+    unwrapped: bool = False,
     device: str | None,
     cache: Path,
 ) -> None:
     """Judge all candidates with one model and write the results."""
     from stella_mteb.engine.store import VectorStore  # noqa: PLC0415
     from stella_mteb.files.rows import digest  # noqa: PLC0415
-    from stella_mteb.judge.judge import judge_all  # noqa: PLC0415
+    from stella_mteb.judge.judge import SCORING, distinct_texts, judge_all  # noqa: PLC0415
     from stella_mteb.judge.reports import judge_slug, require_same_judge, write_judgement  # noqa: PLC0415
     from stella_mteb.outputs.layout import require_writable  # noqa: PLC0415
     from stella_mteb.prompts.profiles import judge_prompt  # noqa: PLC0415
 
     require_writable(output)
     chosen = judge_prompt(model.prompts, model.config.prompts, prompt_type, model.spec.shots)
-    summaries = {*references.values(), *(text for one in candidates for text in one.texts.values())}
+    summaries = distinct_texts(references, candidates)
     chosen.refuse_leak(summaries, "judge")
     prompt = chosen.text
     say(f"loading {model.spec} ...")
@@ -95,12 +106,15 @@ def judge_with(
         "revision": model.revision,
         "dimension": model.dimension,
         "prompt": prompt,
+        "scoring": SCORING,
         "references": digest(references.items()),
+        "several_references": several,
+        "unwrapped": unwrapped,
     }
     slug = judge_slug(str(model.spec))
     require_same_judge(output, slug, identity)
     with token_progress(f"judging with {model.spec}") as progress:
-        for judgement in judge_all(encoder, prompt, references, candidates, progress):
+        for judgement in judge_all(encoder, prompt, references, candidates, progress, several):
             write_judgement(output, slug, judgement, identity)
             say(f"judged {judgement.candidate.slug}: {len(judgement.scores)} clips")
     stats = encoder.stats
@@ -108,7 +122,7 @@ def judge_with(
         f"{stats.texts:,} distinct texts and sentences: {stats.encoded:,} encoded ({stats.tokens:,} tokens in "
         f"{stats.seconds:.1f} s), {stats.texts - stats.encoded:,} known from before"
     )
-    full = sum(len(ids) >= encoder.tokenise.longest(prompt) for ids in encoder.tokenise(list(summaries), prompt))
+    full = sum(len(ids) >= encoder.tokenise.longest(prompt) for ids in encoder.tokenise(summaries, prompt))
     if full:
         say(
             f"{full:,} of {len(summaries):,} summaries fill the {encoder.max_length} tokens that the judge reads: "

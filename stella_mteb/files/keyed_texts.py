@@ -41,7 +41,7 @@ def read_texts(path: Path) -> dict[str, str]:
     return texts
 
 
-def matching(path: Path, given: Mapping[str, str], references: Mapping[str, str]) -> dict[str, str]:
+def matching(path: Path, given: Mapping[str, str], references: Mapping[str, object]) -> dict[str, str]:
     """The texts of a file that hold something and whose id is that of a reference, in the order of the references.
 
     Raises:

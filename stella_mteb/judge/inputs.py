@@ -1,6 +1,7 @@
 """The judge's inputs: one file of references, one file of predictions for each candidate model.
 
-References: a JSON list of `{"id", "summary"}` (other keys are left alone), or JSONL or CSV with these columns.
+References: a JSON list of `{"id", "summary"}` (other keys are left alone), a JSON object `{id: text}`, or JSONL or CSV
+with these columns. Where JSON has a list of texts in place of a text, the clip has several references.
 Predictions: a JSON object `{id: text}`, or JSONL or CSV with `id` and `summary`; the file's name is the model's.
 """
 
@@ -9,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.keyed_texts import data_files, matching, read_entries, read_texts
+from stella_mteb.judge.wrappers import unwrap
 
 _SHOWN = 10
 _LONGEST_SLUG = 240
@@ -31,6 +33,7 @@ class Candidate:
         missing: Clips of the references that the file does not have.
         empty: Clips whose prediction is empty.
         unknown: Ids of the file that no reference has.
+        wrapped: Clips by what a chat model put around their summary: `stella_mteb.judge.wrappers`.
     """
 
     slug: str
@@ -38,29 +41,32 @@ class Candidate:
     missing: tuple[str, ...]
     empty: tuple[str, ...]
     unknown: tuple[str, ...]
+    wrapped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def read_references(path: Path) -> dict[str, str]:
+def read_references(path: Path) -> dict[str, tuple[str, ...]]:
     """Read the references.
 
     Args:
         path: The file.
 
     Returns:
-        Reference by clip id, in the order of the file.
+        The references of each clip, at least one, by its id, in the order of the file.
 
     Raises:
-        ConfigError: If a clip has no text, an id stands twice, or the file has another form; names the place.
+        ConfigError: If a clip has no text or an empty one, an id stands twice, or the file has another form; names
+            the place.
     """
-    references: dict[str, str] = {}
+    references: dict[str, tuple[str, ...]] = {}
     faults: list[str] = []
-    for place, clip, text in read_entries(path):
-        if clip is None or not isinstance(text, str) or not text.strip():
-            faults.append(f"  {place}: needs an 'id' and a 'summary' that is not empty")
+    for place, clip, given in read_entries(path):
+        texts = given if isinstance(given, list) else [given]
+        if clip is None or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            faults.append(f"  {place}: needs an 'id' and a 'summary' that is not empty, or a list of such summaries")
         elif clip in references:
-            faults.append(f"  {place}: id {clip!r} stands twice")
+            faults.append(f"  {place}: id {clip!r} stands twice; give a clip's references as one list")
         else:
-            references[clip] = text
+            references[clip] = tuple(texts)
     if faults:
         shown = "\n".join(faults[:_SHOWN])
         raise ConfigError(f"{path}: {len(faults)} references cannot be used:\n{shown}")
@@ -69,12 +75,15 @@ def read_references(path: Path) -> dict[str, str]:
     return references
 
 
-def read_candidates(paths: Iterable[Path], references: dict[str, str]) -> list[Candidate]:
+def read_candidates(
+    paths: Iterable[Path], references: Mapping[str, Sequence[str]], *, unwrapped: bool = False
+) -> list[Candidate]:
     """Read the predictions of all candidate models.
 
     Args:
         paths: Files, and folders whose `.json`, `.jsonl` and `.csv` files are read.
         references: From `read_references`; clips that are not among them are listed and left out.
+        unwrapped: Whether what a chat model puts around a summary is taken out; it is listed in any case.
 
     Returns:
         One candidate for each file, by name.
@@ -95,7 +104,7 @@ def read_candidates(paths: Iterable[Path], references: dict[str, str]) -> list[C
         if same in seen:
             raise ConfigError(f"{file} and {seen[same]} are both predictions of {slug!r}; rename one")
         seen[same] = file
-        candidates.append(_read_candidate(file, slug, references))
+        candidates.append(_read_candidate(file, slug, references, unwrapped))
     return candidates
 
 
@@ -106,8 +115,14 @@ def _slug(stem: str) -> str:
     return f"{slug[:50]}-{hashlib.blake2b(stem.encode('utf-8', 'surrogateescape'), digest_size=6).hexdigest()}"
 
 
-def _read_candidate(path: Path, slug: str, references: dict[str, str]) -> Candidate:
+def _read_candidate(path: Path, slug: str, references: Mapping[str, Sequence[str]], unwrapped: bool) -> Candidate:
     given = read_texts(path)
+    wrapped: dict[str, list[str]] = {}
+    for clip in filter(references.__contains__, given):
+        text, kinds = unwrap(given[clip])
+        given[clip] = text if unwrapped else given[clip]
+        for kind in kinds:
+            wrapped.setdefault(kind, []).append(clip)
     texts = matching(path, given, references)
     return Candidate(
         slug=slug,
@@ -115,4 +130,5 @@ def _read_candidate(path: Path, slug: str, references: dict[str, str]) -> Candid
         missing=tuple(clip for clip in references if clip not in given),
         empty=tuple(clip for clip in references if clip in given and clip not in texts),
         unknown=tuple(clip for clip in given if clip not in references),
+        wrapped={kind: tuple(clips) for kind, clips in sorted(wrapped.items())},
     )

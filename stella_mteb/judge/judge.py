@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stella_mteb.engine.encoder import Progress, TextEncoder
 from stella_mteb.engine.pooling import FloatMatrix, unit
 from stella_mteb.judge.inputs import Candidate
 from stella_mteb.judge.sentences import split_sentences, without_marks
-from stella_mteb.judge.similarity import PairScore, score_pair
+from stella_mteb.judge.similarity import PairScore, Several, over_references, score_pair
+
+SCORING = "2"
+"""Raised by whoever changes what the judge makes of the same texts: results of another are not mixed in."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,12 @@ class Judgement:
 def judge_all(
     encoder: TextEncoder,
     prompt: str,
-    references: dict[str, str],
+    references: Mapping[str, Sequence[str]],
     candidates: Sequence[Candidate],
     progress: Progress | None = None,
+    several: Several = "best",
 ) -> Iterator[Judgement]:
-    """Score every prediction of every candidate against its reference.
+    """Score every prediction of every candidate against the references of its clip.
 
     All texts of all candidates go through the backbone together, each distinct text once; heads and cosines are
     computed candidate by candidate, so that memory holds one candidate's full vectors at a time.
@@ -35,26 +39,37 @@ def judge_all(
     Args:
         encoder: The judge's engine. With a store attached, nothing is encoded twice across runs either.
         prompt: Put before every text and sentence, on both sides.
-        references: Reference by clip id.
+        references: The references of each clip by its id.
         candidates: From `stella_mteb.judge.inputs.read_candidates`.
         progress: Called after every batch of the encoding.
+        several: Which score of a clip with several references counts: that of the best, or the mean.
 
     Yields:
         One judgement for each candidate, in order.
     """
     parts: dict[str, list[str]] = {}
-    for text in [*references.values(), *(text for one in candidates for text in one.texts.values())]:
-        parts.setdefault(text, text_and_sentences(text))
+    for text in distinct_texts(references, candidates):
+        parts[text] = text_and_sentences(text)
     rows = {text: row for row, text in enumerate(dict.fromkeys(part for own in parts.values() for part in own))}
     pooled = encoder.pool(list(rows), prompt, progress=progress)
 
     def vectors(text: str) -> FloatMatrix:
         return unit(encoder.project(pooled[[rows[part] for part in parts[text]]]))
 
-    reference_vectors = {clip: vectors(text) for clip, text in references.items()}
+    reference_vectors = {clip: list(map(vectors, texts)) for clip, texts in references.items()}
     for candidate in candidates:
-        scores = {clip: score_pair(reference_vectors[clip], vectors(text)) for clip, text in candidate.texts.items()}
+        scores = {}
+        for clip, text in candidate.texts.items():
+            own = vectors(text)
+            against = [score_pair(reference, own) for reference in reference_vectors[clip]]
+            scores[clip] = over_references(against, several)
         yield Judgement(candidate, scores)
+
+
+def distinct_texts(references: Mapping[str, Sequence[str]], candidates: Sequence[Candidate]) -> list[str]:
+    """All references and predictions, each once."""
+    given = [*references.values(), *(one.texts.values() for one in candidates)]
+    return list(dict.fromkeys(text for texts in given for text in texts))
 
 
 def text_and_sentences(text: str) -> list[str]:

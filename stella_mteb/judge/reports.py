@@ -89,7 +89,8 @@ def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> 
     """Means over clips, in the form of the in-house aggregated files.
 
     `total_evaluations` counts the clips that have a reference, `successful_evaluations` those that were scored;
-    the others are named under `missing` and `empty`, and are in no mean.
+    the others are named under `missing` and `empty`, and are in no mean. `wrapped` names the clips with a reasoning
+    block, a heading and so on around the summary.
     """
     candidate, scores = judgement.candidate, list(judgement.scores.values())
     total = len(scores) + len(candidate.missing) + len(candidate.empty)
@@ -108,6 +109,7 @@ def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> 
         "missing": list(candidate.missing),
         "empty": list(candidate.empty),
         "unknown": list(candidate.unknown),
+        "wrapped": {kind: list(clips) for kind, clips in candidate.wrapped.items()},
         "judge": dict(identity),
     }
 

@@ -7,24 +7,42 @@ mean of coarse and F1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from stella_mteb.engine.pooling import FloatMatrix
 
+Several = Literal["best", "mean"]
+"""What counts where a clip has several references."""
+
 
 @dataclass(frozen=True)
 class PairScore:
-    """Scores of one candidate summary against one reference; cosines and means of cosines, from -1 to 1."""
+    """Scores of one candidate summary against a clip's reference; cosines and means of cosines, from -1 to 1.
+
+    Attributes:
+        coarse: Cosine of the two whole texts.
+        precision: Mean over the candidate's sentences of the best cosine with a sentence of the reference.
+        recall: Mean over the reference's sentences of the best cosine with a sentence of the candidate.
+        f1: Harmonic mean of the two.
+        hm_cf: Harmonic mean of coarse and F1.
+        num_reference_sentences: A mean, where the scores are means over references.
+        num_candidate_sentences: Of the candidate.
+        reference: Which of the clip's references the scores are of, from 0; None for means over all.
+    """
 
     coarse: float
     precision: float
     recall: float
     f1: float
     hm_cf: float
-    num_reference_sentences: int
+    num_reference_sentences: float
     num_candidate_sentences: int
+    reference: int | None = 0
 
 
 def harmonic_mean(a: float, b: float) -> float:
@@ -39,9 +57,24 @@ def score_pair(reference: FloatMatrix, candidate: FloatMatrix) -> PairScore:
         reference: Unit vectors, float32 [1 + sentences, dimension]: the whole text first, then its sentences.
         candidate: The same of the candidate.
     """
-    coarse = float(np.dot(reference[0], candidate[0]))
+    # Unit vectors in float32: the cosine of equals may be 1.0000001.
+    coarse = float(np.dot(reference[0], candidate[0]).clip(-1, 1))
     # Between two and a hundred sentences a side: one small matrix product.
-    cosines = candidate[1:] @ reference[1:].T
+    cosines = (candidate[1:] @ reference[1:].T).clip(-1, 1)
     precision, recall = float(cosines.max(axis=1).mean()), float(cosines.max(axis=0).mean())
     f1 = harmonic_mean(precision, recall)
     return PairScore(coarse, precision, recall, f1, harmonic_mean(coarse, f1), len(reference) - 1, len(candidate) - 1)
+
+
+def over_references(scores: Sequence[PairScore], several: Several) -> PairScore:
+    """One candidate's scores against each of a clip's references, as one.
+
+    `best` takes all figures from one reference, that of the highest HM-CF (of the highest coarse where it is equal), so
+    that they fit together. `mean` averages each figure.
+    """
+    if several == "best":
+        won = max(range(len(scores)), key=lambda index: (scores[index].hm_cf, scores[index].coarse))
+        return replace(scores[won], reference=won)
+    names = ("coarse", "precision", "recall", "f1", "hm_cf", "num_reference_sentences")
+    means: dict[str, Any] = {name: statistics.fmean(getattr(score, name) for score in scores) for name in names}
+    return replace(scores[0], **means, reference=None)

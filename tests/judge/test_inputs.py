@@ -17,6 +17,7 @@ from stella_mteb.judge.judge import judge_all
 from stella_mteb.judge.sentences import split_sentences
 from tests.conftest import SHARED, needs_shared
 from tests.support.judging import (
+    GIVEN,
     PREDICTIONS,
     REFERENCES,
     published_pairs,
@@ -70,7 +71,20 @@ AWKWARD = {
 def test_every_form_of_references_gives_the_same_texts(form: Callable[[Path, Rows], Path], tmp_path: Path) -> None:
     path = form(tmp_path / "references", AWKWARD)
 
-    assert list(read_references(path).items()) == list(AWKWARD.items())
+    assert list(read_references(path).items()) == [(clip, (text,)) for clip, text in AWKWARD.items()]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("r.json", '{"1": ["one", "two", "two"], "2": ["three"]}'),
+        ("r.json", '{"1": ["one", "two", "two"], "2": "three"}'),
+        ("r.json", '[{"id": "1", "summary": ["one", "two", "two"]}, {"id": "2", "summary": "three"}]'),
+        ("r.jsonl", '{"id": "1", "summary": ["one", "two", "two"]}\n{"id": "2", "summary": ["three"]}\n'),
+    ],
+)
+def test_a_list_in_place_of_a_text_is_several_references(name: str, content: str, tmp_path: Path) -> None:
+    assert read_references(write(tmp_path / name, content)) == {"1": ("one", "two", "two"), "2": ("three",)}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -94,7 +108,7 @@ def test_a_line_separator_inside_a_csv_text_is_part_of_the_text(tmp_path: Path) 
     """U+2028 and its like come out of language models; csv.writer leaves them unquoted."""
     texts = {"001": "one\u2028two", "002": "three\x0bfour", "003": "five\x85six"}
 
-    assert read_references(as_csv(tmp_path / "references", texts)) == texts
+    assert read_references(as_csv(tmp_path / "references", texts)) == {clip: (text,) for clip, text in texts.items()}
 
 
 def test_null_and_blank_predictions_are_empty_not_text(tmp_path: Path) -> None:
@@ -111,7 +125,7 @@ def test_gaps_are_listed_and_never_scored(minilm: TextEncoder, tmp_path: Path) -
     (found,) = read_candidates([as_json_object(tmp_path / "m", given)], REFERENCES)
     encoder = twin(minilm)
 
-    (judgement,) = judge_all(encoder, "", REFERENCES, [found])
+    (judgement,) = judge_all(encoder, "", GIVEN, [found])
 
     assert (found.missing, found.empty, found.unknown) == (("002", "004"), ("003",), ("nowhere",))
     assert list(judgement.scores) == ["001"]
@@ -172,7 +186,9 @@ def write(path: Path, text: str) -> Path:
         ("r.json", '{"1": "a", "2": ""}', ": 2", "'summary' that is not empty"),
         ("r.csv", "id,summary\n1,a\n2,\n", ":3", "'summary' that is not empty"),
         ("r.csv", "id,text\n1,a\n", ":2", "'summary'"),
-        ("r.json", '[{"id": "1", "summary": ["a"]}]', "entry 0", "'summary'"),
+        ("r.json", '[{"id": "1", "summary": []}]', "entry 0", "or a list of such summaries"),
+        ("r.json", '[{"id": "1", "summary": ["a", " "]}]', "entry 0", "'summary' that is not empty"),
+        ("r.json", '{"1": ["a"], "2": ["b", 3]}', ": 2", "or a list of such summaries"),
         ("r.json", '["a", "b"]', "entry 0", "'id'"),
         ("r.json", '"a"', "", "JSON list"),
         ("r.json", "[]", "", "no reference"),
@@ -325,7 +341,7 @@ def test_the_demos_inputs_hold_the_bundled_pairs(tmp_path: Path) -> None:
     references = read_references(references_file)
     found = {one.slug: one for one in read_candidates([predictions_folder], references)}
 
-    assert references == {row["clip_id"]: row["reference"] for row in pairs}
+    assert references == {row["clip_id"]: (row["reference"],) for row in pairs}
     assert sum(len(one.texts) for one in found.values()) == len(pairs)
     for row in pairs:
         assert found[row["fault"]].texts[row["clip_id"]] == row["candidate"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from stella_mteb.engine.encoder import TextEncoder
 from stella_mteb.engine.store import VectorStore
 from stella_mteb.judge.judge import Judgement, judge_all
 from stella_mteb.judge.sentences import split_sentences
-from stella_mteb.judge.similarity import PairScore
+from stella_mteb.judge.similarity import PairScore, over_references
 from tests.support.judging import (
+    GIVEN,
     PREDICTIONS,
     REFERENCES,
     brute_force,
@@ -73,7 +75,7 @@ def one_by_one(minilm: TextEncoder) -> dict[str, dict[str, PairScore]]:
 def test_all_pairs_together_score_as_each_pair_alone(
     minilm: TextEncoder, one_by_one: dict[str, dict[str, PairScore]]
 ) -> None:
-    found = scores_by_model(judge_all(twin(minilm), "", REFERENCES, candidates()))
+    found = scores_by_model(judge_all(twin(minilm), "", GIVEN, candidates()))
 
     assert_same_scores(found, one_by_one)
     for slug, scores in one_by_one.items():
@@ -83,7 +85,7 @@ def test_all_pairs_together_score_as_each_pair_alone(
 
 
 def test_a_copy_of_the_reference_scores_one_and_beats_everything_else(minilm: TextEncoder) -> None:
-    scores = scores_by_model(judge_all(twin(minilm), "", REFERENCES, candidates()))
+    scores = scores_by_model(judge_all(twin(minilm), "", GIVEN, candidates()))
 
     assert figures(scores["good"]["003"]) == pytest.approx([1.0] * 5, abs=1e-6)
     assert scores["bad"]["003"].hm_cf < scores["good"]["001"].hm_cf < 1
@@ -93,16 +95,16 @@ def test_a_copy_of_the_reference_scores_one_and_beats_everything_else(minilm: Te
 def test_the_prompt_stands_before_texts_and_sentences_of_both_sides(stella: TextEncoder) -> None:
     prompt = "Instruct: Retrieve semantically similar text.\nQuery: "
 
-    found = scores_by_model(judge_all(twin(stella), prompt, REFERENCES, candidates()))
-    bare = scores_by_model(judge_all(twin(stella), "", REFERENCES, candidates()))
+    found = scores_by_model(judge_all(twin(stella), prompt, GIVEN, candidates()))
+    bare = scores_by_model(judge_all(twin(stella), "", GIVEN, candidates()))
 
     assert_same_scores(found, alone(stella, prompt), tolerance=1e-5)
     assert abs(found["bad"]["001"].coarse - bare["bad"]["001"].coarse) > 1e-3
 
 
 def test_the_order_of_candidates_changes_no_score(minilm: TextEncoder) -> None:
-    forwards = list(judge_all(twin(minilm), "", REFERENCES, candidates()))
-    backwards = list(judge_all(twin(minilm), "", REFERENCES, candidates()[::-1]))
+    forwards = list(judge_all(twin(minilm), "", GIVEN, candidates()))
+    backwards = list(judge_all(twin(minilm), "", GIVEN, candidates()[::-1]))
 
     assert [judgement.candidate.slug for judgement in backwards] == ["bad", "good"]
     assert_same_scores(
@@ -111,8 +113,8 @@ def test_the_order_of_candidates_changes_no_score(minilm: TextEncoder) -> None:
 
 
 def test_a_candidate_scores_the_same_without_the_others(minilm: TextEncoder) -> None:
-    together = scores_by_model(judge_all(twin(minilm), "", REFERENCES, candidates()))
-    single = scores_by_model(judge_all(twin(minilm), "", REFERENCES, candidates()[1:]))
+    together = scores_by_model(judge_all(twin(minilm), "", GIVEN, candidates()))
+    single = scores_by_model(judge_all(twin(minilm), "", GIVEN, candidates()[1:]))
 
     assert_same_scores(single, {"bad": together["bad"]})
 
@@ -124,7 +126,7 @@ def test_every_distinct_text_goes_through_the_backbone_once(
     encoder = twin(minilm)
     shapes = watch(monkeypatch, minilm)
 
-    assert len(list(judge_all(encoder, "", REFERENCES, candidates()))) == 2
+    assert len(list(judge_all(encoder, "", GIVEN, candidates()))) == 2
 
     assert sum(count for count, _ in shapes) == len(distinct_texts())
     assert encoder.stats.encoded == len(distinct_texts())
@@ -134,7 +136,7 @@ def test_a_second_copy_of_a_candidate_costs_nothing(minilm: TextEncoder) -> None
     encoder = twin(minilm)
     copies = [*candidates(), candidate("copy", dict(PREDICTIONS["good"]))]
 
-    scores = scores_by_model(judge_all(encoder, "", REFERENCES, copies))
+    scores = scores_by_model(judge_all(encoder, "", GIVEN, copies))
 
     assert encoder.stats.encoded == len(distinct_texts())
     assert scores["copy"] == scores["good"]
@@ -145,9 +147,9 @@ def test_an_encoder_that_does_not_normalise_gives_the_same_scores(minilm: TextEn
         bare = twin(encoder, normalize=False)
         assert abs(np.linalg.norm(bare.encode(["A man drives a car."])) - 1) > 1e-2
 
-        found = scores_by_model(judge_all(bare, "", REFERENCES, candidates()))
+        found = scores_by_model(judge_all(bare, "", GIVEN, candidates()))
 
-        assert_same_scores(found, scores_by_model(judge_all(twin(encoder), "", REFERENCES, candidates())))
+        assert_same_scores(found, scores_by_model(judge_all(twin(encoder), "", GIVEN, candidates())))
 
 
 def stored(encoder: TextEncoder, folder: Path, **changes: Any) -> TextEncoder:
@@ -160,21 +162,21 @@ def stored(encoder: TextEncoder, folder: Path, **changes: Any) -> TextEncoder:
 def test_a_second_run_with_a_store_runs_no_forward_pass(
     minilm: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    first = scores_by_model(judge_all(stored(minilm, tmp_path), "", REFERENCES, candidates()))
+    first = scores_by_model(judge_all(stored(minilm, tmp_path), "", GIVEN, candidates()))
     shapes = watch(monkeypatch, minilm)
 
-    again = scores_by_model(judge_all(stored(minilm, tmp_path), "", REFERENCES, candidates()))
+    again = scores_by_model(judge_all(stored(minilm, tmp_path), "", GIVEN, candidates()))
 
     assert shapes == []
     assert again == first
 
 
 def test_a_new_candidate_costs_only_its_new_texts(minilm: TextEncoder, tmp_path: Path) -> None:
-    list(judge_all(stored(minilm, tmp_path), "", REFERENCES, candidates()))
+    list(judge_all(stored(minilm, tmp_path), "", GIVEN, candidates()))
     later = stored(minilm, tmp_path)
     new = candidate("new", {"001": "A man drives a car. It rains all day."})
 
-    list(judge_all(later, "", REFERENCES, [*candidates(), new]))
+    list(judge_all(later, "", GIVEN, [*candidates(), new]))
 
     # The text as a whole and its second sentence; its first is a sentence of the reference.
     assert later.stats.encoded == 2
@@ -187,7 +189,7 @@ def test_an_interrupted_run_goes_on_with_what_is_left(
     """What ran before Ctrl-C and what runs after it add up to one uninterrupted run, token for token."""
     settings_of_all = {"batch_size": 1, "max_length": 64}
     uninterrupted = twin(minilm, **settings_of_all)
-    expected = scores_by_model(judge_all(uninterrupted, "", REFERENCES, candidates()))
+    expected = scores_by_model(judge_all(uninterrupted, "", GIVEN, candidates()))
     forward, finished = minilm.backbone.forward, []
 
     def presses_ctrl_c(*, input_ids: torch.Tensor, **given: Any) -> Any:
@@ -200,9 +202,9 @@ def test_an_interrupted_run_goes_on_with_what_is_left(
     with monkeypatch.context() as patch:
         patch.setattr(minilm.backbone, "forward", presses_ctrl_c)
         with pytest.raises(KeyboardInterrupt):
-            list(judge_all(stored(minilm, tmp_path, **settings_of_all), "", REFERENCES, candidates()))
+            list(judge_all(stored(minilm, tmp_path, **settings_of_all), "", GIVEN, candidates()))
     resumed = stored(minilm, tmp_path, **settings_of_all)
-    found = scores_by_model(judge_all(resumed, "", REFERENCES, candidates()))
+    found = scores_by_model(judge_all(resumed, "", GIVEN, candidates()))
 
     assert len(finished) == batches_before
     assert 0 < resumed.stats.tokens == uninterrupted.stats.tokens - sum(finished)
@@ -212,8 +214,58 @@ def test_an_interrupted_run_goes_on_with_what_is_left(
 def test_judging_reports_its_progress_in_tokens(minilm: TextEncoder) -> None:
     encoder, seen = twin(minilm, batch_size=1, max_length=64), []
 
-    list(judge_all(encoder, "", REFERENCES, candidates(), lambda done, total: seen.append((done, total))))
+    list(judge_all(encoder, "", GIVEN, candidates(), lambda done, total: seen.append((done, total))))
 
     assert len(seen) > 1
     assert seen[-1] == (encoder.stats.tokens, encoder.stats.tokens)
     assert seen == sorted(seen)
+
+
+# ------------------------------------------------------------------------------------------------ several references
+
+SEVERAL = {
+    "001": ("A cook burns the soup.", "A man drives a car. A woman reads a map."),
+    "002": ("Two kids stack red bricks into a tower. A dog ruins it.", "A dog ruins a tower.", "Rain falls."),
+}
+
+
+def against_each(encoder: TextEncoder, texts: dict[str, str]) -> dict[str, list[PairScore]]:
+    """Each reference as if it were the clip's only one."""
+    return {
+        clip: [
+            next(judge_all(twin(encoder), "", {clip: (reference,)}, [candidate("m", {clip: texts[clip]})])).scores[clip]
+            for reference in references
+        ]
+        for clip, references in SEVERAL.items()
+    }
+
+
+def test_the_best_of_several_references_gives_all_figures_and_is_named(minilm: TextEncoder) -> None:
+    texts = {clip: PREDICTIONS["good"][clip] for clip in SEVERAL}
+    single = against_each(minilm, texts)
+
+    (judgement,) = judge_all(twin(minilm), "", SEVERAL, [candidate("m", texts)])
+
+    assert {clip: score.reference for clip, score in judgement.scores.items()} == {"001": 1, "002": 0}
+    for clip, score in judgement.scores.items():
+        assert figures(score) == pytest.approx(figures(single[clip][score.reference or 0]), abs=1e-6)
+        assert score.hm_cf == pytest.approx(max(one.hm_cf for one in single[clip]), abs=1e-6)
+        assert score.num_reference_sentences == single[clip][score.reference or 0].num_reference_sentences
+
+
+def test_the_mean_of_several_references_is_that_of_each_figure(minilm: TextEncoder) -> None:
+    texts = {clip: PREDICTIONS["good"][clip] for clip in SEVERAL}
+    single = against_each(minilm, texts)
+
+    (judgement,) = judge_all(twin(minilm), "", SEVERAL, [candidate("m", texts)], several="mean")
+
+    for clip, score in judgement.scores.items():
+        assert score.reference is None
+        assert figures(score) == pytest.approx(np.mean([figures(one) for one in single[clip]], axis=0), abs=1e-6)
+    assert judgement.scores["002"].num_reference_sentences == pytest.approx((2 + 1 + 1) / 3)
+
+
+def test_where_nothing_is_alike_the_reference_with_the_higher_coarse_wins() -> None:
+    below = [PairScore(coarse, -0.5, -0.5, 0.0, 0.0, 1, 1) for coarse in (-0.6, -0.2, -0.4)]
+
+    assert over_references(below, "best") == replace(below[1], reference=1)

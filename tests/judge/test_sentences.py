@@ -93,7 +93,7 @@ def test_a_list_is_read_without_its_marks(layout: str) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_layout_changes_no_score(minilm: TextEncoder, layout: str) -> None:
     """The same words, laid out in another way, are judged to be the same."""
-    references = {"1": ". ".join(EVENTS) + "."}
+    references = {"1": [". ".join(EVENTS) + "."]}
     (judgement,) = judge_all(minilm, "", references, [candidate("m", {"1": LAYOUTS[layout]})])
 
     score = judgement.scores["1"]

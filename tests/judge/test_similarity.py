@@ -89,6 +89,16 @@ def test_hand_computed_pairs(reference: np.ndarray, other: np.ndarray, expected:
     assert figures(score_pair(reference, other)) == pytest.approx(expected, abs=1e-6)
 
 
+def test_no_cosine_is_above_one() -> None:
+    """A vector of unit length times itself is 1.0000001 in float32, as often as not."""
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        vectors = unit_rows(generator, 4, 384)
+
+        assert max(figures(score_pair(vectors, vectors))) <= 1
+        assert score_pair(vectors, -vectors[:2]).coarse >= -1
+
+
 SIMILARITY = st.floats(-1, 1, allow_nan=False)
 
 

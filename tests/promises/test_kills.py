@@ -33,6 +33,7 @@ CLIPS = {
     "two": "Two cooks argue about salt, and the soup boils over.",
     "three": "A red boat leaves the harbour at dawn. The blue one stays.",
 }
+REFERENCES = {clip: [text] for clip, text in CLIPS.items()}
 CANDIDATES = [
     Candidate(name, {clip: f"{start} {text.lower()}" for clip, text in CLIPS.items()}, (), (), ())
     for name, start in (("longva", "We see this:"), ("nemo", "In the end,"), ("kalm", "Rain falls."))
@@ -48,7 +49,11 @@ def jobs(stella_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     several = [MockMultilingualSTSTask]  # two subsets, each of which MTEB saves when it is done
     return [
         prepare("run", benchmark_work(str(stella_folder), tasks, [256, 1024], several), folder / "run"),
-        prepare("judge", judge_work(f"{stella_folder}@256", CLIPS, CANDIDATES), folder / "judge"),
+        prepare(
+            "judge",
+            judge_work(f"{stella_folder}@256", REFERENCES, CANDIDATES),
+            folder / "judge",
+        ),
     ]
 
 

@@ -21,6 +21,8 @@ REFERENCES = {
     "003": "Three boats leave the harbour. Nobody waves them goodbye.",
     "004": "A cook burns the soup!",
 }
+GIVEN = {clip: (text,) for clip, text in REFERENCES.items()}
+"""The same as the judge takes them: each clip may have several."""
 PREDICTIONS = {
     "good": {
         "001": "A man is driving. A woman behind him reads out a map. They reach the port.",
