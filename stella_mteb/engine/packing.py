@@ -9,9 +9,10 @@ across texts, without a word.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,18 @@ def _own(
 
 def _has_varlen(query: torch.Tensor) -> bool:
     half = query.dtype in (torch.bfloat16, torch.float16)
-    return query.is_cuda and half and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    if not (query.is_cuda and half and torch.cuda.get_device_capability(query.device) >= (8, 0)):
+        return False
+    try:
+        from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 -- torch 2.9 does not have it
+    except ImportError:
+        return False
+    return {"scale", "window_size", "return_aux"} <= _parameters(varlen_attn)  # torch 2.10 lacks the first two
+
+
+@functools.cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 def _varlen(
@@ -187,11 +199,11 @@ def _varlen(
     **options: Any,
 ) -> Any:
     """FlashAttention within each text, or of all tokens over the shared prefix."""
-    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 -- not in every build of torch
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
 
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     options |= {"scale": scaling, "window_size": (-1, 0) if packing.causal and not shared else (-1, -1)}
-    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+    if "enable_gqa" in _parameters(varlen_attn):
         options["enable_gqa"] = True
     else:  # torch 2.11
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))

@@ -25,6 +25,8 @@ from stella_mteb.prompts.examples import TOKENS
 if TYPE_CHECKING:
     from stella_mteb.models.resolve import ResolvedModel
 
+_OBEYS_IS_CAUSAL = (5, 2)
+"""The first transformers that reads `is_causal` of a config for padded batches too; before, it has no effect there."""
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": torch.nn.Identity,
     "torch.nn.modules.activation.Tanh": torch.nn.Tanh,
@@ -81,6 +83,7 @@ def _is_bidirectional(model: ResolvedModel) -> bool:
 
 def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device) -> torch.nn.Module:
     from transformers import AutoConfig, AutoModel  # noqa: PLC0415 -- seconds; not needed to show an error
+    from transformers import __version__ as version  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
     logging.disable_progress_bar()
@@ -93,6 +96,11 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
         require_known_code(model)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
     if _is_bidirectional(model):
+        if tuple(map(int, version.split(".")[:2])) < _OBEYS_IS_CAUSAL:
+            raise EnvironmentProblem(
+                f"transformers {version} attends causally in a padded batch, whatever is asked of it, and would give "
+                f"wrong vectors for {model.config.name}: pip install -U transformers"
+            )
         # Must be on the config: as an argument transformers drops it silently, and on the modules the mask
         # of a padded batch stays causal.
         config.is_causal = False

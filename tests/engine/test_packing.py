@@ -512,18 +512,32 @@ class OnCuda(torch.Tensor):
     is_cuda = True
 
 
+def varlen_of_torch_2_13(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux, scale, window_size,
+                         enable_gqa):  # type: ignore[no-untyped-def]  # fmt: skip
+    raise NotImplementedError
+
+
+def varlen_of_torch_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):  # type: ignore[no-untyped-def]
+    raise NotImplementedError
+
+
 @pytest.mark.parametrize(
-    ("dtype", "new_enough", "varlen"),
+    ("dtype", "new_enough", "kernel", "varlen"),
     [
-        (torch.bfloat16, True, True),
-        (torch.float16, True, True),
-        (torch.float32, True, False),
-        (torch.bfloat16, False, False),
+        (torch.bfloat16, True, varlen_of_torch_2_13, True),
+        (torch.float16, True, varlen_of_torch_2_13, True),
+        (torch.float32, True, varlen_of_torch_2_13, False),
+        (torch.bfloat16, False, varlen_of_torch_2_13, False),
+        (torch.bfloat16, True, varlen_of_torch_2_10, False),
+        (torch.bfloat16, True, None, False),  # torch 2.9 has no such module
     ],
 )
-def test_the_kernel_is_taken_in_half_precision_on_a_gpu_that_has_it(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, new_enough: bool, varlen: bool
+def test_the_kernel_is_taken_in_half_precision_on_a_gpu_and_a_torch_that_have_it(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, new_enough: bool, kernel: Any, varlen: bool
 ) -> None:
+    module = ModuleType("torch.nn.attention.varlen")
+    module.varlen_attn = kernel  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module if kernel else None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0) if new_enough else (7, 5))
     monkeypatch.setattr(packing, "_varlen", lambda query, *_: torch.full((7, 2, 8), 99.0, dtype=query.dtype))
     query = torch.randn(1, 2, 7, 8).to(dtype)
