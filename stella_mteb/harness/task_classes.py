@@ -10,8 +10,11 @@ from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTaskPairClassification, AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.languages import check_language_code
 from mteb.types import Licenses
 
+from stella_mteb.errors import ConfigError
+from stella_mteb.files.strict_yaml import read_yaml
 from stella_mteb.harness.task_yaml import MAIN_SCORE, Pairs, TaskFile, TaskSpec
 
 
@@ -123,10 +126,17 @@ def task_class(file: TaskFile) -> type[Any]:
     """Make the MTEB task class of a YAML.
 
     The data is read when MTEB asks for it; a local data set's revision is a digest of its rows, set then.
-    """
-    pass
 
+    Raises:
+        ConfigError: If MTEB does not know a language of it.
+    """
     spec = file.spec
+    for i, code in enumerate(spec.languages):
+        try:
+            check_language_code(code)
+        except ValueError:
+            line = read_yaml(file.path)[1].get(("languages", i), 1)
+            raise ConfigError(f"{file.path}:{line}: languages.{i}: no such language or script: {code!r}") from None
     body: Mapping[str, Any] = {
         "metadata": metadata(spec),
         "stella_mteb_file": file,

@@ -160,6 +160,19 @@ def test_keys_that_do_not_fit_together_are_refused(tmp_path: Path, text: str, li
     assert message.startswith(f"task.yaml:{line}: ")
 
 
+@pytest.mark.parametrize("code", ["zzz-Latn", "eng-Xxxx", "ger-Latn"])
+def test_a_language_that_does_not_exist_is_refused_with_its_line(tmp_path: Path, code: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        task_class(task(tmp_path, STS + f"languages:\n- eng-Latn\n- {code}\n"))
+    assert str(caught.value) == f"{tmp_path}/task.yaml:8: languages.1: no such language or script: {code!r}"
+
+
+def test_languages_of_other_scripts_are_known(tmp_path: Path) -> None:
+    made = task_class(task(tmp_path, STS + "languages: [cmn-Hans, hin-Deva]\n"))
+
+    assert made.metadata.eval_langs == ["cmn-Hans", "hin-Deva"]
+
+
 def test_a_task_without_any_language_is_refused(tmp_path: Path) -> None:
     """MTEB would evaluate it on nothing."""
     assert fault(tmp_path, STS + "languages: []\n").startswith("task.yaml:6: languages")
