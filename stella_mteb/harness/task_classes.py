@@ -91,16 +91,16 @@ class _PairClassification(_FromYaml, AbsTaskPairClassification):  # type: ignore
 
 class _Retrieval(_FromYaml, AbsTaskRetrieval):  # type: ignore[misc]
     def _dataset(self, pairs: Pairs) -> dict[str, Any]:
-        positive_from = self.stella_mteb_file.spec.positive_from or 0.0
         scores = pairs.scores or [1.0] * len(pairs.first)
-        positive = [
-            (q, d) for q, d, score in zip(pairs.first, pairs.second, scores, strict=True) if score >= positive_from
-        ]
-        queries = {text: f"query-{i}" for i, text in enumerate(dict.fromkeys(q for q, _ in positive))}
+        grades = _grades(scores, self.stella_mteb_file.spec.positive_from or 0.0)
+        judged = list(zip(pairs.first, pairs.second, grades, strict=True))
+        queries = {text: f"query-{i}" for i, text in enumerate(dict.fromkeys(q for q, _, grade in judged if grade))}
         documents = {text: f"document-{i}" for i, text in enumerate(dict.fromkeys(pairs.second))}
         relevant: dict[str, dict[str, int]] = {}
-        for query, document in positive:
-            relevant.setdefault(queries[query], {})[documents[document]] = 1
+        for query, document, grade in judged:
+            if grade:
+                of_query = relevant.setdefault(queries[query], {})
+                of_query[documents[document]] = max(grade, of_query.get(documents[document], 0))
         split = {
             "queries": Dataset.from_dict({"id": list(queries.values()), "text": list(queries)}),
             "corpus": Dataset.from_dict(
@@ -110,6 +110,19 @@ class _Retrieval(_FromYaml, AbsTaskRetrieval):  # type: ignore[misc]
             "top_ranked": None,
         }
         return {"default": {self._split: split}}
+
+
+def _grades(scores: Sequence[float], positive_from: float) -> list[int]:
+    """The gain of each pair, 0 where it is not positive.
+
+    Gains are whole numbers for MTEB; nDCG stays as it is when all are multiplied. Where zero or less is positive,
+    scores are no gains, and every positive pair counts alike.
+    """
+    positive = [score for score in scores if score >= positive_from]
+    if min(positive, default=0) <= 0:
+        return [int(score >= positive_from) for score in scores]
+    scale = 1 if all(score.is_integer() for score in positive) else 1_000
+    return [max(1, round(scale * score)) if score >= positive_from else 0 for score in scores]
 
 
 BASES: dict[str, type[Any]] = {

@@ -139,7 +139,8 @@ class TaskFile:
     def revision(self) -> str:
         """Changes with whatever changes the score of the same model: the rows, and how they are used."""
         spec = self.spec
-        used = (spec.type, spec.positive_from, spec.instruction)
+        grades = ("graded",) if spec.type == "Retrieval" and "score" in spec.columns else ()
+        used = (spec.type, spec.positive_from, spec.instruction, *grades)
         if spec.hub is not None and not self.is_local:
             return f"{spec.hub.revision}-{digest([used, spec.hub.model_dump(), spec.where, spec.columns])}"
         return f"sha256-{digest([used, self.pairs.digest])}"

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from stella_mteb.errors import ConfigError
+from stella_mteb.files.rows import digest
 from stella_mteb.harness.task_classes import per_label, task_class
 from stella_mteb.harness.task_yaml import TaskFile, bundled_tasks, load_task_file
 from tests.conftest import SHARED, needs_shared
@@ -591,6 +592,57 @@ def test_a_half_right_encoder_gets_the_ndcg_of_the_textbook(tmp_path: Path, hand
 
     (scores,) = evaluate(hand_made(vectors.__getitem__), task(tmp_path, RETRIEVAL, rows)).scores["test"]
     assert scores["ndcg_at_10"] == pytest.approx(1 / math.log2(3), abs=1e-5)
+
+
+GRADED = [
+    ("man parks van", "A man parks a red van in front of the bakery and locks the door.", 5.0),
+    ("man parks van", "The van is parked by a man.", 1.0),
+    ("man parks van", "A woman parks her bicycle.", 0.0),
+    ("girls and dog on bridge", "Two girls cross the bridge.", 1.0),
+    ("girls and dog on bridge", "The dog stays behind while two girls walk on.", 5.0),
+]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7], ids=["whole", "with decimals"])
+def test_retrieval_keeps_graded_relevance(tmp_path: Path, hand_made: Any, scale: float) -> None:
+    """nDCG by its definition: gain over log2(rank + 1), each gain the score of the pair."""
+    text = RETRIEVAL.replace("positive_from: 3", "positive_from: 0.5")
+    file = task(tmp_path, text, [(document, query, scale * score, "") for query, document, score in GRADED])
+    vector = bag_vector()
+
+    def ndcg(query: str) -> float:
+        gains = {document: score for other, document, score in GRADED if other == query}
+        documents = dict.fromkeys(document for _, document, _ in GRADED)
+        ranked = sorted(documents, key=lambda document: -cosine(query, document))
+        ideal = sorted(gains.values(), reverse=True)
+        dcg, best = (
+            sum(gain / math.log2(rank + 2) for rank, gain in enumerate(order))
+            for order in ([gains.get(document, 0.0) for document in ranked], ideal)
+        )
+        return dcg / best
+
+    (scores,) = evaluate(hand_made(vector), file).scores["test"]
+
+    expected = [ndcg(query) for query in dict.fromkeys(query for query, _, _ in GRADED)]
+    assert scores["ndcg_at_10"] == pytest.approx(np.mean(expected), abs=1e-5)
+    assert np.mean(expected) < 0.95, "else grades would make no difference"
+
+
+def test_the_best_grade_of_a_pair_that_is_judged_twice_counts(tmp_path: Path) -> None:
+    rows = [("d1", "q1", 3.0, ""), ("d1", "q1", 5.0, ""), ("d1", "q1", 1.0, ""), ("d2", "q1", 4.0, "")]
+    retrieval = task_class(task(tmp_path, RETRIEVAL, rows))()
+    retrieval.load_data()
+
+    assert retrieval.dataset["default"]["test"]["relevant_docs"] == {"query-0": {"document-0": 5, "document-1": 4}}
+
+
+def test_results_from_before_grades_counted_are_not_taken_for_those_of_now(tmp_path: Path) -> None:
+    file = task(tmp_path, RETRIEVAL)
+    before = digest([("Retrieval", 3.0, None), file.pairs.digest])
+
+    assert file.revision != f"sha256-{before}"
+    pairs = task(tmp_path, PAIRS)
+    assert pairs.revision == f"sha256-{digest([('PairClassification', 3.0, None), pairs.pairs.digest])}"
 
 
 def test_pair_classification_labels_are_one_from_positive_from_on(tmp_path: Path) -> None:
