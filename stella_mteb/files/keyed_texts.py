@@ -8,7 +8,8 @@ from typing import Any
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_json
-from stella_mteb.files.rows import SUFFIXES, BadRow, Row, half_character, read_rows
+from stella_mteb.files.rows import SUFFIXES, BadRow, Row, read_rows
+from stella_mteb.files.texts import half_character
 
 
 def data_files(path: Path) -> list[Path]:
@@ -18,8 +19,7 @@ def data_files(path: Path) -> list[Path]:
         ConfigError: If there is no such file or folder.
     """
     if path.is_dir():
-        wanted = {".json", *SUFFIXES}
-        return [f for f in path.iterdir() if f.suffix in wanted and f.is_file() and not f.name.startswith(".")]
+        return [f for f in path.iterdir() if f.suffix in SUFFIXES and f.is_file() and not f.name.startswith(".")]
     if not path.is_file():
         raise ConfigError(f"{path}: no such file or folder of predictions")
     return [path]

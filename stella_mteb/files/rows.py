@@ -1,27 +1,24 @@
-"""Rows from files: JSONL, CSV, TSV, Parquet or the hub, with the place of every row for the error that names it."""
+"""Rows from files (JSON, JSONL, CSV, TSV, Parquet) or the hub, each with its place for the error that names it."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from stella_mteb.errors import ConfigError, EnvironmentProblem
-from stella_mteb.files.atomic import read_text
+from stella_mteb.files.atomic import read_json, read_text
+from stella_mteb.files.delimited import look, read_delimited
 
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 # A Parquet file of 100 kB can stand for 20 GB of text.
 MAX_PARQUET_ROWS = 20_000_000
 MAX_PARQUET_BYTES = 4 << 30
-_SHOWN = 10
-
-Value = TypeVar("Value")
+# Under one of these a JSON object holds its rows, beside what is said of them: COCO, MSR-VTT, ActivityNet.
+_TABLES = ("annotations", "sentences", "results", "predictions", "references", "captions", "data")
 
 
 @dataclass(frozen=True)
@@ -29,79 +26,117 @@ class BadRow:
     """A row that cannot be used, and why."""
 
     place: str
-    column: str
+    column: Column | None
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.place}: column {self.column!r}: {self.reason}" if self.column else f"{self.place}: {self.reason}"
+        where = "" if self.column is None else f"column {self.column!r}: "
+        return f"{self.place}: {where}{self.reason}"
 
 
-Row = tuple[str, dict[str, Any]]
+Column = str | int
+"""The name of a column, or its position from 1 where columns have no names."""
+
+Row = tuple[str, dict[Column, Any]]
 """Where a row is from (`file:line`), and its columns."""
 
 
-def read_rows(path: Path) -> Iterator[Row | BadRow]:
+def read_rows(path: Path, columns: Collection[Column] = ()) -> Iterator[Row | BadRow]:
     """Read a data file row by row.
 
     Args:
-        path: A `.jsonl`, `.csv`, `.tsv` or `.parquet` file.
+        path: A `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` file. JSON may be a list of objects, an object of
+            objects by id, either under a key such as `annotations`, or JSON Lines.
+        columns: What will be looked for. Where all are positions, a delimited file has no header, and rows of JSON are
+            lists.
 
     Yields:
         Rows with their place, or what is wrong with one.
 
     Raises:
-        ConfigError: If the file as a whole cannot be read.
+        ConfigError: If the file as a whole cannot be read, or a delimited file has not these columns.
     """
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
-    if path.suffix not in readers:
+    readers = {".jsonl": _json, ".json": _json, ".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet}
+    if path.suffix.lower() not in readers:
         raise ConfigError(f"{path}: the format is told by the suffix, one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
-    return readers[path.suffix](path)
+    return readers[path.suffix.lower()](path, columns)
 
 
-def _jsonl(path: Path) -> Iterator[Row | BadRow]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        place = f"{path}:{number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except RecursionError:
-            yield BadRow(place, "", "not valid JSON: nested too deeply")
-            continue
-        except ValueError as error:  # JSONDecodeError, or an integer of more than 4300 digits
-            yield BadRow(place, "", f"not valid JSON: {getattr(error, 'msg', error)}")
-            continue
-        yield (place, row) if isinstance(row, dict) else BadRow(place, "", "must be a JSON object")
+def by_position(columns: Collection[Column]) -> bool:
+    """Whether columns are asked for by position, as in a file without header."""
+    return bool(columns) and all(isinstance(column, int) for column in columns)
 
 
-def _csv(path: Path) -> Iterator[Row | BadRow]:
-    # StringIO, not splitlines(): that one also ends a line at U+2028, U+0085 and form feeds.
-    reader = csv.reader(
-        io.StringIO(read_text(path), newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True
-    )
-    start = 1
+def _json(path: Path, columns: Collection[Column]) -> Iterator[Row | BadRow]:
+    numbered = enumerate(read_text(path).split("\n"), start=1)
+    lines = [(f"{path}:{number}", line) for number, line in numbered if line.strip()]
+    first = _parsed(*lines[0]) if len(lines) > 1 else None
+    is_lines = path.suffix.lower() == ".jsonl" or (isinstance(first, tuple) and isinstance(first[1], dict))
+    for row in (_parsed(*line) for line in lines) if is_lines else _entries(str(path), read_json(path)):
+        if isinstance(row, tuple) and isinstance(row[1], list) and by_position(columns):
+            yield row[0], dict(enumerate(row[1], start=1))
+        elif isinstance(row, tuple) and not isinstance(row[1], dict):
+            yield BadRow(row[0], None, "must be a JSON object")
+        else:
+            yield row
+
+
+def _parsed(place: str, line: str) -> tuple[str, Any] | BadRow:
     try:
-        header = next(reader, None)
-        if header is None:
-            return
-        if len(set(header)) != len(header):
-            raise ConfigError(f"{path}:1: a column name stands twice")
-        start = reader.line_num + 1
-        for cells in reader:
-            place, start = f"{path}:{start}", reader.line_num + 1
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                yield BadRow(place, "", f"has {len(cells)} cells, the header has {len(header)}")
-                continue
-            yield place, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise ConfigError(f"{path}:{start}: not valid CSV: {error}") from None
+        return place, json.loads(line)
+    except RecursionError:
+        return BadRow(place, None, "not valid JSON: nested too deeply")
+    except ValueError as error:  # JSONDecodeError, or an integer of more than 4300 digits
+        return BadRow(place, None, f"not valid JSON: {getattr(error, 'msg', error)}")
 
 
-def _parquet(path: Path) -> Iterator[Row | BadRow]:
+def _entries(place: str, content: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(content, list):
+        yield from ((f"{place}: entry {number}", row) for number, row in enumerate(content))
+    elif not isinstance(content, dict):
+        raise ConfigError(f"{place}: must be a JSON list of {{id, summary}} or an object {{id: text}}")
+    elif len(tables := [key for key in _TABLES if _is_table(content.get(key))]) == 1:
+        yield from _entries(f"{place}: {tables[0]}", content[tables[0]])
+    else:
+        for key, value in content.items():
+            yield f"{place}: {key}", {**value, "id": key} if isinstance(value, dict) else {"id": key, "summary": value}
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _delimited(path: Path, columns: Collection[Column]) -> Iterator[Row | BadRow]:
+    reading = read_delimited(path, read_text(path))
+    if not reading.rows:
+        return
+    header = reading.rows[0].cells
+    if by_position(columns):
+        longest = max(map(int, columns))
+        for line, _, cells in reading.rows:
+            good = len(cells) >= longest
+            reason = f"has {len(cells)} cells, fewer than the {longest} asked for"
+            yield (
+                (f"{path}:{line}", dict(enumerate(cells, start=1))) if good else BadRow(f"{path}:{line}", None, reason)
+            )
+        return
+    if len(set(header)) != len(header):
+        raise ConfigError(f"{path}:1: a column name stands twice")
+    if missing := [column for column in columns if column not in header]:
+        raise ConfigError(
+            f"{path}:1: no column {missing[0]!r}; {look(reading)}. Name the columns as they are called there, or, if "
+            f"that is no header, give their positions, from 1 to {len(header)}"
+        )
+    for line, _, cells in reading.rows[1:]:
+        if len(cells) == len(header):
+            yield f"{path}:{line}", dict(zip(header, cells, strict=True))
+        else:
+            yield BadRow(f"{path}:{line}", None, f"has {len(cells)} cells, the header has {len(header)}")
+
+
+def _parquet(path: Path, columns: Collection[Column]) -> Iterator[Row | BadRow]:
     import pyarrow  # noqa: PLC0415 -- only for those who use it
     import pyarrow.parquet  # noqa: PLC0415
 
@@ -152,92 +187,6 @@ def read_hub(path: str, revision: str, name: str | None, split: str) -> Iterator
         ) from error
     for number, row in enumerate(data, start=1):
         yield f"{path}[{split}] row {number}", dict(row)
-
-
-class RowChecker:
-    """Collects good values and bad rows, and decides when there are too many of the latter.
-
-    Args:
-        max_bad_rows: How many bad rows are left out before the task is refused.
-    """
-
-    def __init__(self, max_bad_rows: int = 0) -> None:
-        self.max_bad_rows = max_bad_rows
-        self.bad: list[BadRow] = []
-
-    def text(self, place: str, row: Mapping[str, Any], column: str) -> str | None:
-        """A text column's value, or None after noting why it has none."""
-        return self._read(place, row, column, _text)
-
-    def number(self, place: str, row: Mapping[str, Any], column: str, low: float, high: float) -> float | None:
-        """A score column's value, or None after noting why it has none."""
-        # In CSV everything is text; elsewhere a number in quotes is a mistake.
-        in_quotes = place.rpartition(":")[0].endswith((".csv", ".tsv"))
-        return self._read(place, row, column, lambda value: _number(value, low, high, in_quotes=in_quotes))
-
-    def _read(self, place: str, row: Mapping[str, Any], column: str, read: Callable[[Any], Value]) -> Value | None:
-        try:
-            if column not in row:
-                raise ValueError(f"is missing; there are {', '.join(map(str, row))}")
-            return read(row[column])
-        except ValueError as error:
-            self.note(BadRow(place, column, str(error)))
-            return None
-
-    def note(self, bad: BadRow) -> None:
-        """Note a bad row that the reader found."""
-        self.bad.append(bad)
-
-    def require(self, what: str) -> None:
-        """Raise unless the bad rows are within the limit.
-
-        Raises:
-            ConfigError: Names the first bad rows and counts them all.
-        """
-        rows = len({bad.place for bad in self.bad})
-        if rows <= self.max_bad_rows:
-            return
-        shown = "\n".join(f"  {bad}" for bad in self.bad[:_SHOWN])
-        more = f"\n  ... and {len(self.bad) - _SHOWN} more" if len(self.bad) > _SHOWN else ""
-        raise ConfigError(
-            f"{what}: {rows} bad {'row' if rows == 1 else 'rows'} ({self.max_bad_rows} allowed):\n{shown}{more}\n"
-            "Mend them, or leave them out with --max-bad-rows N (max_bad_rows in the task's YAML)"
-        )
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"must be text (got {value!r}, {type(value).__name__})")
-    if not value.strip():
-        raise ValueError("is empty")
-    if problem := half_character(value):
-        raise ValueError(problem)
-    return value
-
-
-def half_character(text: str) -> str | None:
-    """What is wrong with a text that cannot be written as UTF-8; None for any other."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return f"holds half a character (lone surrogate at {error.start})"
-    return None
-
-
-def _number(value: Any, low: float, high: float, *, in_quotes: bool) -> float:
-    if isinstance(value, bool | bytes) or (isinstance(value, str) and not in_quotes):
-        raise ValueError(f"must be a number (got {value!r}, {type(value).__name__})")
-    try:
-        if isinstance(value, str) and ("_" in value or not value.isascii()):  # float() takes 1_0 for ten
-            raise ValueError
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"must be a number (got {value!r})") from None
-    if not math.isfinite(number):
-        raise ValueError(f"must be a finite number (got {value!r})")
-    if not low <= number <= high:
-        raise ValueError(f"must be from {low:g} to {high:g} (got {number:g})")
-    return number
 
 
 def digest(rows: Iterable[Any]) -> str:

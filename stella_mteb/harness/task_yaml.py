@@ -2,7 +2,7 @@
 
 name: MyVideoSTS
 type: STS                      # STS | Retrieval | PairClassification
-data: pairs.jsonl              # JSONL, CSV, TSV or Parquet, relative to the YAML; or hub: {path, revision, split}
+data: pairs.jsonl              # JSONL, JSON, CSV, TSV or Parquet, relative to the YAML; or hub: {path, revision, split}
 columns: {sentence1: reference, sentence2: candidate, score: rating, label: fault}
 score_range: [0, 5]
 """
@@ -17,13 +17,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.keyed_texts import data_files, matching, read_texts
-from stella_mteb.files.rows import BadRow, Row, RowChecker, digest, read_hub, read_rows
+from stella_mteb.files.row_checker import RowChecker
+from stella_mteb.files.rows import BadRow, Column, Row, by_position, digest, read_hub, read_rows
 from stella_mteb.files.strict_yaml import COMMIT, NAME, FaultAt, FileName, StrictModel, read_yaml, validate
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,12 @@ class HubData(StrictModel):
     split: str = "test"
 
 
+def _column(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value < 1):
+        raise ValueError("must be the name of a column, or its position, from 1")
+    return value
+
+
 class TaskSpec(StrictModel):
     """A task's YAML.
 
@@ -59,7 +66,7 @@ class TaskSpec(StrictModel):
         data: A file, relative to the YAML.
         hub: A data set of the hub, used if `data` is not given.
         layout: `rows`, or `clip_cc` for a folder with ground_truth.json and predictions/.
-        columns: For each role of the type the column that has it.
+        columns: For each role of the type its column, by name, or by position from 1 where there is no header.
         where: Only rows whose columns have these values.
         score_range: Lowest and highest score.
         positive_from: Retrieval, PairClassification: the score from which a pair counts as positive.
@@ -77,7 +84,7 @@ class TaskSpec(StrictModel):
     data: str | None = None
     hub: HubData | None = None
     layout: Literal["rows", "clip_cc"] = "rows"
-    columns: dict[str, str]
+    columns: dict[str, Annotated[Any, AfterValidator(_column)]]
     where: dict[str, str] = {}
     score_range: tuple[float, float] = Field(default=(0, 5), strict=False)
     positive_from: float | None = Field(default=None, strict=False)
@@ -88,6 +95,12 @@ class TaskSpec(StrictModel):
     licence: str = "not specified"
     languages: list[str] = Field(default=["eng-Latn"], min_length=1)
     instruction: str | None = None
+
+    @property
+    def conditions(self) -> dict[Column, str]:
+        """`where`, by the columns of a row."""
+        positions = by_position(self.columns.values())
+        return {int(c) if positions and c.isdecimal() else c: value for c, value in self.where.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
@@ -101,6 +114,8 @@ class TaskSpec(StrictModel):
                 f"{', '.join(sorted(required | optional))}",
                 "columns",
             )
+        if any(isinstance(column, int) for column in self.columns.values()) and not by_position(self.columns.values()):
+            raise FaultAt("columns must be names, or all of them positions in a file without header", "columns")
         if self.score_range[0] >= self.score_range[1]:
             raise FaultAt("score_range must be [lowest, highest]", "score_range")
         scored_pairs = self.type != "STS" and "score" in self.columns
@@ -195,16 +210,16 @@ def _read_pairs(file: TaskFile) -> Pairs:
             checker.note(row)
             continue
         place, values = row
-        if absent := [column for column in spec.where if column not in values]:
-            checker.note(BadRow(place, absent[0], f"is missing (for where); there are {', '.join(values)}"))
+        if absent := [column for column in spec.conditions if column not in values]:
+            checker.note(BadRow(place, absent[0], f"is missing (for where); there are {', '.join(map(str, values))}"))
             continue
-        if any(str(values.get(column)) != wanted for column, wanted in spec.where.items()):
+        if any(str(values.get(column)) != wanted for column, wanted in spec.conditions.items()):
             continue
         first, second = checker.text(place, values, first_column), checker.text(place, values, second_column)
         score = (
             checker.number(place, values, spec.columns["score"], *spec.score_range) if "score" in spec.columns else 0.0
         )
-        label = checker.text(place, values, spec.columns["label"]) if "label" in spec.columns else ""
+        label = checker.label(place, values, spec.columns["label"]) if "label" in spec.columns else ""
         if first is not None and second is not None and score is not None and label is not None:
             rows.append((first, second, score, label))
     checker.require(f"task {spec.name}")
@@ -229,13 +244,11 @@ def _rows(file: TaskFile) -> Iterator[Row | BadRow]:
         return read_hub(spec.hub.path, spec.hub.revision, spec.hub.name, spec.hub.split)
     if spec.layout == "clip_cc":
         return _clip_cc_rows(local)
+    if file.data is None:
+        return read_rows(local, [*spec.columns.values(), *spec.conditions])
     # A file of one's own holds only the rows one wants; `where` chooses among those of the hub.
-    return _without_where(spec, read_rows(local)) if file.data else read_rows(local)
-
-
-def _without_where(spec: TaskSpec, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
-    for row in rows:
-        yield row if isinstance(row, BadRow) else (row[0], {**spec.where, **row[1]})
+    rows = read_rows(local, spec.columns.values())
+    return (row if isinstance(row, BadRow) else (row[0], {**spec.conditions, **row[1]}) for row in rows)
 
 
 def _clip_cc_rows(folder: Path) -> Iterator[Row | BadRow]:

@@ -1,0 +1,117 @@
+"""Delimited text as the world writes it: commas, tabs or semicolons, with quotes or without, with a header or without.
+
+No suffix tells which. The reading is taken under which most rows have as many cells as the first one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from stella_mteb.errors import ConfigError
+
+_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons"}
+_SHOWN = 200
+
+
+class Cells(NamedTuple):
+    """The cells of a row, and the lines of the file on which it begins and ends."""
+
+    first: int
+    last: int
+    cells: list[str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text divided by one delimiter, with quotes that join cells (RFC 4180) or that are characters as any other.
+
+    Attributes:
+        delimiter: What stands between two cells.
+        rows: Rows that are not empty.
+        fault: Line and reason, if the text after these rows cannot be divided so.
+    """
+
+    delimiter: str
+    rows: list[Cells]
+    fault: tuple[int, str] | None = None
+
+    @property
+    def regular(self) -> int:
+        """How many rows have as many cells as the first; none have if that is one cell."""
+        width = len(self.rows[0].cells) if self.rows else 0
+        return sum(len(row.cells) == width for row in self.rows) if width > 1 else 0
+
+
+def read_delimited(path: Path, text: str) -> Reading:
+    """Divide the text of a delimited file.
+
+    Quotes of a tab-separated file are taken as characters where they would make one row of several.
+
+    Args:
+        path: The file; its suffix says which delimiter is tried first.
+        text: What it holds.
+
+    Raises:
+        ConfigError: If a quote opens in one row and closes in another, or never; names the line.
+    """
+    delimiters = sorted(_NAMES, key="\t,;".index if path.suffix == ".tsv" else ",\t;".index)
+    quoted = max((_with_quotes(text, delimiter) for delimiter in delimiters), key=lambda reading: reading.regular)
+    tabs = _without_quotes(text, "\t")
+    if tabs.regular > quoted.regular:
+        return tabs
+    if quoted.fault:
+        line, reason = quoted.fault
+        raise ConfigError(f"{path}:{line}: not valid CSV: {reason}")
+    if swallowed := _swallowed(quoted, text):
+        raise ConfigError(
+            f"{path}:{swallowed.first}: a quote opens here and closes on line {swallowed.last}, and each line between "
+            'is a row by itself. Write a quote that is part of a text twice (""), and the text in quotes'
+        )
+    return quoted
+
+
+def _with_quotes(text: str, delimiter: str) -> Reading:
+    # StringIO, not splitlines(): that one also ends a line at U+2028, U+0085 and form feeds.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[Cells] = []
+    start = 1
+    try:
+        for cells in reader:
+            if cells:
+                rows.append(Cells(start, reader.line_num, cells))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        return Reading(delimiter, rows, (start, str(error)))
+    return Reading(delimiter, rows)
+
+
+def _without_quotes(text: str, delimiter: str) -> Reading:
+    # A comma of prose is followed by a space, one between two cells is not.
+    between = re.compile(re.escape(delimiter) + ("" if delimiter == "\t" else "(?! )"))
+    lines = enumerate(re.split("\r\n|\n|\r", text), start=1)
+    return Reading(delimiter, [Cells(number, number, between.split(line)) for number, line in lines if line])
+
+
+def _swallowed(quoted: Reading, text: str) -> Cells | None:
+    """The first row that is made of lines each of which would be a row."""
+    long = [row for row in quoted.rows if row.last > row.first]
+    if not long:
+        return None
+    width = len(quoted.rows[0].cells)
+    whole = {row.first for row in _without_quotes(text, quoted.delimiter).rows if len(row.cells) == width}
+    return next((row for row in long if whole.issuperset(range(row.first, row.last + 1))), None) if width > 1 else None
+
+
+def look(reading: Reading) -> str:
+    """What a delimited file looks like, for an error that says that a column is missing."""
+    cells = reading.rows[0].cells
+    shown = ", ".join(map(repr, cells))
+    return (
+        f"its first line has {len(cells)} cells between {_NAMES[reading.delimiter]}: "
+        f"{shown if len(shown) <= _SHOWN else shown[:_SHOWN] + ' ...'}"
+    )
