@@ -81,6 +81,8 @@ READERS: dict[str, tuple[str, bytes, Reader]] = {
     "JSONL": ("x.jsonl", ROW.encode() * 2, lambda path: list(read_rows(path))),
     "CSV": ("x.csv", b'a,b,s\n"one","t\nwo",1\nx,y,2\n', lambda path: list(read_rows(path))),
     "TSV": ("x.tsv", b"a\tb\ts\none\ttwo\t1\n", lambda path: list(read_rows(path))),
+    "no header": ("x.csv", b'one\t"two\t1\nx\ty"\t2\n', lambda path: list(read_rows(path, (1, 3)))),
+    "rows of JSON": ("x.json", CLIPS.encode(), lambda path: list(read_rows(path))),
     "references": ("x.json", CLIPS.encode(), read_references),
     "references as rows": ("x.jsonl", b'{"id": "1", "summary": "a"}\n', read_references),
     "predictions": ("x.json", b'{"1": "a", "2": null}', lambda path: read_candidates([path], {"1": "a", "2": "b"})),
