@@ -60,12 +60,12 @@ def _short(model: str) -> str:
 @commands.command("verify")
 def verify_stores(folder: Annotated[Path | None, _CACHE] = None) -> None:
     """Read every vector and compare it with its checksum; damaged files are set aside and encoded again when needed."""
-    from stella_mteb.engine.store_upkeep import stores, verify  # noqa: PLC0415
+    from stella_mteb.engine.store_upkeep import check_store, stores  # noqa: PLC0415
 
     shards = texts = wrong = 0
     for info in stores(folder or cache_folder()):
         texts += info.texts
-        for path, problem in verify(info):
+        for path, problem in check_store(info):
             shards += 1
             if problem:
                 wrong += 1

@@ -25,9 +25,9 @@ def verify(
 
     resolved = resolve(model)
     say(f"verifying {resolved.folder} ...")
-    from stella_mteb.diagnostics.verify import verify as checks  # noqa: PLC0415
+    from stella_mteb.diagnostics.model_checks import check_model  # noqa: PLC0415
 
-    found = list(checks(resolved, device))
+    found = list(check_model(resolved, device))
     typer.echo(render([{"check": c.name, "status": c.status, "detail": c.detail} for c in found], form))
     if any(check.status == "fail" for check in found):
         say("this copy does not give what is published of the model; do not compare its scores with others'")

@@ -6,20 +6,20 @@ So variants take turns, A B C A B C, and what is reported is the median of the r
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import torch
-
-    from stella_mteb.engine.encoder import TextEncoder
+from stella_mteb.engine import packing
+from stella_mteb.engine.encoder import TextEncoder
+from stella_mteb.engine.pooling import unit
 
 Times = dict[str, list[float]]
 """Seconds of each variant, one for each round."""
@@ -80,8 +80,6 @@ class Budgets:
 
 def synchronise(device: torch.device | str | None) -> None:
     """Wait until a device has done what it was given."""
-    import torch  # noqa: PLC0415 -- seconds; the command line imports this module
-
     kind = torch.device(device or "cpu").type
     if kind == "cuda":
         torch.cuda.synchronize(device)
@@ -158,8 +156,6 @@ def matmul_rate(device: torch.device | str, dtype: torch.dtype) -> float:
         device: Where.
         dtype: Of both matrices.
     """
-    import torch  # noqa: PLC0415
-
     large = torch.device(device).type != "cpu"
     rows, launches = (16_384, 10) if large else (512, 1)
     shapes = [(rows, 1536, 8960), (rows, 8960, 1536), (8_192, 8_192, 8_192) if large else (2_048, 2_048, 1_024)]
@@ -167,8 +163,6 @@ def matmul_rate(device: torch.device | str, dtype: torch.dtype) -> float:
 
 
 def _product_rate(shape: tuple[int, int, int], device: torch.device | str, dtype: torch.dtype, launches: int) -> float:
-    import torch  # noqa: PLC0415
-
     m, k, n = shape
     a, b = torch.randn(m, k, device=device, dtype=dtype), torch.randn(k, n, device=device, dtype=dtype)
 
@@ -189,10 +183,6 @@ def flops_per_token(backbone: torch.nn.Module, length: float = 0.0) -> float:
         length: Tokens that a token attends to, itself included; 0 leaves attention out. For texts of several
             lengths the mean over their tokens (`attended_length`).
     """
-    import torch  # noqa: PLC0415
-
-    from stella_mteb.engine import packing  # noqa: PLC0415
-
     weights = sum(
         module.weight.numel()
         for name, module in backbone.named_modules()
@@ -234,46 +224,32 @@ def recommend_budget(
     """
     distinct = list(dict.fromkeys(texts))
     tokens = sum(map(len, encoder.tokenise(distinct)))
-    with _without_store_and_limits(encoder):
-        fit, too_large = _fitting(encoder, distinct, tokens)
-        variants = {str(budget): _pass(encoder, distinct, budget) for budget in fit}
-        times = interleave(variants, repeats, clock, device=encoder.device, warm_up=False)
-    fastest = min(times, key=lambda name: statistics.median(times[name]))
-    good = [budget for budget in fit if ratio(times, str(budget), fastest).median <= _GOOD_ENOUGH]
-    speeds = {budget: tokens / statistics.median(times[str(budget)]) for budget in fit}
-    return Budgets(speeds, good[0], too_large)
-
-
-def _fitting(encoder: TextEncoder, texts: Sequence[str], tokens: int) -> tuple[list[int], int | None]:
-    """The budgets to compare, each run once, and the first that does not fit in memory."""
-    fit: list[int] = []
-    budget = SMALLEST_BUDGET
     largest = LARGEST_BUDGET.get(encoder.device.type, LARGEST_BUDGET["cpu"])
-    while budget <= largest and (not fit or 2 * budget <= tokens):
-        _pass(encoder, texts, budget)()
-        if encoder.token_budget != budget:  # the encoder halves what does not fit, and remembers
-            return fit or [encoder.token_budget], budget
-        fit.append(budget)
-        budget *= 2
-    return fit, None
-
-
-def _pass(encoder: TextEncoder, texts: Sequence[str], budget: int) -> Callable[[], object]:
-    def run() -> object:
-        encoder.token_budget = budget
-        return encoder.pool(texts)
-
-    return run
-
-
-@contextlib.contextmanager
-def _without_store_and_limits(encoder: TextEncoder) -> Iterator[None]:
     before = encoder.store, encoder.batch_size, encoder.token_budget
-    encoder.store, encoder.batch_size = None, None
+
+    def encode(budget: int) -> None:
+        encoder.token_budget = budget
+        encoder.pool(distinct)
+
     try:
-        yield
+        encoder.store, encoder.batch_size = None, None
+        fit: list[int] = []
+        too_large, budget = None, SMALLEST_BUDGET
+        while too_large is None and budget <= largest and (not fit or 2 * budget <= tokens):
+            encode(budget)
+            if encoder.token_budget == budget:
+                fit.append(budget)
+            else:  # the encoder halves what does not fit, and remembers
+                fit, too_large = fit or [encoder.token_budget], budget
+            budget *= 2
+        variants = {str(one): partial(encode, one) for one in fit}
+        times = interleave(variants, repeats, clock, device=encoder.device, warm_up=False)
     finally:
         encoder.store, encoder.batch_size, encoder.token_budget = before
+    fastest = min(times, key=lambda name: statistics.median(times[name]))
+    good = [one for one in fit if ratio(times, str(one), fastest).median <= _GOOD_ENOUGH]
+    speeds = {one: tokens / statistics.median(times[str(one)]) for one in fit}
+    return Budgets(speeds, good[0], too_large)
 
 
 # --------------------------------------------------------------------------------------------------------- vectors
@@ -286,10 +262,5 @@ def differences(vectors: NDArray[Any], reference: NDArray[Any]) -> Difference:
         vectors: [texts, dimension].
         reference: [texts, dimension], in the same order.
     """
-    a, b = (_unit(np.asarray(rows, dtype=np.float64)) for rows in (vectors, reference))
+    a, b = (unit(np.asarray(rows, dtype=np.float64)) for rows in (vectors, reference))
     return Difference(float(np.abs(a - b).max()), float((a * b).sum(axis=1).min()))
-
-
-def _unit(rows: NDArray[Any]) -> NDArray[Any]:
-    unit: NDArray[Any] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return unit

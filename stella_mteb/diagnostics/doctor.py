@@ -22,7 +22,7 @@ _TIMEOUT = 3.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fact:
     """One fact about the machine.
 
     Attributes:
@@ -36,71 +36,67 @@ class Finding:
     detail: str
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[Fact]:
     """Look at packages, device, memory, disk, network and models, one after the other."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    yield Finding("python", "ok", f"{platform.python_version()}; {versions}")
-    yield _device()
-    yield _memory()
-    yield _disk()
-    yield _network()
+    yield Fact("python", "ok", f"{platform.python_version()}; {versions}")
+    yield device()
+    yield memory()
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    short = "; the weights of Stella 1.5B are 6.3 GB" if free < 10 else ""
+    yield Fact("disk", "note" if short else "ok", f"{free:.0f} GiB free here{short}")
+    yield network()
     for name in bundled_configs():
-        yield _model(name)
+        try:
+            model = resolve(name, offline=True)
+        except StellaMtebError as error:
+            yield Fact(name, "lacking", str(error))
+        else:
+            dimensions = ", ".join(map(str, model.layout.dimensions))
+            yield Fact(name, "ok", f"{dimensions} dimensions, {model.folder}")
 
 
-def _device() -> Finding:
+def device() -> Fact:
+    """What computes here, and in which dtype."""
     import torch  # noqa: PLC0415 -- seconds
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         shown = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in names)
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Finding("device", "ok", f"CUDA: {shown}; Stella runs in {'bf16' if bf16 else 'fp32 (no bf16 here)'}")
+        return Fact("device", "ok", f"CUDA: {shown}; Stella runs in {'bf16' if bf16 else 'fp32 (no bf16 here)'}")
     if torch.backends.mps.is_available():
-        return Finding("device", "ok", "Apple GPU (mps), fp32")
-    return Finding(
+        return Fact("device", "ok", "Apple GPU (mps), fp32")
+    return Fact(
         "device",
         "note",
         f"no GPU; {torch.get_num_threads()} CPU threads, fp32: MiniLM is quick, Stella 1.5B takes hours a benchmark",
     )
 
 
-def _memory() -> Finding:
+def memory() -> Fact:
+    """How much memory there is."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError, AttributeError):
-        return Finding("memory", "note", "its size is not known on this system")
+        return Fact("memory", "note", "its size is not known on this system")
     if total < 8:
-        return Finding("memory", "lacking", f"{total:.0f} GiB; Stella 1.5B in fp32 needs 8, MiniLM 2")
-    return Finding("memory", "ok", f"{total:.0f} GiB (Stella 1.5B in fp32 needs 8)")
+        return Fact("memory", "lacking", f"{total:.0f} GiB; Stella 1.5B in fp32 needs 8, MiniLM 2")
+    return Fact("memory", "ok", f"{total:.0f} GiB (Stella 1.5B in fp32 needs 8)")
 
 
-def _disk() -> Finding:
-    free = shutil.disk_usage(Path.cwd()).free / 2**30
-    if free < 10:
-        return Finding("disk", "note", f"{free:.0f} GiB free here; the weights of Stella 1.5B are 6.3 GB")
-    return Finding("disk", "ok", f"{free:.0f} GiB free here")
-
-
-def _network() -> Finding:
+def network() -> Fact:
+    """Whether the hub answers."""
     if is_offline():
-        return Finding("network", "note", "switched off (HF_HUB_OFFLINE or --offline)")
+        return Fact("network", "note", "switched off (HF_HUB_OFFLINE or --offline)")
     try:
         socket.create_connection(_HUB, timeout=_TIMEOUT).close()
     except OSError as error:
-        return Finding(
+        return Fact(
             "network",
             "lacking",
             f"the Hugging Face hub cannot be reached ({error}); bring models as folders and data as files, "
             "and give --offline to save the waiting",
         )
     token = "set" if os.environ.get("HF_TOKEN") else "not set, and not needed for these models"
-    return Finding("network", "ok", f"the Hugging Face hub answers; HF_TOKEN is {token}")
-
-
-def _model(name: str) -> Finding:
-    try:
-        model = resolve(name, offline=True)
-    except StellaMtebError as error:
-        return Finding(name, "lacking", str(error))
-    return Finding(name, "ok", f"{', '.join(map(str, model.layout.dimensions))} dimensions, {model.folder}")
+    return Fact("network", "ok", f"the Hugging Face hub answers; HF_TOKEN is {token}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -72,10 +73,13 @@ def _segments(states: torch.Tensor, lengths: torch.Tensor, reduce: str) -> torch
     return torch.segment_reduce(states, reduce, lengths=lengths, axis=0, unsafe=True)
 
 
-def unit(vectors: FloatMatrix) -> FloatMatrix:
-    """Rows at unit length, whether or not the encoder normalises."""
+Floats = TypeVar("Floats", bound=NDArray[np.floating[Any]])
+
+
+def unit(vectors: Floats) -> Floats:
+    """Rows at unit length, whether or not the encoder normalises; in the dtype that they have."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows: FloatMatrix = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    rows: Floats = vectors / np.maximum(lengths, 1e-12)
     return rows
 
 

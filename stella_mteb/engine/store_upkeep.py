@@ -83,7 +83,7 @@ def _rows(path: Path) -> int:
         return 0
 
 
-def verify(info: StoreInfo) -> Iterator[tuple[Path, str]]:
+def check_store(info: StoreInfo) -> Iterator[tuple[Path, str]]:
     """Read every vector of a store; damaged shards are set aside, what is intact of them is kept in new ones.
 
     Yields:

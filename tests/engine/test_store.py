@@ -451,7 +451,7 @@ def test_keys_with_zero_bytes_anywhere_are_kept_apart(tmp_path: Path) -> None:
         assert found.all()
         np.testing.assert_array_equal(into, vectors[::-1])
     (info,) = cache_upkeep.stores(tmp_path)
-    assert [problem for _, problem in cache_upkeep.verify(info)] == [""]
+    assert [problem for _, problem in cache_upkeep.check_store(info)] == [""]
 
 
 def test_swapped_keys_give_nobody_the_others_vector(tmp_path: Path) -> None:
@@ -546,8 +546,8 @@ def test_verifying_a_store_saves_what_is_intact_of_a_damaged_shard(tmp_path: Pat
     path.write_bytes(content)
     (info,) = cache_upkeep.stores(tmp_path)
 
-    first = list(cache_upkeep.verify(info))
-    second = [problem for _, problem in cache_upkeep.verify(info)]
+    first = list(cache_upkeep.check_store(info))
+    second = [problem for _, problem in cache_upkeep.check_store(info)]
 
     damage = "a row does not have the checksum it was written with"
     assert first == [(path, f"{damage}; set aside, 6 of its 7 vectors are kept")]

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.layouts.bge import bge_yaml, write_bge
 from stella_mteb import BgeIclEvaluator, BgeIclModel, StellaEvaluator
-from stella_mteb.diagnostics.verify import verify
+from stella_mteb.diagnostics.model_checks import check_model
 from stella_mteb.errors import ConfigError
 from stella_mteb.models.config import Goldens, load_config
 from stella_mteb.models.resolve import resolve, resolve_config
@@ -173,7 +173,7 @@ def checked(bge: Path, similarity: list[list[float]]) -> dict[str, Any]:
     bundled = load_config(ROOT / "configs/bge_en_icl.yaml").goldens
     goldens = bundled.model_copy(update={"dimension": 64, "similarity": similarity, "tokens": []})
     config = load_config(bge).model_copy(update={"goldens": goldens})
-    return {check.name: check for check in verify(resolve_config(config), "cpu")}
+    return {check.name: check for check in check_model(resolve_config(config), "cpu")}
 
 
 def test_verify_holds_a_copy_against_the_matrix_that_flagembedding_would_give(bge: Path) -> None:

@@ -24,10 +24,10 @@ SECRET = "hf_notToBeShownToAnybody"  # noqa: S105 -- invented
 
 def checks(model: Any) -> dict[str, Any]:
     """What `verify` says, by the name of the check."""
-    from stella_mteb.diagnostics.verify import verify
+    from stella_mteb.diagnostics.model_checks import check_model
     from stella_mteb.models.resolve import resolve
 
-    found = list(verify(resolve(str(model)) if isinstance(model, str | Path) else model, "cpu"))
+    found = list(check_model(resolve(str(model)) if isinstance(model, str | Path) else model, "cpu"))
     assert len({check.name for check in found}) == len(found) == 7
     return {check.name: check for check in found}
 

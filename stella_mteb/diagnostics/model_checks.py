@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stella_mteb.engine.encoder import TextEncoder
 from stella_mteb.engine.pooling import unit
 from stella_mteb.errors import StellaMtebError
-from stella_mteb.models.config import Goldens
 from stella_mteb.models.resolve import ResolvedModel
 
 _TEXTS = [
@@ -37,7 +37,7 @@ class Check:
     detail: str
 
 
-def verify(model: ResolvedModel, device: str | None = None) -> Iterator[Check]:
+def check_model(model: ResolvedModel, device: str | None = None) -> Iterator[Check]:
     """Check a model whose files are on this machine.
 
     Args:
@@ -49,51 +49,47 @@ def verify(model: ResolvedModel, device: str | None = None) -> Iterator[Check]:
     """
     encoder = model.load(device)
     yield Check("weights", "pass", f"{model.config.full_name} at {model.revision}, {encoder.dtype} on {encoder.device}")
-    if model.config.bos_token_id is not None:
-        yield _opening_token(encoder, model.config.bos_token_id)
-    yield _closing_token(encoder, model.config.eos_token_id)
-    yield _golden_tokens(encoder, model.config.goldens)
-    yield _attention(encoder, model.config.attention)
-    yield _heads(encoder)
-    yield _batching(encoder)
-    yield _golden_similarity(model, encoder)
+    if (bos := model.config.bos_token_id) is not None:
+        first = encoder.tokenise(["A short text."])[0][0]
+        yield _checked("opening token", first == bos, f"texts begin with {first}; expected {bos}")
+    for check in (closing_token, token_ids, attention, heads, batching, similarities):
+        yield check(model, encoder)
 
 
-def _opening_token(encoder: TextEncoder, bos: int) -> Check:
-    (ids,) = encoder.tokenise(["A short text."])
-    return Check("opening token", "pass" if ids[0] == bos else "fail", f"texts begin with {ids[0]}; expected {bos}")
-
-
-def _closing_token(encoder: TextEncoder, eos: int | None) -> Check:
-    name = "closing token, after truncation too"
+def closing_token(model: ResolvedModel, encoder: TextEncoder) -> Check:
+    """Whether every text ends as the config says."""
+    name, eos = "closing token, after truncation too", model.config.eos_token_id
     if eos is None:
         return Check(name, "not checked", "the config names none")
     short, long = encoder.tokenise(["A short text.", "a very long text " * encoder.max_length])
     good = short[-1] == eos and long[-1] == eos and len(long) == encoder.max_length
-    return Check(name, "pass" if good else "fail", f"texts end with {short[-1]} and {long[-1]}; expected {eos}")
+    return _checked(name, good, f"texts end with {short[-1]} and {long[-1]}; expected {eos}")
 
 
-def _golden_tokens(encoder: TextEncoder, goldens: Goldens | None) -> Check:
-    name = "published token ids"
+def token_ids(model: ResolvedModel, encoder: TextEncoder) -> Check:
+    """Token ids against those that are published."""
+    name, goldens = "published token ids", model.config.goldens
     if goldens is None or not goldens.tokens:
         return Check(name, "not checked", "none are published for this model")
     found = encoder.tokenise([golden.text for golden in goldens.tokens])
-    wrong = [g.text for g, ids in zip(goldens.tokens, found, strict=True) if ids.tolist() != g.ids]
-    return Check(name, "fail" if wrong else "pass", f"{len(found) - len(wrong)} of {len(found)} texts agree")
+    right = sum(ids.tolist() == golden.ids for golden, ids in zip(goldens.tokens, found, strict=True))
+    return _checked(name, right == len(found), f"{right} of {len(found)} texts agree")
 
 
-def _attention(encoder: TextEncoder, attention: str | None) -> Check:
-    if attention is None:
+def attention(model: ResolvedModel, encoder: TextEncoder) -> Check:
+    """Whether the last token has, or has not, an effect on the first."""
+    kind = model.config.attention
+    if kind is None:
         return Check("bidirectional attention", "not checked", "the config leaves attention to the files")
-    name = f"{attention} attention"
     ids = encoder.tokenise(["one two three four", "one two three five"])
     first = [encoder.hidden([row])[0].float() for row in ids]
     moved = float((first[0] - first[1]).abs().max())
-    good = (moved > 0) == (attention == "bidirectional")
-    return Check(name, "pass" if good else "fail", f"the first token moves by {moved:.3g} with the last one")
+    detail = f"the first token moves by {moved:.3g} with the last one"
+    return _checked(f"{kind} attention", (moved > 0) == (kind == "bidirectional"), detail)
 
 
-def _heads(encoder: TextEncoder) -> Check:
+def heads(_: ResolvedModel, encoder: TextEncoder) -> Check:
+    """Whether every dimension loads, and gives finite vectors."""
     pooled, good, bad = encoder.pool(_TEXTS), [], []
     for dimension in encoder.dimensions:
         try:
@@ -102,19 +98,18 @@ def _heads(encoder: TextEncoder) -> Check:
         except StellaMtebError as error:
             bad.append(f"{dimension}: {error}")
     detail = f"{', '.join(good)} load and give finite vectors" if good else "none is usable"
-    return Check("heads", "fail" if bad else "pass", "; ".join([detail, *bad]))
+    return _checked("heads", not bad, "; ".join([detail, *bad]))
 
 
-def _batching(encoder: TextEncoder) -> Check:
+def batching(_: ResolvedModel, encoder: TextEncoder) -> Check:
+    """Whether a text has the same vector alone as among others."""
     together = encoder.encode(_TEXTS)
     alone = np.concatenate([encoder.encode([text]) for text in _TEXTS])
-    bound = 1e-5 if encoder.dtype == torch.float32 else 2e-2
-    difference = float(np.abs(together - alone).max())
-    status: Literal["pass", "fail"] = "pass" if difference <= bound else "fail"
-    return Check("a text alone or in a batch", status, f"largest difference {difference:.2g} (at most {bound:g})")
+    return _close("a text alone or in a batch", together, alone, 1e-5 if encoder.dtype == torch.float32 else 2e-2)
 
 
-def _golden_similarity(model: ResolvedModel, encoder: TextEncoder) -> Check:
+def similarities(model: ResolvedModel, encoder: TextEncoder) -> Check:
+    """Similarities of queries and documents against those that are published."""
     goldens, name = model.config.goldens, "published similarities"
     if goldens is None or not goldens.similarity:
         return Check(name, "not checked", "none are published for this model")
@@ -126,10 +121,15 @@ def _golden_similarity(model: ResolvedModel, encoder: TextEncoder) -> Check:
         goldens.queries, {"s2s": prompts.s2s, "s2p": prompts.s2p}.get(asked, asked), dimension=goldens.dimension
     )
     documents = encoder.encode(goldens.documents, prompts.document, dimension=goldens.dimension)
-    difference = float(np.abs(unit(queries) @ unit(documents).T - np.asarray(goldens.similarity)).max())
     bound = goldens.tolerance if encoder.dtype == torch.float32 else 10 * goldens.tolerance
-    return Check(
-        name,
-        "pass" if difference <= bound else "fail",
-        f"largest difference {difference:.2g} (at most {bound:g}) from {goldens.source}",
-    )
+    found = unit(queries) @ unit(documents).T
+    return _close(name, found, np.asarray(goldens.similarity), bound, f" from {goldens.source}")
+
+
+def _close(name: str, found: NDArray[Any], due: NDArray[Any], bound: float, source: str = "") -> Check:
+    difference = float(np.abs(found - due).max())
+    return _checked(name, difference <= bound, f"largest difference {difference:.2g} (at most {bound:g}){source}")
+
+
+def _checked(name: str, good: bool, detail: str) -> Check:
+    return Check(name, "pass" if good else "fail", detail)
