@@ -7,15 +7,10 @@ from pathlib import Path
 
 from stella_mteb.compare.records import Price, Score, System
 from stella_mteb.outputs.costs import read_costs
-from stella_mteb.outputs.items import Items, read_items
+from stella_mteb.outputs.items import Items, all_give, read_items
 from stella_mteb.outputs.layout import cost_path, details_path
 
-__all__ = ["Items", "items_of", "price_of"]
-
 logger = logging.getLogger(__name__)
-
-# A score in a file has six decimals, and the means of retrieval were rounded to five before that.
-_TOLERANCE = 1e-5
 
 
 def items_of(score: Score) -> tuple[Items, ...]:
@@ -34,9 +29,8 @@ def items_of(score: Score) -> tuple[Items, ...]:
     if not score.subsets or not set(score.subsets) <= set(known):
         return ()
     items = tuple(known[subset] for subset in score.subsets)
-    again = sum(one.score() for one in items) / len(items)
-    if not abs(again - score.value) <= _TOLERANCE:
-        logger.warning("%s: its items give %.6f where the score is %.6f; left out", path, again, score.value)
+    if not all_give(items, score.value):
+        logger.warning("%s: its items do not give the score of %.6f; left out", path, score.value)
         return ()
     return items
 

@@ -59,7 +59,13 @@ class Items:
 
     def gives(self, score: float) -> bool:
         """Whether that is the score, within what MTEB rounds off."""
-        return abs(self.score() - score) <= _TOLERANCE[self.kind]
+        return all_give([self], score)
+
+
+def all_give(items: Sequence[Items], score: float) -> bool:
+    """Whether the mean of the scores of several subsets is that, within what MTEB rounds off."""
+    mean = sum(one.score() for one in items) / len(items)
+    return abs(mean - score) <= max(_TOLERANCE[one.kind] for one in items)
 
 
 def spearman(gold: Sequence[float] | NDArray[np.float64], values: Sequence[float] | NDArray[np.float64]) -> float:
