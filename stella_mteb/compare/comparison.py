@@ -23,7 +23,9 @@ from stella_mteb.compare.records import (
     TaskDifference,
     TaskRow,
 )
-from stella_mteb.compare.statistics import (
+from stella_mteb.compare.words import listed, many, verdict, winner
+from stella_mteb.errors import ConfigError
+from stella_mteb.statistics.paired import (
     Difference,
     Part,
     holm,
@@ -32,8 +34,6 @@ from stella_mteb.compare.statistics import (
     rank_intervals,
     sign_flip_p,
 )
-from stella_mteb.compare.words import listed, many, verdict, winner
-from stella_mteb.errors import ConfigError
 
 if TYPE_CHECKING:
     from stella_mteb.outputs.items import Items

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from stella_mteb.compare.records import Comparison, Duel, Gap, Standing, System
-from stella_mteb.compare.statistics import tasks_needed
 from stella_mteb.files.tables import plain
+from stella_mteb.statistics.paired import tasks_needed
 
 # -------------------------------------------------------------------------------------------------------- sentences
 

@@ -23,8 +23,9 @@ import numpy as np
 
 from stella_mteb.files.locks import writing
 from stella_mteb.files.rows import digest
-from stella_mteb.outputs.items import Items, Kind, Unit, read_items, spearman, write_items
+from stella_mteb.outputs.items import Items, Unit, read_items, spearman, write_items
 from stella_mteb.outputs.layout import details_path
+from stella_mteb.statistics.paired import Kind
 
 if TYPE_CHECKING:
     from mteb import ResultCache

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import atomic_write, read_json_object
+from stella_mteb.statistics.paired import Kind
 
 logger = logging.getLogger(__name__)
 
-
-Kind = Literal["spearman", "ap", "mean"]
 Unit = Literal["pairs", "queries", "texts"]
 
 # MTEB rounds results to six decimals, and the means of retrieval to five before that.

@@ -17,9 +17,9 @@ from scipy.stats import spearmanr
 from stella_mteb.compare.alike import AGGREGATES
 from stella_mteb.compare.comparison import compare
 from stella_mteb.compare.records import Comparison, Duel, Gap, Price, Score, System
-from stella_mteb.compare.statistics import paired_difference
 from stella_mteb.errors import ConfigError
 from stella_mteb.outputs.items import Items
+from stella_mteb.statistics.paired import paired_difference
 
 TASKS = [f"Task{i:02}" for i in range(12)]
 

@@ -15,17 +15,18 @@ PACKAGE = Path(stella_mteb.__file__).parent
 MAY_IMPORT = {
     "files": set(),
     "engine": {"files"},
+    "statistics": set(),
     "prompts": {"files"},
-    "outputs": {"files"},
+    "outputs": {"files", "statistics"},
     "models": {"files", "engine", "prompts"},
-    "harness": {"files", "engine", "models", "prompts", "outputs"},
-    "judge": {"files", "engine", "models", "prompts", "outputs"},
+    "harness": {"files", "statistics", "engine", "models", "prompts", "outputs"},
+    "judge": {"files", "statistics", "engine", "models", "prompts", "outputs"},
     "inhouse": {"files", "engine", "models", "prompts"},
-    "compare": {"files", "models", "prompts", "outputs"},
+    "compare": {"files", "statistics", "models", "prompts", "outputs"},
     "diagnostics": {"files", "engine", "models", "prompts"},
     "cluster": {"files", "engine", "models", "harness", "outputs"},
-    "cli": {"files", "engine", "models", "prompts", "harness", "outputs", "judge", "inhouse", "compare", "diagnostics",
-            "cluster"},
+    "cli": {"files", "statistics", "engine", "models", "prompts", "harness", "outputs", "judge", "inhouse", "compare",
+            "diagnostics", "cluster"},
 }  # fmt: skip
 """A room may import its own modules, `stella_mteb.errors`, the package's version, and these rooms."""
 ROOT_FILES = {"__init__.py", "__main__.py", "errors.py"}

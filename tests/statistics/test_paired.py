@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom, bootstrap, permutation_test, rankdata, spearmanr
 from sklearn.metrics import average_precision_score
 
-from stella_mteb.compare import statistics
-from stella_mteb.compare.statistics import (
+from stella_mteb.statistics import paired as statistics
+from stella_mteb.statistics.paired import (
     Difference,
     Part,
     holm,

@@ -14,13 +14,13 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from stella_mteb.outputs.items import Kind
-
+Kind = Literal["spearman", "ap", "mean"]
 Array = NDArray[np.float64]
 OfWeights = Callable[[Array], Array]
 """From weights [rows, items], whole numbers, to scores [systems, rows]; NaN where a row leaves a score undefined."""
