@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def judge(
-    references: Annotated[Path, typer.Option(help="JSON list of {id, summary}; or JSONL, CSV.")],
+    references: Annotated[Path, typer.Option(help="JSON list of {id, summary}, or another layout.")],
     predictions: Annotated[list[Path], typer.Option(help="Folder, or files {id: text}, one for each model.")],
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results/judge"),
+    id_column: Annotated[str | None, typer.Option(help="Column of the ids, or its position from 1.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts, or its position from 1.")] = None,
     prompt_type: Annotated[str, typer.Option(help="s2s, s2p or none; s2s compares summaries.")] = "s2s",
     several: Annotated[
         Literal["best", "mean"], typer.Option("--several-references", help="The best reference of a clip, or the mean.")
@@ -41,11 +43,13 @@ def judge(
     if prompt_type not in {"s2s", "s2p", "none"}:
         raise typer.BadParameter("must be s2s, s2p or none", param_hint="--prompt-type")
     from stella_mteb.cli.rank import print_ranking  # noqa: PLC0415
+    from stella_mteb.files.keyed_texts import KeyedColumns  # noqa: PLC0415
     from stella_mteb.judge.inputs import read_candidates, read_references  # noqa: PLC0415
     from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
-    texts = read_references(references)
-    candidates = read_candidates(predictions, texts, unwrapped=unwrap)
+    columns = KeyedColumns(id_column, text_column)
+    texts = read_references(references, columns)
+    candidates = read_candidates(predictions, texts, columns, unwrapped=unwrap)
     for candidate in candidates:
         wrappers = "taken out" if unwrap else "scored with it, --unwrap takes it out"
         for what, clips in (

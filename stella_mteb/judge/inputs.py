@@ -1,8 +1,8 @@
 """The judge's inputs: one file of references, one file of predictions for each candidate model.
 
-References: a JSON list of `{"id", "summary"}` (other keys are left alone), a JSON object `{id: text}`, or JSONL or CSV
-with these columns. Where JSON has a list of texts in place of a text, the clip has several references.
-Predictions: a JSON object `{id: text}`, or JSONL or CSV with `id` and `summary`; the file's name is the model's.
+References: a JSON list of `{"id", "summary"}` (other keys are left alone); a list of texts in place of one, or several
+captions in the layout of COCO, are several references. Predictions: a JSON object `{id: text}`; the file's name is the
+model's. Both may have any layout that `stella_mteb.files.keyed_texts` reads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files.keyed_texts import data_files, matching, read_entries, read_texts
+from stella_mteb.files.keyed_texts import BY_NAME, KeyedColumns, data_files, matching, read_entries, read_texts
+from stella_mteb.files.rows import BadRow
+from stella_mteb.files.texts import is_blank
 from stella_mteb.judge.wrappers import unwrap
 
 _SHOWN = 10
@@ -44,11 +46,12 @@ class Candidate:
     wrapped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def read_references(path: Path) -> dict[str, tuple[str, ...]]:
+def read_references(path: Path, columns: KeyedColumns = BY_NAME) -> dict[str, tuple[str, ...]]:
     """Read the references.
 
     Args:
         path: The file.
+        columns: Those of id and text, where their names do not tell.
 
     Returns:
         The references of each clip, at least one, by its id, in the order of the file.
@@ -59,14 +62,15 @@ def read_references(path: Path) -> dict[str, tuple[str, ...]]:
     """
     references: dict[str, tuple[str, ...]] = {}
     faults: list[str] = []
-    for place, clip, given in read_entries(path):
-        texts = given if isinstance(given, list) else [given]
-        if clip is None or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            faults.append(f"  {place}: needs an 'id' and a 'summary' that is not empty, or a list of such summaries")
-        elif clip in references:
-            faults.append(f"  {place}: id {clip!r} stands twice; give a clip's references as one list")
+    for entry in read_entries(path, columns):
+        if isinstance(entry, BadRow):
+            faults.append(f"  {entry}")
+        elif any(map(is_blank, entry.texts)):
+            faults.append(f"  {entry.place}: a text of {entry.id!r} is empty")
+        elif entry.id in references:
+            faults.append(f"  {entry.place}: id {entry.id!r} stands twice; give a clip's references as one list")
         else:
-            references[clip] = tuple(texts)
+            references[entry.id] = entry.texts
     if faults:
         shown = "\n".join(faults[:_SHOWN])
         raise ConfigError(f"{path}: {len(faults)} references cannot be used:\n{shown}")
@@ -76,13 +80,18 @@ def read_references(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def read_candidates(
-    paths: Iterable[Path], references: Mapping[str, Sequence[str]], *, unwrapped: bool = False
+    paths: Iterable[Path],
+    references: Mapping[str, Sequence[str]],
+    columns: KeyedColumns = BY_NAME,
+    *,
+    unwrapped: bool = False,
 ) -> list[Candidate]:
     """Read the predictions of all candidate models.
 
     Args:
-        paths: Files, and folders whose `.json`, `.jsonl` and `.csv` files are read.
+        paths: Files, and folders whose data files are read.
         references: From `read_references`; clips that are not among them are listed and left out.
+        columns: Those of id and text, where their names do not tell.
         unwrapped: Whether what a chat model puts around a summary is taken out; it is listed in any case.
 
     Returns:
@@ -104,7 +113,7 @@ def read_candidates(
         if same in seen:
             raise ConfigError(f"{file} and {seen[same]} are both predictions of {slug!r}; rename one")
         seen[same] = file
-        candidates.append(_read_candidate(file, slug, references, unwrapped))
+        candidates.append(_read_candidate(file, slug, references, columns, unwrapped))
     return candidates
 
 
@@ -115,8 +124,10 @@ def _slug(stem: str) -> str:
     return f"{slug[:50]}-{hashlib.blake2b(stem.encode('utf-8', 'surrogateescape'), digest_size=6).hexdigest()}"
 
 
-def _read_candidate(path: Path, slug: str, references: Mapping[str, Sequence[str]], unwrapped: bool) -> Candidate:
-    given = read_texts(path)
+def _read_candidate(
+    path: Path, slug: str, references: Mapping[str, Sequence[str]], columns: KeyedColumns, unwrapped: bool
+) -> Candidate:
+    given = read_texts(path, columns)
     wrapped: dict[str, list[str]] = {}
     for clip in filter(references.__contains__, given):
         text, kinds = unwrap(given[clip])

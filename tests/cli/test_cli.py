@@ -818,6 +818,48 @@ def test_judge_ranks_by_the_likeness_of_the_summaries(call: Call, tmp_path: Path
     assert ": 0 encoded (0 tokens" in err
 
 
+def test_judge_reads_other_layouts_with_columns_where_their_names_do_not_tell(call: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    plain = call(
+        "judge",
+        *write_judge_inputs(folder),
+        "-m",
+        "all_minilm_l6_v2",
+        "--output",
+        tmp_path / "plain",
+        "--format",
+        "csv",
+    )
+    coco = [{"image_id": clip, "id": i, "caption": text} for i, (clip, text) in enumerate(REFERENCES.items())]
+    (folder / "references.json").write_text(json.dumps({"images": [], "annotations": coco}))
+    for path in (folder / "predictions").iterdir():
+        rows = [
+            {"film": clip, "said": text, "text": "?", "caption": "?"}
+            for clip, text in json.loads(path.read_text()).items()
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judge = ["judge", "--references", folder / "references.json", "--predictions", folder / "predictions"]
+
+    refused = call(*judge, "-m", "all_minilm_l6_v2", "--output", tmp_path / "out")
+    read = call(
+        *judge,
+        "-m",
+        "all_minilm_l6_v2",
+        "--output",
+        tmp_path / "out",
+        "--format",
+        "csv",
+        "--id-column",
+        "film",
+        "--text-column",
+        "said",
+    )
+
+    assert refused[0] == 2
+    assert "which column has the id? Name it with --id-column: film, said, text, caption" in refused[2]
+    assert (read[0], read[1]) == (0, plain[1])
+
+
 def test_clips_without_a_usable_prediction_are_named(call: Call, tmp_path: Path) -> None:
     inputs = write_judge_inputs(tmp_path / "in", {"one": {"001": "A door.", "002": " ", "999": "Who?"}})
 

@@ -733,8 +733,8 @@ def test_a_bad_clip_cc_prediction_is_named_by_model_and_clip_and_can_be_left_out
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('["not", "an", "object"]', "must be a clip id and a text"),
-        ('{"000": 7}', "'000': 7"),
+        ('["not", "an", "object"]', "entry 0: must be a JSON object"),
+        ('{"000": 7}', "000: its text must be a string, or a list of strings (got 7)"),
         ('{"000": "A", "000": "B"}', "stands twice"),
         ('{"555": "A"}', "no id is that of a reference"),
         ('{"000": "A"', "not valid JSON"),

@@ -179,17 +179,17 @@ def write(path: Path, text: str) -> Path:
         ("r.json", '{"1": "a", "1": "b"}', "", "'1' stands twice"),
         ("r.jsonl", '{"id": "1", "summary": "a"}\n{"id": "1", "summary": "b"}\n', ":2", "'1' stands twice"),
         ("r.csv", "id,summary\n1,a\n2,b\n1,c\n", ":4", "'1' stands twice"),
-        ("r.json", '[{"id": "1", "summary": "a"}, {"id": 7, "summary": "b"}]', "entry 1", "'id'"),
-        ("r.jsonl", '{"id": "1", "summary": "a"}\n\n{"id": 7, "summary": "b"}\n', ":3", "'id'"),
-        ("r.json", '[{"summary": "b"}]', "entry 0", "'id'"),
-        ("r.json", '[{"id": "1", "summary": " \\n"}]', "entry 0", "'summary' that is not empty"),
-        ("r.json", '{"1": "a", "2": ""}', ": 2", "'summary' that is not empty"),
-        ("r.csv", "id,summary\n1,a\n2,\n", ":3", "'summary' that is not empty"),
-        ("r.csv", "id,text\n1,a\n", ":2", "'summary'"),
-        ("r.json", '[{"id": "1", "summary": []}]', "entry 0", "or a list of such summaries"),
-        ("r.json", '[{"id": "1", "summary": ["a", " "]}]', "entry 0", "'summary' that is not empty"),
-        ("r.json", '{"1": ["a"], "2": ["b", 3]}', ": 2", "or a list of such summaries"),
-        ("r.json", '["a", "b"]', "entry 0", "'id'"),
+        ("r.json", '[{"id": "1", "summary": "a"}, {"id": 7.5, "summary": "b"}]', "entry 1", "'id'"),
+        ("r.jsonl", '{"id": "1", "summary": "a"}\n\n{"id": null, "summary": "b"}\n', ":3", "'id'"),
+        ("r.json", '[{"summary": "b"}]', "entry 0", "--id-column"),
+        ("r.json", '[{"id": "1", "summary": " \\n"}]', "entry 0", "a text of '1' is empty"),
+        ("r.json", '{"1": "a", "2": ""}', ": 2", "a text of '2' is empty"),
+        ("r.csv", "id,summary\n1,a\n2,\n", ":3", "a text of '2' is empty"),
+        ("r.csv", "id,words\n1,a\n", ":2", "--text-column"),
+        ("r.json", '[{"id": "1", "summary": []}]', "entry 0", "a text of '1' is empty"),
+        ("r.json", '[{"id": "1", "summary": ["a", " "]}]', "entry 0", "a text of '1' is empty"),
+        ("r.json", '{"1": ["a"], "2": ["b", 3]}', ": 2", "a string, or a list of strings"),
+        ("r.json", '["a", "b"]', "entry 0", "must be a JSON object"),
         ("r.json", '"a"', "", "JSON list"),
         ("r.json", "[]", "", "no reference"),
         ("r.jsonl", "", "", "no reference"),
@@ -231,11 +231,11 @@ def test_a_missing_references_file_is_named(tmp_path: Path) -> None:
         ("m.json", '{"001": "a", "001": "b"}', "", "'001' stands twice"),
         ("m.json", '[{"id": "001", "summary": "a"}, {"id": "001", "summary": "b"}]', "entry 1", "stands twice"),
         ("m.csv", "id,summary\n001,a\n001,b\n", ":3", "'001' stands twice"),
-        ("m.json", '[{"id": "001", "summary": "a"}, {"id": 2, "summary": "b"}]', "entry 1", "id"),
-        ("m.jsonl", '{"id": "001", "summary": "a"}\n{"id": 2, "summary": "b"}\n', ":2", "id"),
+        ("m.json", '[{"id": "001", "summary": "a"}, {"id": 2.5, "summary": "b"}]', "entry 1", "id"),
+        ("m.jsonl", '{"id": "001", "summary": "a"}\n{"id": true, "summary": "b"}\n', ":2", "id"),
         ("m.json", '{"001": "a", "002": 3}', ": 002", "3"),
         ("m.json", '{"001": ["a", "b"]}', ": 001", "text"),
-        ("m.jsonl", '{"id": "001", "summary": {"text": "a"}}\n', ":1", "text"),
+        ("m.jsonl", '{"id": "001", "summary": {"words": "a"}}\n', ":1", "text"),
         ("m.json", '{"1": "a", "2": "b"}', "", "'001'"),
         ("m.json", "{}", "", "'001'"),
         ("m.json", '{"001": "a",\n\n "002" "b"}', ":3", "not valid JSON"),
@@ -266,18 +266,18 @@ def test_a_numeric_id_is_shown_as_it_stands(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("m.csv", "id,prediction\n001,a\n002,b\n"),
-        ("m.jsonl", '{"id": "001", "prediction": "a"}\n'),
-        ("m.json", '[{"id": "001", "prediction": "a"}]'),
+        ("m.csv", "id,words\n001,a\n002,b\n"),
+        ("m.jsonl", '{"id": "001", "words": "a"}\n'),
+        ("m.json", '[{"id": "001", "words": "a"}]'),
     ],
 )
-def test_predictions_under_another_column_name_are_an_error_that_names_the_column(
+def test_predictions_under_an_unknown_column_name_are_an_error_that_names_the_columns(
     name: str, content: str, tmp_path: Path
 ) -> None:
     """Else every clip would count as predicted with an empty text."""
     message = wrong_predictions(write(tmp_path / name, content))
 
-    assert "summary" in message
+    assert "which column has the text? Name it with --text-column: id, words" in message
 
 
 def test_two_files_of_one_name_are_refused_and_both_named(tmp_path: Path) -> None:

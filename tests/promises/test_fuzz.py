@@ -85,6 +85,12 @@ READERS: dict[str, tuple[str, bytes, Reader]] = {
     "rows of JSON": ("x.json", CLIPS.encode(), lambda path: list(read_rows(path))),
     "references": ("x.json", CLIPS.encode(), read_references),
     "references as rows": ("x.jsonl", b'{"id": "1", "summary": "a"}\n', read_references),
+    "captions": (
+        "x.json",
+        b'{"images": [], "annotations": [{"image_id": 1, "id": 2, "caption": "a"}]}',
+        read_references,
+    ),
+    "dense captions": ("x.json", b'{"results": {"v": [{"sentence": "a", "timestamp": [0, 1]}]}}', read_references),
     "predictions": ("x.json", b'{"1": "a", "2": null}', lambda path: read_candidates([path], {"1": "a", "2": "b"})),
     "examples": ("x.json", b'[{"query": "a", "response": "b"}]', read_examples),
 }
