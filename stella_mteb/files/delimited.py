@@ -59,11 +59,14 @@ def read_delimited(path: Path, text: str) -> Reading:
     Raises:
         ConfigError: If a quote opens in one row and closes in another, or never; names the line.
     """
-    delimiters = sorted(_NAMES, key="\t,;".index if path.suffix == ".tsv" else ",\t;".index)
-    quoted = max((_with_quotes(text, delimiter) for delimiter in delimiters), key=lambda reading: reading.regular)
-    tabs = _without_quotes(text, "\t")
-    if tabs.regular > quoted.regular:
-        return tabs
+    delimiters = "\t,;" if path.suffix.lower() == ".tsv" else ",\t;"
+    first_line = text.partition("\n")[0]
+    possible = [delimiter for delimiter in delimiters if delimiter in first_line] or [delimiters[0]]
+    quoted = max((_with_quotes(text, delimiter) for delimiter in possible), key=lambda reading: reading.regular)
+    if "\t" in first_line and '"' in text:
+        tabs = _without_quotes(text, "\t")
+        if tabs.regular > quoted.regular:
+            return tabs
     if quoted.fault:
         line, reason = quoted.fault
         raise ConfigError(f"{path}:{line}: not valid CSV: {reason}")
