@@ -1,31 +1,21 @@
-"""A comparison as one HTML file: it works offline, loads nothing, and nothing in it can act but its own script.
-
-Every value passes `_as_text` and jinja's escaping; the policy in the page's head allows one style sheet and one script,
-each by its hash.
-"""
+"""A comparison as one HTML file."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Template
 
-from stella_mteb import __version__
 from stella_mteb.compare import words
+from stella_mteb.compare.pictures import pictures
 from stella_mteb.compare.records import Comparison, Gap, Score, System, TaskDifference, TaskRow
-from stella_mteb.compare.svg import pictures
 from stella_mteb.files.atomic import atomic_write
 from stella_mteb.files.tables import plain
+from stella_mteb.pages.page import template, typeset
 
 
 def write_report(comparison: Comparison, path: Path) -> None:
@@ -44,60 +34,42 @@ def write_report(comparison: Comparison, path: Path) -> None:
 
 def render_report(comparison: Comparison) -> str:
     """The same as text; the same comparison gives the same bytes."""
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            c=comparison,
-            version=__version__,
-            headline=words.headline(comparison),
-            level=words.per_cent(comparison.alpha).replace(" ", "\N{NO-BREAK SPACE}"),
-            names=words.names(comparison),
-            types=words.types(comparison),
-            all_types=sorted({row.type for row in comparison.rows}),
-            main_duels=words.main_duels(comparison),
-            tasks=_tasks(comparison),
-            reasons=_reasons(comparison),
-            machines=words.machines(comparison),
-            pictures=pictures(comparison),
-            means={standing.system.label: standing.mean for standing in comparison.standings},
-            type_of={row.task: row.type for row in comparison.rows},
-            labels=_labels(comparison),
-            sources=[_sources(comparison, i) for i in range(len(comparison.systems))],
-        )
+    return _template().render(
+        c=comparison,
+        headline=words.headline(comparison),
+        level=words.per_cent(comparison.alpha).replace(" ", "\N{NO-BREAK SPACE}"),
+        names=words.names(comparison),
+        types=words.types(comparison),
+        all_types=sorted({row.type for row in comparison.rows}),
+        main_duels=words.main_duels(comparison),
+        tasks=_tasks(comparison),
+        reasons=_reasons(comparison),
+        machines=words.machines(comparison),
+        pictures=pictures(comparison),
+        means={standing.system.label: standing.mean for standing in comparison.standings},
+        type_of={row.task: row.type for row in comparison.rows},
+        labels=_labels(comparison),
+        sources=[_sources(comparison, i) for i in range(len(comparison.systems))],
     )
 
 
 @cache
-def _environment() -> Environment:
-    parts = PackageLoader("stella_mteb.compare")
-    environment = Environment(
-        loader=parts,
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_as_text,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def _template() -> Template:
+    return template(
+        "stella_mteb.compare",
+        {
+            "bytes": words.in_bytes,
+            "count": words.count,
+            "interval": lambda one: typeset(words.interval(one.low, one.high)),
+            "p": words.p_value,
+            "points": words.points,
+            "rank": lambda one: words.rank(one).replace("-", "\N{EN DASH}"),
+            "settings": words.settings,
+            "signed": lambda value: typeset(words.signed(value)),
+            "full": lambda value: f"{value:.6g}",
+            "whole": lambda value: "-" if value is None else f"{value:,.0f}",
+        },
     )
-    environment.filters |= {
-        "breakable": _breakable,
-        "bytes": words.in_bytes,
-        "count": words.count,
-        "interval": lambda one: _typeset(words.interval(one.low, one.high)),
-        "p": words.p_value,
-        "points": words.points,
-        "rank": lambda one: words.rank(one).replace("-", "\N{EN DASH}"),
-        "settings": words.settings,
-        "signed": lambda value: _typeset(words.signed(value)),
-        "exact": lambda value: "" if value is None or not math.isfinite(value) else repr(float(value)),
-        "full": lambda value: f"{value:.6g}",
-        "whole": lambda value: "-" if value is None else f"{value:,.0f}",
-    }
-    for name, file in (("style", "report.css"), ("script", "report.js")):
-        # Our own files, not templates; the hash in the policy is of every byte between the tags.
-        part = parts.get_source(environment, file)[0]
-        environment.globals |= {name: Markup(part), f"{name}_hash": _hash(part)}  # noqa: S704
-    return environment
 
 
 @dataclass(frozen=True)
@@ -217,21 +189,3 @@ def _sources(comparison: Comparison, index: int) -> _Sources:
     rows = [(score.task, score.value, [values[i] for values in own.values()]) for i, score in enumerate(scores)]
     versions = sorted({score.mteb_version for score in scores if score.mteb_version})
     return _Sources(comparison.systems[index], versions, shared, list(own), rows)
-
-
-def _hash(part: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
-
-
-def _as_text(value: Any) -> Any:
-    # Control characters and changes of writing direction are no markup, but mislead a reader; tokens are masked.
-    return value if isinstance(value, Markup) else plain(value)
-
-
-def _breakable(text: object) -> Markup:
-    # Where a name too long for its column may break: ours are made of parts (stella_en_1.5B_v5@1024, ClimateFEVER).
-    return Markup("<wbr>").join(re.split(r"(?<=[_/,-])(?=.)|(?<=.)(?=[@\[])|(?<=[a-z])(?=[A-Z])", plain(text)))
-
-
-def _typeset(text: str) -> str:
-    return text if text == "-" else text.replace("-", "\N{MINUS SIGN}")

@@ -18,8 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stella_mteb.compare import svg as pictures
-from stella_mteb.compare import words
+from stella_mteb.compare import pictures, words
 from stella_mteb.compare.html import render_report, write_report
 from stella_mteb.compare.records import Comparison, Gap, Score
 from stella_mteb.errors import StorageProblem

@@ -1,13 +1,10 @@
-"""Pictures of a comparison as inline SVG: no script and no file; colours come from the page's style sheet.
-
-Every figure has a title and a description for those who do not see it, and its numbers stand in the page's tables.
-"""
+"""Pictures of a comparison; their numbers stand in the page's tables."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 
@@ -16,13 +13,9 @@ from markupsafe import Markup
 from stella_mteb.compare.records import Comparison, Duel, Score, System
 from stella_mteb.compare.words import machines, main_duels, names, per_cent, points, signed
 from stella_mteb.files.tables import plain
-
-_WIDTH = 720
-_SHAPES = 6  # of `_shape`; the style sheet has as many colours
+from stella_mteb.pages import svg
 
 _TASK = 38  # characters of a task's name: the longest of MTEB(eng, v1)
-
-Scale = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -78,14 +71,17 @@ def differences(comparison: Comparison, duel: Duel, key: str) -> Picture:
     left, right, top, step = 30 + 7 * min(max(len(one.task) for one in rows), _TASK), 648, 50, 19
     bottom = top + step * len(rows)
     reach = max(abs(end) for one in rows for end in (one.value, one.low, one.high) if end is not None) or 0.01
-    ticks = _ticks(-100 * reach, 100 * reach, 9)
-    x = _linear(-1.04 * reach, 1.04 * reach, left, right)
+    ticks = svg.round_ticks(-100 * reach, 100 * reach, 9)
+    x = svg.linear(-1.04 * reach, 1.04 * reach, left, right)
     parts = [
-        *(_line(x(tick / 100), top - 8, x(tick / 100), bottom + 2, "zero" if tick == 0 else "grid") for tick in ticks),
-        *(_text(x(tick / 100), bottom + 18, _tick(tick, sign=True), "middle") for tick in ticks),
-        _text((left + right) / 2, bottom + 38, "difference in points", "middle"),
-        _text(x(0) - 10, top - 24, f"◂ {_cut(second, 36)} higher", "end", "second"),
-        _text(x(0) + 10, top - 24, f"{_cut(first, 24)} higher ▸", "start", "first"),
+        *(
+            svg.line(x(tick / 100), top - 8, x(tick / 100), bottom + 2, "zero" if tick == 0 else "grid")
+            for tick in ticks
+        ),
+        *(svg.written(x(tick / 100), bottom + 18, svg.tick_label(tick, sign=True), "middle") for tick in ticks),
+        svg.written((left + right) / 2, bottom + 38, "difference in points", "middle"),
+        svg.written(x(0) - 10, top - 24, f"◂ {svg.shortened(second, 36)} higher", "end", "second"),
+        svg.written(x(0) + 10, top - 24, f"{svg.shortened(first, 24)} higher ▸", "start", "first"),
         *(_difference(one, x, top + step * (i + 0.5), left, comparison.alpha) for i, one in enumerate(rows)),
     ]
     ahead, behind = sum(one.value > 0 for one in rows), sum(one.value < 0 for one in rows)
@@ -94,7 +90,7 @@ def differences(comparison: Comparison, duel: Duel, key: str) -> Picture:
         f"on {rows[0].task} to {signed(rows[-1].value)} on {rows[-1].task}."
     )
     return Picture(
-        title, _how_to_read(comparison, duel, rows, first, second), _svg(key, bottom + 50, title, summary, parts)
+        title, _how_to_read(comparison, duel, rows, first, second), svg.figure(key, bottom + 50, title, summary, parts)
     )
 
 
@@ -130,20 +126,20 @@ def _how_to_read(comparison: Comparison, duel: Duel, rows: Sequence[_Row], first
     return text
 
 
-def _difference(one: _Row, x: Scale, y: float, left: float, alpha: float) -> Markup:
+def _difference(one: _Row, x: svg.Scale, y: float, left: float, alpha: float) -> Markup:
     side = "first" if one.value > 0 else "second" if one.value < 0 else "even"
     doubt = one.p is not None and one.p >= alpha
-    bar, told = _line(x(0), y, x(one.value), y, f"stem {side}"), f"{one.task}: {signed(one.value)}"
+    bar, told = svg.line(x(0), y, x(one.value), y, f"stem {side}"), f"{one.task}: {signed(one.value)}"
     if one.low is not None and one.high is not None:
-        bar = _line(x(one.low), y, x(one.high), y, f"bar {side}")
+        bar = svg.line(x(one.low), y, x(one.high), y, f"bar {side}")
         told += f" ({signed(one.low)} to {signed(one.high)})"
-    mark = _shape({"first": 0, "second": 1, "even": 2}[side], x(one.value), y, 4.5, f"{side}{' hollow' * doubt}")
-    return _group(
+    mark = svg.mark({"first": 0, "second": 1, "even": 2}[side], x(one.value), y, 4.5, f"{side}{' hollow' * doubt}")
+    return svg.group(
         told,
-        _text(left - 12, y + 4, _cut(one.task, _TASK), "end", "name"),
+        svg.written(left - 12, y + 4, svg.shortened(one.task, _TASK), "end", "name"),
         bar,
         mark,
-        _text(_WIDTH - 4, y + 4, signed(one.value).replace("-", "\N{MINUS SIGN}"), "end", "name"),
+        svg.written(svg.WIDTH - 4, y + 4, signed(one.value).replace("-", "\N{MINUS SIGN}"), "end", "name"),
     )
 
 
@@ -198,7 +194,9 @@ def quality_and_speed(comparison: Comparison) -> Picture:
         "is better without being slower. For a hollow mark, below the line, there is one at least as good and as fast."
     )
     return Picture(
-        title, caption, _svg("speed", axes.height, title, summary, [*field, _path(_stairs(best)), *_labelled(dots)])
+        title,
+        caption,
+        svg.figure("speed", axes.height, title, summary, [*field, svg.polyline(_stairs(best)), *_labelled(dots)]),
     )
 
 
@@ -237,10 +235,10 @@ def score_by_dimension(comparison: Comparison) -> Picture | None:
         ]
         name = re.sub(r"@[0-9]+", "", shown[line[-1][2].label])
         dots[-1] = _Dot(dots[-1].x, dots[-1].y, name, dots[-1].told, number)
-        parts += [_path([(dot.x, dot.y) for dot in dots], f"s{number % _SHAPES}"), *_labelled(dots)]
+        parts += [svg.polyline([(dot.x, dot.y) for dot in dots], f"s{number % svg.SHAPES}"), *_labelled(dots)]
         told += [dot.told for dot in dots]
     caption = "Each line is one model, run alike but for the dimension. A vector takes 4 bytes for each dimension."
-    return Picture(title, caption, _svg("dimension", axes.height, title, "; ".join(told) + ".", parts))
+    return Picture(title, caption, svg.figure("dimension", axes.height, title, "; ".join(told) + ".", parts))
 
 
 # ------------------------------------------------------------------------------------------------------- plotting
@@ -249,46 +247,35 @@ def score_by_dimension(comparison: Comparison) -> Picture | None:
 class _Axes:
     """A field for dots: logarithmic to the right, linear upwards, a little room around them."""
 
-    left, right, top, bottom, height = 62, _WIDTH - 24, 30, 320, 366
+    left, right, top, bottom, height = 62, svg.WIDTH - 24, 30, 320, 366
 
     def __init__(self, xs: Sequence[float], ys: Sequence[float], ticks: Callable[[float, float], Sequence[float]]):
         low, high = math.log(min(xs)), math.log(max(xs))
         room = max((high - low) * 0.12, 0.1)
-        scale = _linear(low - room, high + room, self.left, self.right)
-        self.x: Scale = lambda value: scale(math.log(value))
+        scale = svg.linear(low - room, high + room, self.left, self.right)
+        self.x: svg.Scale = lambda value: scale(math.log(value))
         self.x_ticks = ticks(math.exp(low - room), math.exp(high + room))
         room = max((max(ys) - min(ys)) * 0.15, 0.05)
-        self.y = _linear(min(ys) - room, max(ys) + room, self.bottom, self.top)
-        self.y_ticks = _ticks(min(ys) - room, max(ys) + room)
+        self.y = svg.linear(min(ys) - room, max(ys) + room, self.bottom, self.top)
+        self.y_ticks = svg.round_ticks(min(ys) - room, max(ys) + room)
 
     def drawn(self, below: str, beside: str) -> list[Markup]:
         return [
-            *(_line(self.left, self.y(tick), self.right, self.y(tick), "grid") for tick in self.y_ticks),
-            *(_text(self.left - 10, self.y(tick) + 4, _tick(tick), "end") for tick in self.y_ticks),
-            *(_line(self.x(tick), self.bottom, self.x(tick), self.bottom + 5, "zero") for tick in self.x_ticks),
-            *(_text(self.x(tick), self.bottom + 20, f"{tick:,.0f}", "middle") for tick in self.x_ticks),
-            _line(self.left, self.bottom, self.right, self.bottom, "zero"),
-            _text((self.left + self.right) / 2, self.bottom + 40, below, "middle"),
-            _text(self.left, self.top - 14, f"▴ {beside}", "start"),
+            *(svg.line(self.left, self.y(tick), self.right, self.y(tick), "grid") for tick in self.y_ticks),
+            *(svg.written(self.left - 10, self.y(tick) + 4, svg.tick_label(tick), "end") for tick in self.y_ticks),
+            *(svg.line(self.x(tick), self.bottom, self.x(tick), self.bottom + 5, "zero") for tick in self.x_ticks),
+            *(svg.written(self.x(tick), self.bottom + 20, f"{tick:,.0f}", "middle") for tick in self.x_ticks),
+            svg.line(self.left, self.bottom, self.right, self.bottom, "zero"),
+            svg.written((self.left + self.right) / 2, self.bottom + 40, below, "middle"),
+            svg.written(self.left, self.top - 14, f"▴ {beside}", "start"),
         ]
-
-
-def _linear(low: float, high: float, start: float, end: float) -> Scale:
-    return lambda value: start + (value - low) / (high - low) * (end - start)
-
-
-def _ticks(low: float, high: float, most: int = 6) -> list[float]:
-    # 1, 2 or 5 times a power of ten apart.
-    power = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)))
-    apart = next(step for step in (power / 5, power / 2, power, 2 * power, 5 * power) if (high - low) / step <= most)
-    return [round(i * apart, 9) for i in range(math.ceil(low / apart), math.floor(high / apart) + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     marks = [step * 10.0**power for power in powers for step in (1, 2, 5)]
     inside = [mark for mark in marks if low <= mark <= high]
-    return inside if len(inside) > 2 else [mark for mark in _ticks(low, high) if mark > 0]
+    return inside if len(inside) > 2 else [mark for mark in svg.round_ticks(low, high) if mark > 0]
 
 
 def _labelled(dots: Sequence[_Dot]) -> list[Markup]:
@@ -296,11 +283,11 @@ def _labelled(dots: Sequence[_Dot]) -> list[Markup]:
     # under it.
     parts, placed = [], list[tuple[float, float, float]]()
     for dot in sorted(dots, key=lambda dot: dot.y):
-        parts.append(_group(dot.told, _shape(dot.shape, dot.x, dot.y, 5.5, _colour(dot))))
+        parts.append(svg.group(dot.told, svg.mark(dot.shape, dot.x, dot.y, 5.5, _colour(dot))))
         if not dot.label:
             continue
-        text = _cut(dot.label, 34)
-        before = dot.x > _WIDTH * 0.55
+        text = svg.shortened(dot.label, 34)
+        before = dot.x > svg.WIDTH * 0.55
         x, width = dot.x + (-4 if before else 4), 7 * len(text)
         start, end = (x - width, x) if before else (x, x + width)
         y = dot.y - 10
@@ -308,27 +295,12 @@ def _labelled(dots: Sequence[_Dot]) -> list[Markup]:
             if start < b and a < end and abs(y - other) < 15:
                 y = other + 15
         placed.append((start, end, y))
-        parts.append(_text(x, y, text, "end" if before else "start", "name"))
+        parts.append(svg.written(x, y, text, "end" if before else "start", "name"))
     return parts
 
 
 def _colour(dot: _Dot) -> str:
-    return f"s{dot.shape % _SHAPES}{' hollow' * dot.hollow}"
-
-
-def _shape(number: int, x: float, y: float, r: float, colour: str) -> Markup:
-    kind = number % _SHAPES
-    if kind == 0:
-        return Markup('<circle class="mark {}" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(colour, x, y, r)
-    corners = {
-        1: [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
-        2: [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
-        3: [(0, -1.2), (1.1, 0.8), (-1.1, 0.8)],
-        4: [(0, 1.2), (1.1, -0.8), (-1.1, -0.8)],
-        5: [(-0.6, -1.1), (0.6, -1.1), (1.2, 0), (0.6, 1.1), (-0.6, 1.1), (-1.2, 0)],
-    }[kind]
-    path = " ".join(f"{x + r * a:.1f},{y + r * b:.1f}" for a, b in corners)
-    return Markup('<polygon class="mark {}" points="{}"/>').format(colour, path)
+    return f"s{dot.shape % svg.SHAPES}{' hollow' * dot.hollow}"
 
 
 def _stairs(front: Sequence[_Dot]) -> list[tuple[float, float]]:
@@ -336,37 +308,3 @@ def _stairs(front: Sequence[_Dot]) -> list[tuple[float, float]]:
     corners = [(slow.x, fast.y) for fast, slow in pairwise(front)]
     places = zip_longest([(dot.x, dot.y) for dot in front], corners)
     return [place for both in places for place in both if place]
-
-
-def _path(places: Iterable[tuple[float, float]], colour: str = "") -> Markup:
-    return Markup('<polyline class="front {}" points="{}"/>').format(
-        colour, " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(kind, x1, y1, x2, y2)
-
-
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "quiet") -> Markup:
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(kind, x, y, anchor, text)
-
-
-def _group(told: str, *parts: Markup) -> Markup:
-    return Markup("<g><title>{}</title>{}</g>").format(told, Markup("").join(parts))
-
-
-def _svg(key: str, height: float, title: str, summary: str, parts: Iterable[Markup]) -> Markup:
-    return Markup(
-        '<svg viewBox="0 0 {width} {height:.0f}" width="{width}" height="{height:.0f}" role="img" '
-        'aria-labelledby="{key}-title {key}-desc"><title id="{key}-title">{title}</title>'
-        '<desc id="{key}-desc">{summary}</desc>{parts}</svg>'
-    ).format(width=_WIDTH, height=height, key=key, title=title, summary=summary, parts=Markup("\n").join(parts))
-
-
-def _tick(value: float, *, sign: bool = False) -> str:
-    return (f"{value:+g}" if sign and value else f"{value:g}").replace("-", "\N{MINUS SIGN}")
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

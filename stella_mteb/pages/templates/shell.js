@@ -1,5 +1,6 @@
 "use strict";
-(() => {
+// Tables that sort by their headers and are searched; a page's own script follows, and uses what stands in `page`.
+const page = (() => {
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
   const status = document.getElementById("status");
 
@@ -15,11 +16,8 @@
     return falling ? -difference : difference;
   };
 
-  const sort = (table, header) => {
+  const sort = (table, header, falling) => {
     const number = header.dataset.sort === "number";
-    const before = header.getAttribute("aria-sort");
-    // Figures begin with the highest, names and ranks with the first.
-    const falling = before ? before === "ascending" : header.dataset.first === "high";
     for (const other of table.tHead.querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
     header.setAttribute("aria-sort", falling ? "descending" : "ascending");
     const column = header.cellIndex;
@@ -35,21 +33,21 @@
       const button = document.createElement("button");
       button.type = "button";
       button.append(...header.childNodes);
-      button.addEventListener("click", () => sort(table, header));
+      button.addEventListener("click", () => {
+        // Figures begin with the highest, names and ranks with the first.
+        const before = header.getAttribute("aria-sort");
+        sort(table, header, before ? before === "ascending" : header.dataset.first === "high");
+      });
       header.append(button);
     }
   }
 
-  const filter = document.getElementById("filter");
-  const choice = filter.querySelector("select");
-  const show = () => {
-    const rows = [...document.querySelectorAll("tr[data-type]")];
-    for (const row of rows) row.hidden = choice.value !== "" && row.dataset.type !== choice.value;
-    const tasks = rows.filter((row) => row.closest("table").id === "tasks-table");
-    const left = tasks.filter((row) => !row.hidden).length;
-    filter.querySelector("output").textContent = `${left} of ${tasks.length} tasks`;
+  // Whether a text holds any of the words asked for, which commas divide.
+  const found = (asked, text) => {
+    const words = asked.toLowerCase().split(",").map((one) => one.trim()).filter(Boolean);
+    return words.length === 0 || words.some((one) => text.toLowerCase().includes(one));
   };
-  choice.addEventListener("change", show);
-  filter.hidden = false;
-  show();
+
+  for (const tools of document.querySelectorAll(".tools[hidden]")) tools.hidden = false;
+  return { sort, found, status };
 })();

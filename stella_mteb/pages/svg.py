@@ -1,0 +1,95 @@
+"""Parts of pictures as inline SVG: no script and no file; colours come from the page's style sheet.
+
+Every figure has a title and a description for those who do not see it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from markupsafe import Markup
+
+WIDTH = 720
+"""Of a figure, in its own units."""
+SHAPES = 6
+"""How many marks differ in shape; the style sheet has as many colours."""
+
+Scale = Callable[[float], float]
+
+
+def linear(low: float, high: float, start: float, end: float) -> Scale:
+    """The scale that puts `low` at `start` and `high` at `end`."""
+    return lambda value: start + (value - low) / (high - low) * (end - start)
+
+
+def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round values between two others, at most `most` of them: 1, 2 or 5 times a power of ten apart."""
+    power = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)))
+    apart = next(step for step in (power / 5, power / 2, power, 2 * power, 5 * power) if (high - low) / step <= most)
+    return [round(i * apart, 9) for i in range(math.ceil(low / apart), math.floor(high / apart) + 1)]
+
+
+def tick_label(value: float, *, sign: bool = False) -> str:
+    """A round value as text."""
+    return (f"{value:+g}" if sign and value else f"{value:g}").replace("-", "\N{MINUS SIGN}")
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def mark(number: int, x: float, y: float, r: float, colour: str) -> Markup:
+    """A mark of radius `r` in the shape of its number: circle, diamond, square, triangle, ..."""
+    kind = number % SHAPES
+    if kind == 0:
+        return Markup('<circle class="mark {}" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(colour, x, y, r)
+    corners = {
+        1: [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
+        2: [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+        3: [(0, -1.2), (1.1, 0.8), (-1.1, 0.8)],
+        4: [(0, 1.2), (1.1, -0.8), (-1.1, -0.8)],
+        5: [(-0.6, -1.1), (0.6, -1.1), (1.2, 0), (0.6, 1.1), (-0.6, 1.1), (-1.2, 0)],
+    }[kind]
+    points = " ".join(f"{x + r * a:.1f},{y + r * b:.1f}" for a, b in corners)
+    return Markup('<polygon class="mark {}" points="{}"/>').format(colour, points)
+
+
+def polyline(places: Iterable[tuple[float, float]], colour: str = "") -> Markup:
+    """A line through places."""
+    return Markup('<polyline class="front {}" points="{}"/>').format(
+        colour, " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    )
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    """A line from one place to another; its kind is a class of the style sheet."""
+    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(kind, x1, y1, x2, y2)
+
+
+def written(x: float, y: float, text: str, anchor: str, kind: str = "quiet") -> Markup:
+    """A text that starts at, ends at or is centred on a place."""
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(kind, x, y, anchor, text)
+
+
+def group(told: str, *parts: Markup) -> Markup:
+    """Parts that belong together, with a text for whoever points at them."""
+    return Markup("<g><title>{}</title>{}</g>").format(told, Markup("").join(parts))
+
+
+def figure(key: str, height: float, title: str, summary: str, parts: Iterable[Markup]) -> Markup:
+    """The whole figure.
+
+    Args:
+        key: Unique within the page, as the beginning of ids.
+        height: In units of `WIDTH`.
+        title: What it shows.
+        summary: For those who do not see it.
+        parts: All that is drawn.
+    """
+    return Markup(
+        '<svg viewBox="0 0 {width} {height:.0f}" width="{width}" height="{height:.0f}" role="img" '
+        'aria-labelledby="{key}-title {key}-desc"><title id="{key}-title">{title}</title>'
+        '<desc id="{key}-desc">{summary}</desc>{parts}</svg>'
+    ).format(width=WIDTH, height=height, key=key, title=title, summary=summary, parts=Markup("\n").join(parts))
