@@ -18,7 +18,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from stella_mteb.files.atomic import write_json
 from stella_mteb.files.tables import render
-from stella_mteb.judge.reports import read_hm_cf
+from stella_mteb.judge.reports import read_results
 
 SCORES = ("coarse", "precision", "recall", "f1", "hm_cf")
 SHOWN = ("coarse", "f1", "hm_cf")
@@ -69,14 +69,18 @@ def between_published(
     return rows
 
 
+def read_means(folder: Path) -> dict[str, dict[str, float]]:
+    return {judge: {model: one.mean for model, one in own.items()} for judge, own in read_results(folder).items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     options = parser.parse_args()
     published = pd.read_csv(options.data / "pair_scores.csv", dtype={"video_id": str})
-    theirs = read_hm_cf(options.data / "aggregated")
-    own = read_hm_cf(options.results)
+    theirs = read_means(options.data / "aggregated")
+    own = read_means(options.results)
     report = {}
     for judge in own:
         means = {**theirs, judge: own[judge]}

@@ -31,8 +31,7 @@ def demo(
     say(f"1. MTEB tasks on bundled data, with {MODEL}")
     run(models=[MODEL], tasks=list(TASKS), output=output, device=device, offline=True, cache=output / "vectors")
     references, predictions = write_judge_inputs(output / "judge-input")
-    say("\n2. The judge: each kind of fault plays a candidate model that always makes that fault")
-    say("   (most faults were written for half of the clips; the others are listed as missing)")
+    say("\n2. The judge: five candidate models, one faithful to every clip, the others with worse and worse faults")
     judge(
         references=references,
         predictions=[predictions],
@@ -50,7 +49,10 @@ def demo(
 
 
 def write_judge_inputs(folder: Path) -> tuple[Path, Path]:
-    """Write the bundled pairs in the judge's input form: the references, and one predictions file for each fault.
+    """Write the bundled pairs in the judge's input form: the references, and five candidate models' predictions.
+
+    The first model is faithful; the others have each clip's four faulty candidates, from the mildest fault to the worst
+    by their grades.
 
     Returns:
         The references' file and the predictions' folder.
@@ -63,9 +65,12 @@ def write_judge_inputs(folder: Path) -> tuple[Path, Path]:
     rows = [json.loads(line) for line in (file.path.parent / file.spec.data).read_text(encoding="utf-8").splitlines()]
     references = {row["clip_id"]: row["reference"] for row in rows}
     write_json(folder / "references.json", [{"id": clip, "summary": text} for clip, text in references.items()])
-    by_fault: dict[str, dict[str, str]] = {}
-    for row in rows:
-        by_fault.setdefault(row["fault"], {})[row["clip_id"]] = row["candidate"]
-    for fault, texts in by_fault.items():
-        write_json(folder / "predictions" / f"{fault}.json", texts)
+    names = ("faithful", "mild_fault", "fault", "bad_fault", "worst_fault")
+    texts: dict[str, dict[str, str]] = {name: {} for name in names}
+    for clip in references:
+        own = sorted((row for row in rows if row["clip_id"] == clip), key=lambda row: -row["score"])
+        for name, row in zip(names, own, strict=True):
+            texts[name][clip] = row["candidate"]
+    for name, own_texts in texts.items():
+        write_json(folder / "predictions" / f"{name}.json", own_texts)
     return folder / "references.json", folder / "predictions"

@@ -28,7 +28,7 @@ def rank(
     if not agreement:
         return
     from stella_mteb.judge.ranking import agreements  # noqa: PLC0415
-    from stella_mteb.judge.reports import read_clips, read_hm_cf  # noqa: PLC0415
+    from stella_mteb.judge.reports import read_results  # noqa: PLC0415
 
     rows: list[dict[str, Any]] = [
         {
@@ -41,7 +41,7 @@ def rank(
             "spearman": one.spearman,
             "clips": one.clips or None,
         }
-        for one in agreements(read_hm_cf(folder), read_clips(folder))
+        for one in agreements(read_results(folder))
     ]
     if not rows:
         say("one judge: there is nobody to agree with")
@@ -53,22 +53,21 @@ def rank(
 
 
 def print_ranking(folder: Path, form: TableFormat) -> None:
-    """Print the ranking over all judges of a folder, and on stderr what qualifies it."""
+    """Print the ranking over all judges of a folder, models that cannot be ranked below it, and why on stderr."""
     from stella_mteb.judge.ranking import rank_models  # noqa: PLC0415
-    from stella_mteb.judge.reports import read_coverage, read_hm_cf  # noqa: PLC0415
+    from stella_mteb.judge.reports import read_results  # noqa: PLC0415
 
-    hm_cf = read_hm_cf(folder)
-    ranking, incomplete = rank_models(hm_cf)
-    clips = read_coverage(folder)
-    rows: list[dict[str, Any]] = []
-    for row in ranking:
-        columns: dict[str, Any] = {"rank": row.rank, "slug": row.slug, "borda": row.borda, "mean_hm_cf": row.mean_hm_cf}
-        if form in {"table", "md"}:  # programs rely on these four keys, and read the counts in the aggregated files
-            columns["clips"] = "/".join(map(str, sorted(clips.get(row.slug, ())))) or None
-        rows.append(columns)
+    results = read_results(folder)
+    ranking, apart = rank_models(results)
+    rows: list[dict[str, Any]] = [
+        {"rank": row.rank, "slug": row.slug, "borda": row.borda, "mean_hm_cf": row.mean_hm_cf, "clips": row.clips}
+        for row in ranking
+    ]
+    rows += [
+        {"rank": None, "slug": one.slug, "borda": None, "mean_hm_cf": one.mean_hm_cf, "clips": one.clips}
+        for one in apart
+    ]
     typer.echo(render(rows, form))
-    if len(set().union(*(clips.get(row.slug, set()) for row in ranking))) > 1:
-        say("warning: the models were scored on different numbers of clips; their means are not comparable")
-    say(f"judges: {', '.join(hm_cf)}")
-    if incomplete:
-        say(f"not ranked, because not every judge has scored them: {', '.join(incomplete)}")
+    say(f"judges: {', '.join(results)}")
+    for one in apart:
+        say(f"not ranked: {one.slug}: {one.reason}")

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata, spearmanr
+
+from stella_mteb.judge.reports import Result
+
+MIN_COVERAGE = 0.8
+"""A model that was scored on a smaller share of the clips is not ranked: silence on hard clips would win."""
+
+Results = Mapping[str, Mapping[str, Result]]
+"""What judges said of candidate models, by judge and model."""
 
 
 @dataclass(frozen=True)
@@ -21,39 +30,91 @@ class RankedModel:
         borda: Sum over judges of the number of candidates minus the rank (ties share the mean of their ranks).
         mean_hm_cf: Mean over judges of mean HM-CF.
         rank: From 1; models that are equal in both share a rank.
+        clips: Number of clips behind the means, the same for all that are ranked; None where it is not known.
     """
 
     slug: str
     borda: float
     mean_hm_cf: float
     rank: int
+    clips: int | None = None
 
 
-def rank_models(hm_cf: Mapping[str, Mapping[str, float]]) -> tuple[list[RankedModel], list[str]]:
-    """Rank by Borda, then by mean HM-CF, at full precision.
+@dataclass(frozen=True)
+class Apart:
+    """A candidate model that cannot be ranked with the others.
 
-    Args:
-        hm_cf: Mean HM-CF by judge and candidate model.
+    Attributes:
+        slug: The candidate model.
+        mean_hm_cf: Mean, over the judges that scored it, of its own mean.
+        clips: Number of clips behind it; None where it is not known.
+        reason: Why it stands apart.
+    """
+
+    slug: str
+    mean_hm_cf: float
+    clips: int | None
+    reason: str
+
+
+def rank_models(results: Results) -> tuple[list[RankedModel], list[Apart]]:
+    """Rank by Borda, then by mean HM-CF, at full precision, over the clips that all ranked models were scored on.
+
+    Where only means are known, as in in-house files, there are no common clips: models of the highest count are ranked.
 
     Returns:
-        The ranking of the models that every judge has scored, and the names of those that some have not: a sum
-        over fewer judges cannot be compared.
+        The ranking, and the models that are not in it: those that some judge has not scored, and those that were scored
+        on less than `MIN_COVERAGE` of the clips of the most complete model.
     """
-    judges = list(hm_cf.values())
-    every = sorted(set().union(*judges))
-    models = [model for model in every if all(model in judge for judge in judges)]
+    models = sorted(set().union(*results.values()))
+    counts = {model: _count(results, model) for model in models}
+    whole = max((count for count in counts.values() if count is not None), default=0)
+    least = whole if common_clips(results, models) is None else MIN_COVERAGE * whole
+    reasons = {}
+    for model, count in counts.items():
+        if any(model not in judge for judge in results.values()):
+            reasons[model] = "not every judge has scored it"
+        elif count is not None and count < least:
+            reasons[model] = f"scored on {count} of {whole} clips"
+    common = common_clips(results, [model for model in models if model not in reasons])
+    if common == []:
+        reasons = dict.fromkeys(models, "no clip is common to all models") | reasons
+    ranked = {model: counts[model] if common is None else len(common) for model in models if model not in reasons}
+    means = {judge: {model: own[model].mean_over(common) for model in ranked} for judge, own in results.items()}
+    apart = [
+        Apart(model, statistics.fmean(own[model].mean for own in results.values() if model in own), counts[model], why)
+        for model, why in reasons.items()
+    ]
+    return _by_borda(means, ranked), sorted(apart, key=lambda one: (-(one.clips or 0), -one.mean_hm_cf, one.slug))
+
+
+def common_clips(results: Results, models: Sequence[str]) -> list[str] | None:
+    """The clips that all judges have scored of all these models, in order; None where a judge's are not known."""
+    tables = [judge[model].clips for judge in results.values() for model in models if model in judge]
+    known = [set(table) for table in tables if table is not None]
+    return sorted(set.intersection(*known)) if known and len(known) == len(tables) else None
+
+
+def _count(results: Results, model: str) -> int | None:
+    clips = common_clips(results, [model])
+    counts = [judge[model].count for judge in results.values() if model in judge]
+    return len(clips) if clips is not None else min((count for count in counts if count is not None), default=None)
+
+
+def _by_borda(means: Mapping[str, Mapping[str, float]], models: Mapping[str, int | None]) -> list[RankedModel]:
+    judges = list(means.values())
     borda = dict.fromkeys(models, 0.0)
     for judge in judges:
         for model, place in zip(models, rankdata([-judge[model] for model in models]), strict=True):
             borda[model] += len(models) - float(place)
     mean = {model: math.fsum(judge[model] for judge in judges) / len(judges) for model in models}
-    ordered = sorted(models, key=lambda model: (-borda[model], -mean[model]))
     rows: list[RankedModel] = []
-    for place, model in enumerate(ordered, start=1):
+    for place, model in enumerate(sorted(models, key=lambda model: (-borda[model], -mean[model])), start=1):
         before = rows[-1] if rows else None
         tied = before is not None and (before.borda, before.mean_hm_cf) == (borda[model], mean[model])
-        rows.append(RankedModel(model, borda[model], mean[model], before.rank if tied and before else place))
-    return rows, [model for model in every if model not in models]
+        rank = before.rank if tied and before else place
+        rows.append(RankedModel(model, borda[model], mean[model], rank, models[model]))
+    return rows
 
 
 RESAMPLES = 2_000
@@ -85,29 +146,22 @@ class Agreement:
     clips: int = 0
 
 
-Clips = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""HM-CF by judge, candidate model and clip."""
-
-
-def agreements(means: Mapping[str, Mapping[str, float]], clips: Clips, seed: int = 0) -> Iterator[Agreement]:
+def agreements(results: Results, seed: int = 0) -> Iterator[Agreement]:
     """Compare every two judges.
 
     The interval is a percentile bootstrap over clips: the same drawn clips for both judges and all models, since a clip
     that is hard to summarise is so for all of them. It says what other clips would have changed, not other models.
 
     Args:
-        means: Mean HM-CF by judge and candidate model.
-        clips: The scores behind the means, of those judges for which they are known.
+        results: What the judges said. There is an interval where the scores of two clips or more are known.
         seed: Of the resampling.
     """
-    for first, second in itertools.combinations(means, 2):
-        models = sorted(means[first].keys() & means[second].keys())
-        found = _correlations([[means[judge][model] for model in models] for judge in (first, second)])
-        tables = [clips.get(judge, {}).get(model, {}).keys() for judge in (first, second) for model in models]
-        shared = sorted(set.intersection(*map(set, tables))) if tables else []
-        low, high = (
-            _interval(clips, (first, second), models, shared, seed) if len(shared) > 1 and found else (None, None)
-        )
+    for first, second in itertools.combinations(results, 2):
+        pair = {judge: results[judge] for judge in (first, second)}
+        models = sorted(pair[first].keys() & pair[second].keys())
+        found = _correlations([[own[model].mean for model in models] for own in pair.values()])
+        shared = common_clips(pair, models) or []
+        low, high = _interval(pair, models, shared, seed) if len(shared) > 1 and found else (None, None)
         kendall, spearman = found or (None, None)
         yield Agreement(first, second, len(models), kendall, spearman, low, high, len(shared) if low is not None else 0)
 
@@ -119,9 +173,9 @@ def _correlations(pair: Sequence[Sequence[float]]) -> tuple[float, float] | None
 
 
 def _interval(
-    clips: Clips, judges: Sequence[str], models: Sequence[str], shared: Sequence[str], seed: int
+    pair: Results, models: Sequence[str], shared: Sequence[str], seed: int
 ) -> tuple[float | None, float | None]:
-    scores = np.array([[[clips[judge][model][clip] for clip in shared] for model in models] for judge in judges])
+    scores = np.array([[own[model].values(shared) for model in models] for own in pair.values()])
     drawn = np.random.default_rng(seed).multinomial(len(shared), np.full(len(shared), 1 / len(shared)), RESAMPLES)
     means: NDArray[np.float64] = scores @ drawn.T / len(shared)  # [2 judges, models, resamples]
     taus = [found[0] for sample in np.moveaxis(means, -1, 0) if (found := _correlations(sample.tolist()))]

@@ -13,6 +13,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,58 +125,64 @@ def _stats(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def read_coverage(folder: Path) -> dict[str, set[int]]:
-    """How many clips each candidate model was scored on, by judge; more than one number if judges differ."""
-    counts: dict[str, set[int]] = {}
-    for path in sorted(_root(folder).glob("*/*.json")):
-        count = read_json_object(path).get("successful_evaluations")
-        if isinstance(count, int):
-            counts.setdefault(path.stem, set()).add(count)
-    return counts
+@dataclass(frozen=True)
+class Result:
+    """What one judge said of one candidate model.
+
+    Attributes:
+        mean: Mean HM-CF over the clips that were scored.
+        count: How many these were; None where the file does not say.
+        clips: HM-CF by clip; None where only the mean is known, as in in-house folders.
+    """
+
+    mean: float
+    count: int | None = None
+    clips: Mapping[str, float] | None = None
+
+    def values(self, clips: Sequence[str]) -> list[float]:
+        """HM-CF of these clips."""
+        return [(self.clips or {})[clip] for clip in clips]
+
+    def mean_over(self, clips: Sequence[str] | None) -> float:
+        """Mean HM-CF over these clips, or over its own."""
+        return self.mean if clips is None else math.fsum(self.values(clips)) / len(clips)
 
 
-def _root(folder: Path) -> Path:
-    return folder / "aggregated" if (folder / "aggregated").is_dir() else folder
-
-
-def read_hm_cf(folder: Path) -> dict[str, dict[str, float]]:
-    """Mean HM-CF by judge and candidate model, from aggregated files, ours and in-house ones alike.
+def read_results(folder: Path) -> dict[str, dict[str, Result]]:
+    """Results by judge and candidate model, from our own folders and in-house ones alike.
 
     Args:
-        folder: An output folder of `judge`, or a folder with one folder for each judge.
+        folder: An output folder of `judge`, or a folder with one folder of aggregated files for each judge.
 
     Raises:
-        ConfigError: If there is no such file, or one has another form; names it.
+        ConfigError: If there is no aggregated file, or one has another form; names it.
     """
-    root = _root(folder)
+    root = folder / "aggregated" if (folder / "aggregated").is_dir() else folder
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")
-    found: dict[str, dict[str, float]] = {}
+    pairs = root.parent / "pairs" if root.name == "aggregated" else root / "pairs"
+    found: dict[str, dict[str, Result]] = {}
     for path in sorted(root.glob("*/*.json")):
         content = read_json(path)
         try:
-            mean = content["hybrid_stats"]["hm_cf"]["mean"]
+            mean, count = content["hybrid_stats"]["hm_cf"]["mean"], content.get("successful_evaluations")
             if not isinstance(mean, float | int) or not math.isfinite(mean):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             raise ConfigError(f"{path}: has no number at hybrid_stats.hm_cf.mean; not an aggregated file") from None
-        found.setdefault(path.parent.name, {})[path.stem] = mean
+        clips = _read_clips(pairs / path.parent.name / path.name)
+        found.setdefault(path.parent.name, {})[path.stem] = Result(
+            mean, count if isinstance(count, int) else None, clips
+        )
     if not found:
         raise ConfigError(f"{root}: no aggregated files (<judge>/<model>.json)")
     return found
 
 
-def read_clips(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """HM-CF by judge, candidate model and clip, as far as `pairs/` has it; in-house folders have none.
-
-    Raises:
-        ConfigError: If a file is not as `write_judgement` writes it; names it.
-    """
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for path in sorted((folder / "pairs").glob("*/*.json")):
-        try:
-            scores = {str(row["video_id"]): float(row["hm_cf"]) for row in read_json(path)}
-        except (KeyError, TypeError, ValueError):
-            raise ConfigError(f"{path}: must be a list of objects with video_id and hm_cf") from None
-        found.setdefault(path.parent.name, {})[path.stem] = scores
-    return found
+def _read_clips(path: Path) -> dict[str, float] | None:
+    if not path.exists():
+        return None
+    try:
+        return {str(row["video_id"]): float(row["hm_cf"]) for row in read_json(path)}
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{path}: must be a list of objects with video_id and hm_cf") from None

@@ -802,7 +802,8 @@ def test_judge_ranks_by_the_likeness_of_the_summaries(call: Call, tmp_path: Path
         for name, texts in PREDICTIONS.items()
     }
     assert code == 0
-    assert [list(row) for row in rows] == [["rank", "slug", "borda", "mean_hm_cf"]] * 3
+    assert [list(row) for row in rows] == [["rank", "slug", "borda", "mean_hm_cf", "clips"]] * 3
+    assert [row["clips"] for row in rows] == [len(REFERENCES)] * 3
     assert [(row["rank"], row["slug"], row["borda"]) for row in rows] == [
         (1, "copy", 2),
         (2, "near", 1),
@@ -932,9 +933,34 @@ def test_a_model_that_not_every_judge_has_scored_is_named_and_not_ranked(call: C
     code, out, err = call("rank", tmp_path, "--format", "csv")
 
     assert code == 0
-    assert out.splitlines() == ["rank,slug,borda,mean_hm_cf", "1,n,1.0,0.5", "2,m,1.0,0.35"]
+    assert out.splitlines() == ["rank,slug,borda,mean_hm_cf,clips", "1,n,1.0,0.5,", "2,m,1.0,0.35,", ",o,,0.9,"]
     assert "judges: a, b" in err
-    assert "not every judge has scored them: o" in err
+    assert "not ranked: o: not every judge has scored it" in err
+
+
+@pytest.mark.parametrize("form", ["table", "md", "json", "csv"])
+def test_a_model_that_answers_the_easy_clip_only_is_not_ranked(call: Call, tmp_path: Path, form: str) -> None:
+    predictions = {
+        "full": {"001": "A door opens.", "002": "Boats leave a harbour.", "003": "A chef chops onions."},
+        "lazy": {"001": "A man opens a red door.", "002": "", "003": " "},
+    }
+    references = {"001": "A man opens a red door.", "002": "Two boats leave.", "003": "A cook sings."}
+    inputs = write_judge_inputs(tmp_path / "in", predictions)
+    (tmp_path / "in/references.json").write_text(json.dumps(references))
+
+    code, out, err = call("judge", *inputs, "-m", "all_minilm_l6_v2", "--output", tmp_path / "out", "--format", form)
+
+    assert code == 0
+    assert "not ranked: lazy: scored on 1 of 3 clips" in err
+    if form == "json":
+        full, lazy = json.loads(out)
+        assert (full["slug"], full["rank"], full["clips"]) == ("full", 1, 3)
+        assert (lazy["slug"], lazy["rank"], lazy["borda"], lazy["clips"]) == ("lazy", None, None, 1)
+        assert lazy["mean_hm_cf"] == pytest.approx(1)
+        assert lazy["mean_hm_cf"] <= 1
+    else:
+        assert "clips" in out
+        assert out.index("full") < out.index("lazy")
 
 
 # -------------------------------------------------------------------------------------------------- interruption
@@ -1038,7 +1064,6 @@ def test_the_demo_runs_without_network(tmp_path: Path) -> None:
     done = subprocess.run([SCRIPT, "demo", "--output", tmp_path / "demo"], check=True, capture_output=True, text=True)
 
     assert "VideoSummarySTS" in done.stdout
-    pairs = Path(__file__).parents[2] / "tasks/video-summary-sts/pairs.jsonl"
-    faults = {json.loads(line)["fault"] for line in pairs.read_text().splitlines()}
+    assert "faithful" in done.stdout
     judged = (tmp_path / "demo/judge/aggregated/all_minilm_l6_v2").glob("*.json")
-    assert {path.stem for path in judged} == faults
+    assert {path.stem for path in judged} == {"faithful", "mild_fault", "fault", "bad_fault", "worst_fault"}

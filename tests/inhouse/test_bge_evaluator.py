@@ -151,7 +151,7 @@ def test_both_models_judge_and_run_the_video_task(stella_folder: Path, bge: Path
 
     assert (judged[0], ran[0]) == (0, 0), judged[2] + ran[2]
     judges = sorted((tmp_path / "out/aggregated").iterdir())
-    identities = [json.loads((folder / "paraphrase.json").read_text())["judge"] for folder in judges]
+    identities = [json.loads((folder / "faithful.json").read_text())["judge"] for folder in judges]
     assert sorted(identity["prompt"].count("<response>") for identity in identities) == [0, 3]
     results = list((tmp_path / "out/results").rglob("VideoSummarySTS.json"))
     assert len(results) == 2

@@ -12,19 +12,21 @@ import pytest
 from scipy.stats import bootstrap, kendalltau, spearmanr
 
 from stella_mteb.errors import ConfigError
+from stella_mteb.files.atomic import write_json
 from stella_mteb.judge.ranking import agreements
-from stella_mteb.judge.reports import read_clips
+from stella_mteb.judge.reports import Result, read_results
 from tests.conftest import SHARED, Call, needs_shared
+from tests.support.judging import of_clips, of_means
 
 
-def judged(scores: Any) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, dict[str, float]]]]:
-    """Means and clips of [judges, models, clips]."""
-    clips = {
-        f"judge{j}": {f"model{m}": {f"{c:03}": float(x) for c, x in enumerate(row)} for m, row in enumerate(table)}
-        for j, table in enumerate(scores)
-    }
-    means = {judge: {m: float(np.mean([*own.values()])) for m, own in table.items()} for judge, table in clips.items()}
-    return means, clips
+def judged(scores: Any) -> dict[str, dict[str, Result]]:
+    """Results of [judges, models, clips]."""
+    return of_clips(
+        {
+            f"judge{j}": {f"model{m}": {f"{c:03}": float(x) for c, x in enumerate(row)} for m, row in enumerate(table)}
+            for j, table in enumerate(scores)
+        }
+    )
 
 
 def test_tau_rho_and_interval_are_those_of_scipy() -> None:
@@ -32,7 +34,7 @@ def test_tau_rho_and_interval_are_those_of_scipy() -> None:
     scores = rng.normal(size=(1, 6, 1)) * 0.3 + rng.normal(size=(2, 6, 40))
     first, second = scores.mean(axis=2)
 
-    (found,) = agreements(*judged(scores))
+    (found,) = agreements(judged(scores))
     theirs = bootstrap(
         [np.arange(40)],
         lambda drawn: kendalltau(*scores[:, :, drawn].mean(axis=2)).statistic,
@@ -54,7 +56,7 @@ def test_judges_who_see_the_same_agree_fully_whatever_the_clips() -> None:
     rng = np.random.default_rng(3)
     table = np.arange(5)[:, None] + rng.normal(size=(5, 30)) * 0.1
 
-    (found,) = agreements(*judged([table, table * 2 + 1]))
+    (found,) = agreements(judged([table, table * 2 + 1]))
 
     assert (found.kendall, found.spearman, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0, 1.0))
 
@@ -64,33 +66,34 @@ def test_the_clips_are_drawn_for_all_models_and_judges_alike() -> None:
     hard = np.random.default_rng(4).normal(size=50) * 100
     table = np.arange(4)[:, None] + hard
 
-    (found,) = agreements(*judged([table, table]))
+    (found,) = agreements(judged([table, table]))
 
     assert found.low == pytest.approx(1.0)
 
 
 def test_without_scores_per_clip_there_is_a_figure_and_no_interval() -> None:
-    means, clips = judged(np.random.default_rng(5).normal(size=(2, 4, 9)))
-    del clips["judge1"]
+    results = judged(np.random.default_rng(5).normal(size=(2, 4, 9)))
+    results["judge1"] = {model: Result(result.mean) for model, result in results["judge1"].items()}
 
-    (found,) = agreements(means, clips)
+    (found,) = agreements(results)
 
     assert found.kendall is not None
     assert (found.low, found.high, found.clips) == (None, None, 0)
 
 
 def test_only_models_of_both_judges_and_clips_of_all_count() -> None:
-    means, clips = judged(np.random.default_rng(6).normal(size=(2, 4, 9)))
-    del means["judge0"]["model3"]
-    del clips["judge1"]["model2"]["004"]
+    results = judged(np.random.default_rng(6).normal(size=(2, 4, 9)))
+    del results["judge0"]["model3"]
+    clips = results["judge1"]["model2"].clips or {}
+    results["judge1"]["model2"] = Result(0.5, 8, {clip: score for clip, score in clips.items() if clip != "004"})
 
-    (found,) = agreements(means, clips)
+    (found,) = agreements(results)
 
     assert (found.models, found.clips) == (3, 8)
 
 
 def test_a_judge_who_ties_every_model_has_no_order_to_agree_with() -> None:
-    (found,) = agreements({"a": {"x": 0.5, "y": 0.5}, "b": {"x": 0.1, "y": 0.2}}, {})
+    (found,) = agreements(of_means({"a": {"x": 0.5, "y": 0.5}, "b": {"x": 0.1, "y": 0.2}}))
 
     assert (found.kendall, found.spearman) == (None, None)
 
@@ -99,9 +102,10 @@ def test_pairs_of_another_form_are_named(tmp_path: Path) -> None:
     path = tmp_path / "pairs/judge/model.json"
     path.parent.mkdir(parents=True)
     path.write_text('[{"video": "001"}]')
+    write_json(tmp_path / "aggregated/judge/model.json", {"hybrid_stats": {"hm_cf": {"mean": 0.5}}})
 
     with pytest.raises(ConfigError, match=r"model\.json: must be a list of objects with video_id and hm_cf"):
-        read_clips(tmp_path)
+        read_results(tmp_path)
 
 
 @needs_shared

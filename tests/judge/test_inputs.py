@@ -343,8 +343,12 @@ def test_the_demos_inputs_hold_the_bundled_pairs(tmp_path: Path) -> None:
 
     assert references == {row["clip_id"]: (row["reference"],) for row in pairs}
     assert sum(len(one.texts) for one in found.values()) == len(pairs)
-    for row in pairs:
-        assert found[row["fault"]].texts[row["clip_id"]] == row["candidate"]
+    assert {row["candidate"] for row in pairs} == {text for one in found.values() for text in one.texts.values()}
+    scores = {row["candidate"]: row["score"] for row in pairs}
+    for clip in references:
+        grades = [
+            scores[found[name].texts[clip]] for name in ("faithful", "mild_fault", "fault", "bad_fault", "worst_fault")
+        ]
+        assert grades == sorted(grades, reverse=True)
     for one in found.values():
-        assert (one.empty, one.unknown) == ((), ())
-        assert len(one.missing) == len(references) - len(one.texts)
+        assert (one.missing, one.empty, one.unknown) == ((), (), ())

@@ -16,13 +16,14 @@ import pytest
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files.atomic import write_json
 from stella_mteb.judge.judge import Judgement
-from stella_mteb.judge.reports import aggregate, judge_slug, read_hm_cf, require_same_judge, write_judgement
+from stella_mteb.judge.reports import aggregate, judge_slug, read_results, require_same_judge, write_judgement
 from stella_mteb.judge.similarity import PairScore
 from tests.conftest import SHARED, needs_shared
 from tests.support.judging import (
     FIGURES,
     JUDGES,
     candidate,
+    of_means,
     published_pairs,
     some_judgement,
 )
@@ -178,8 +179,12 @@ def test_means_are_read_back_from_our_own_files(tmp_path: Path) -> None:
         mean = np.mean([score.hm_cf for score in judgement.scores.values()])
         expected.setdefault(name, {})[slug] = pytest.approx(mean, abs=1e-15)
 
-    assert read_hm_cf(tmp_path) == expected
-    assert read_hm_cf(tmp_path / "aggregated") == expected
+    for folder in (tmp_path, tmp_path / "aggregated"):
+        results = read_results(folder)
+        assert {judge: {slug: one.mean for slug, one in own.items()} for judge, own in results.items()} == expected
+        judgement = some_judgement("b.5", 1)
+        clips = {clip: score.hm_cf for clip, score in judgement.scores.items()}
+        assert (results["nemo"]["b.5"].clips, results["nemo"]["b.5"].count) == (clips, 17)
 
 
 def test_means_are_read_from_the_in_house_layout(tmp_path: Path) -> None:
@@ -188,7 +193,7 @@ def test_means_are_read_from_the_in_house_layout(tmp_path: Path) -> None:
         content = {"model_name": slug, "hybrid_stats": {"hm_cf": {"mean": mean, "std": 0.1}}}
         (tmp_path / name / f"{slug}.json").write_text(json.dumps(content))
 
-    assert read_hm_cf(tmp_path) == {"nemo": {"longvu": 0.5, "longva": 0.25}, "kalm": {"longvu": 0.125}}
+    assert read_results(tmp_path) == of_means({"nemo": {"longvu": 0.5, "longva": 0.25}, "kalm": {"longvu": 0.125}})
 
 
 @pytest.mark.parametrize(
@@ -210,7 +215,7 @@ def test_a_file_without_a_mean_hm_cf_is_named_not_ranked(content: str, tmp_path:
     path.write_text(content)
 
     with pytest.raises(ConfigError) as caught:
-        read_hm_cf(tmp_path)
+        read_results(tmp_path)
 
     assert str(path) in str(caught.value)
 
@@ -218,7 +223,7 @@ def test_a_file_without_a_mean_hm_cf_is_named_not_ranked(content: str, tmp_path:
 def test_a_folder_without_aggregated_files_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path / "gone", tmp_path):
         with pytest.raises(ConfigError) as caught:
-            read_hm_cf(folder)
+            read_results(folder)
 
         assert str(folder) in str(caught.value)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 import numpy as np
 
 from stella_mteb.judge.inputs import Candidate
 from stella_mteb.judge.judge import Judgement
+from stella_mteb.judge.reports import Result
 from stella_mteb.judge.similarity import PairScore
 from tests.conftest import SHARED
 
@@ -90,6 +91,19 @@ def some_scores(seed: int, clips: Iterable[str]) -> dict[str, PairScore]:
     return {
         clip: PairScore(*map(float, generator.uniform(-0.1, 1, 5)), *map(int, generator.integers(1, 40, 2)))
         for clip in clips
+    }
+
+
+def of_means(hm_cf: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Result]]:
+    """Results of which only the means are known."""
+    return {judge: {model: Result(mean) for model, mean in own.items()} for judge, own in hm_cf.items()}
+
+
+def of_clips(clips: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, Result]]:
+    """Results of which the scores of all clips are known."""
+    return {
+        judge: {model: Result(float(np.mean([*of.values()])), len(of), dict(of)) for model, of in own.items()}
+        for judge, own in clips.items()
     }
 
 
