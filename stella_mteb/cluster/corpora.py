@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from stella_mteb.cluster.job import LoadedModel, Report
+from stella_mteb.cluster.job import LoadedModel
 from stella_mteb.cluster.pool import Pool, Say, Unit
 from stella_mteb.engine.batching import plan_batches, windows
 from stella_mteb.engine.store import VectorStore, text_key
@@ -37,7 +37,7 @@ class Corpora(Texts):
         sent: Keys of the texts that this run has sent to workers for the same store, here and in other collections.
 
     Attributes:
-        encoded: Texts and tokens that the workers have encoded so far, and texts of these at the longest input.
+        encoded: What the workers have encoded so far (`Report.encoded`).
     """
 
     def __init__(
@@ -62,6 +62,13 @@ class Corpora(Texts):
         unknown = {key: text for key, text, known in zip(keys, texts, stored, strict=True) if not known}
         new = [text for key, text in unknown.items() if key not in self._sent]
         self._sent.update(unknown)
+
+        def failed(error: StellaMtebError) -> None:
+            if isinstance(error, StorageProblem):
+                raise error
+            # One of its tasks has the text that is to blame, and fails.
+            self._say(f"prefill: {error}; the rest of the shard is encoded when its tasks run")
+
         for shard, tokens in plan(new, prompt, self._model, self._pool.size):
             self._shards += 1
             self._pool.submit(
@@ -71,19 +78,10 @@ class Corpora(Texts):
                     method="encode",
                     arguments=(shard, prompt),
                     tokens=tokens,
-                    done=self._done,
-                    failed=self._failed,
+                    done=lambda report: self.encoded.update(report.encoded),
+                    failed=failed,
                 )
             )
-
-    def _done(self, report: Report) -> None:
-        self.encoded.update(texts=report.texts, tokens=report.tokens, at_limit=report.at_limit)
-
-    def _failed(self, error: StellaMtebError) -> None:
-        if isinstance(error, StorageProblem):
-            raise error
-        # One of these tasks has the text that is to blame, and fails.
-        self._say(f"prefill: {error}; the rest of the shard is encoded when its tasks run")
 
 
 def plan(texts: Sequence[str], prompt: str, model: LoadedModel, workers: int) -> Iterator[tuple[list[str], int]]:

@@ -165,7 +165,10 @@ def connected(address: str | None) -> Iterator[None]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        _require_answer(address)
+        # Ray itself tries a wrong address for three minutes, and then ends the process.
+        host, colon, port = address.rpartition(":")
+        if colon and port.isdigit() and "/" not in host:
+            socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise EnvironmentProblem(f"no Ray cluster to be had at {address!r}: {error}") from error
@@ -176,13 +179,6 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _require_answer(address: str) -> None:
-    # Ray itself tries a wrong address for three minutes, and then ends the process.
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,20 +91,14 @@ class Report:
     """What a worker has done in one unit.
 
     Attributes:
-        texts: Texts that went through the backbone.
-        tokens: Tokens of these.
-        at_limit: Of these texts, how many fill the longest input.
-        seconds: Wall time in tokeniser and backbone.
+        encoded: `texts` that went through the backbone, their `tokens`, how many are `at_limit`, and `milliseconds`.
         outcomes: Of a task, at each dimension.
         missing: Of a look at a model: places of the tasks that have no result yet.
         model: Of a look at a model that has such tasks.
         warnings: What it would have said on a terminal.
     """
 
-    texts: int = 0
-    tokens: int = 0
-    at_limit: int = 0
-    seconds: float = 0.0
+    encoded: Counter[str] = field(default_factory=Counter)
     outcomes: tuple[Outcome, ...] = ()
     missing: tuple[int, ...] = ()
     model: LoadedModel | None = None

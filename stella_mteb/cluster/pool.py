@@ -203,9 +203,23 @@ class Pool:
                 with contextlib.suppress(RayError):  # a timeout is one
                     ray.get(member.handle.close.remote(), timeout=_GOODBYE)
         self.kill()
-        rows = [_row(member, member.place) for member in self._former if member.place]
-        died = any(row["ended"] for row in rows)
-        return rows if died else [{key: value for key, value in row.items() if key != "ended"} for row in rows]
+        rows, died = [], any(member.fate for member in self._former if member.place)
+        for member in self._former:
+            if member.place:
+                seconds, tokens = member.total["milliseconds"] / 1000, member.total["tokens"]
+                rows.append(
+                    {
+                        "worker": member.number,
+                        "node": member.place.node,
+                        "device": member.place.device,
+                        "units": member.units,
+                        "texts": member.total["texts"],
+                        "tokens": tokens,
+                        "tokens/s": round(tokens / seconds) if seconds else None,
+                    }
+                    | ({"ended": member.fate} if died else {})
+                )
+        return rows
 
     def kill(self) -> None:
         """End every worker now; the units they are at are lost."""
@@ -222,23 +236,20 @@ class Pool:
         if self._fatal is not None:
             raise self._fatal
         try:
-            return self._try_step(timeout)
+            self._assign()
+            self._staff()
+            calls = {member.call: member for member in self._members if member.call is not None}
+            ready = []
+            if calls:
+                ready, _ = ray.wait(list(calls), num_returns=1, timeout=timeout)
+            else:
+                time.sleep(timeout)
+            for call in ready:
+                self._take(calls[call])
         except StellaMtebError as error:
             # Kept, because a rehearsal, in the middle of which this may be, takes errors for its task's own.
             self._fatal = error
             raise
-
-    def _try_step(self, timeout: float) -> bool:
-        self._assign()
-        self._staff()
-        calls = {member.call: member for member in self._members if member.call is not None}
-        ready = []
-        if calls:
-            ready, _ = ray.wait(list(calls), num_returns=1, timeout=timeout)
-        else:
-            time.sleep(timeout)
-        for call in ready:
-            self._take(calls[call])
         if time.monotonic() - self._ticked >= _TICK:
             self._ticked = time.monotonic()
             self._watch()
@@ -247,20 +258,18 @@ class Pool:
 
     def _assign(self) -> None:
         for member in self._members:
-            if member.place and not member.unit and self._queue:
-                unit = self._next(member)
-                self._queue.remove(unit)
-                member.unit, member.family, member.named_after = unit, unit.family, 0.0
-                member.since = time.monotonic(), time.strftime("%H:%M:%S")
-                member.call = getattr(member.handle, unit.method).remote(unit.family, *unit.arguments)
-
-    def _next(self, member: Member) -> Unit:
-        """The first unit of the model that the worker has; else one of the model that fewest workers have."""
-        first: dict[int | None, Unit] = {}
-        for unit in self._queue:
-            first.setdefault(unit.family, unit)
-        having = Counter(other.family for other in self._members)
-        return first.get(member.family) or min(first.values(), key=lambda unit: having[unit.family])
+            if not member.place or member.unit or not self._queue:
+                continue
+            # The first unit of the model that the worker has; else one of the model that fewest workers have.
+            first: dict[int | None, Unit] = {}
+            for one in self._queue:
+                first.setdefault(one.family, one)
+            having = Counter(other.family for other in self._members)
+            unit = first.get(member.family) or min(first.values(), key=lambda one: having[one.family])
+            self._queue.remove(unit)
+            member.unit, member.family, member.named_after = unit, unit.family, 0.0
+            member.since = time.monotonic(), time.strftime("%H:%M:%S")
+            member.call = getattr(member.handle, unit.method).remote(unit.family, *unit.arguments)
 
     def _staff(self) -> None:
         """Start workers while there is work, and room for them."""
@@ -292,28 +301,17 @@ class Pool:
             self._bury(member, unit, _reason(error))
         else:
             if unit is None:
-                self._welcome(member, found)
-            else:
-                self._count(member, unit, found)
-
-    def _welcome(self, member: Member, place: Place) -> None:
-        here, there = versions(), place.versions
-        other = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
-        if other:
-            raise EnvironmentProblem(
-                f"node {place.node} has {', '.join(other)}; with other versions its results would be another run's"
-            )
-        member.place, self._failed_starts = place, 0
-
-    def _count(self, member: Member, unit: Unit, report: Report) -> None:
-        member.units += 1
-        member.total.update(texts=report.texts, tokens=report.tokens, milliseconds=round(1000 * report.seconds))
-        self._seconds.setdefault(unit.method, []).append(time.monotonic() - member.since[0])
-        for warning in report.warnings:
-            if warning not in self._warned:  # every worker meets most of them
-                self._warned.add(warning)
-                self._say(f"{member}: {warning}")
-        unit.done(report)
+                _require_same_versions(found)
+                member.place, self._failed_starts = found, 0
+                return
+            member.units += 1
+            member.total.update(found.encoded)
+            self._seconds.setdefault(unit.method, []).append(time.monotonic() - member.since[0])
+            for warning in found.warnings:
+                if warning not in self._warned:  # every worker meets most of them
+                    self._warned.add(warning)
+                    self._say(f"{member}: {warning}")
+            unit.done(found)
 
     def _bury(self, member: Member, unit: Unit | None, reason: str) -> None:
         with contextlib.suppress(Exception):  # one that is only cut off must not go on
@@ -378,20 +376,15 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def _require_same_versions(place: Place) -> None:
+    here, there = versions(), place.versions
+    other = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
+    if other:
+        raise EnvironmentProblem(
+            f"node {place.node} has {', '.join(other)}; with other versions its results would be another run's"
+        )
+
+
 def _reason(error: RayError) -> str:
     text = " ".join(str(error).split())
     return next((words for sign, words in _DEATHS.items() if sign in text), text[:300])
-
-
-def _row(member: Member, place: Place) -> dict[str, Any]:
-    seconds, tokens = member.total["milliseconds"] / 1000, member.total["tokens"]
-    return {
-        "worker": member.number,
-        "node": place.node,
-        "device": place.device,
-        "units": member.units,
-        "texts": member.total["texts"],
-        "tokens": tokens,
-        "tokens/s": round(tokens / seconds) if seconds else None,
-        "ended": member.fate,
-    }

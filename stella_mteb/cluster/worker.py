@@ -6,11 +6,12 @@ A plain class, which `pool` makes a Ray actor of. It never sends vectors: they g
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import gc
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from stella_mteb.cluster.job import Job, LoadedModel, Place, Report, versions
 from stella_mteb.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
-    from stella_mteb.engine.encoder import EncodeStats
     from stella_mteb.harness.adapter import Encoder
 
 
@@ -34,7 +34,6 @@ class Worker:
         self._family: int | None = None
         self._encoders: list[Encoder] = []
         self._cost = contextlib.ExitStack()
-        self._tasks: list[Any] = []
         self._earlier, self._left = 0, 0
         self._heard = _Heard()
 
@@ -44,24 +43,33 @@ class Worker:
         Raises:
             EnvironmentProblem: If this machine does not see the shared folders, or has no such device.
         """
-        self._require_shared_folders()
-        os.chdir(self._job.folder)
+        job, node = self._job, socket.gethostname()
+        lacking = [path.parent for path in job.probes if not path.exists()]
+        lacking += [] if job.folder.is_dir() else [job.folder]
+        if lacking:
+            raise EnvironmentProblem(
+                f"node {node} does not see {lacking[0]} as the driver does; --output, --cache and the folder that the "
+                "run is started in must be on a file system that all nodes share"
+            )
+        os.chdir(job.folder)
         import torch  # noqa: PLC0415 -- seconds; what is wrong above should not wait for them
 
         from stella_mteb.engine.devices import resolve_device  # noqa: PLC0415
         from stella_mteb.harness.cost_capture import machine  # noqa: PLC0415
 
-        torch.set_num_threads(self._job.threads)
+        torch.set_num_threads(job.threads)
         logger = logging.getLogger("stella_mteb")
         logger.addHandler(self._heard)
         logger.propagate = False
-        device = machine(resolve_device(self._job.device))
-        return Place(socket.gethostname(), device, os.getpid(), versions())
+        return Place(node, machine(resolve_device(job.device)), os.getpid(), versions())
 
     def look(self, family: int) -> Report:
         """Which tasks of a model have no result yet; and if there are any, it as the driver must know it."""
+        from stella_mteb.harness.run import is_missing  # noqa: PLC0415
+
         with self._reported(family) as report:
-            missing = tuple(place for place, task in enumerate(self._all_tasks()) if self._is_missing(task))
+            tasks = enumerate(self._tasks)
+            missing = tuple(place for place, task in tasks if is_missing(self._encoders, task, self._job.output))
             if not missing:
                 return report()
             engine = self._encoders[0].text_encoder
@@ -86,7 +94,7 @@ class Worker:
         from stella_mteb.harness.run import run_task  # noqa: PLC0415
 
         with self._reported(family) as report:
-            task = self._all_tasks()[place]
+            task = self._tasks[place]
             outcomes = tuple(run_task(encoder, task, self._job.output) for encoder in self._encoders)
             if task.data_loaded:
                 task.unload_data()
@@ -96,34 +104,23 @@ class Worker:
 
     def watch(self) -> tuple[int, int]:
         """Tokens encoded since the start, and those left of what is under way; answered during the other calls."""
-        return self._earlier + self._stats().tokens, self._left
+        return self._earlier + self._encoded()["tokens"], self._left
 
     def close(self) -> None:
         """Let go of the model; what its encoding cost is then on disk."""
         self._cost.close()
-        self._earlier += self._stats().tokens
+        self._earlier += self._encoded()["tokens"]
         self._family, self._encoders = None, []
         gc.collect()
-
-    def _require_shared_folders(self) -> None:
-        lacking = [path.parent for path in self._job.probes if not path.exists()]
-        lacking += [] if self._job.folder.is_dir() else [self._job.folder]
-        if lacking:
-            raise EnvironmentProblem(
-                f"node {socket.gethostname()} does not see {lacking[0]} as the driver does; --output, --cache and the "
-                "folder that the run is started in must be on a file system that all nodes share"
-            )
 
     @contextlib.contextmanager
     def _reported(self, family: int) -> Iterator[Callable[..., Report]]:
         """Within it the model is at hand; gives a function that says what was encoded since."""
         self._open(family)
-        before = self._stats()
+        before = self._encoded()
 
         def report(**found: Any) -> Report:
-            now = self._stats()
-            counts = {name: getattr(now, name) - getattr(before, name) for name in ("tokens", "at_limit", "seconds")}
-            return Report(texts=now.encoded - before.encoded, **counts, warnings=self._heard.take(), **found)
+            return Report(encoded=self._encoded() - before, warnings=self._heard.take(), **found)
 
         try:
             yield report
@@ -152,23 +149,20 @@ class Worker:
         self._cost.enter_context(cost_recorded(self._encoders, AtomicResultCache(job.output)))
         self._family = family
 
-    def _is_missing(self, task: Any) -> bool:
-        from stella_mteb.harness.run import is_missing  # noqa: PLC0415
-
-        return is_missing(self._encoders, task, self._job.output)
-
-    def _all_tasks(self) -> list[Any]:
+    @functools.cached_property
+    def _tasks(self) -> list[Any]:
         from stella_mteb.harness.find_tasks import find_tasks  # noqa: PLC0415
 
-        job = self._job
-        self._tasks = self._tasks or find_tasks(job.tasks, job.benchmarks, job.max_bad_rows)
-        return self._tasks
+        return find_tasks(self._job.tasks, self._job.benchmarks, self._job.max_bad_rows)
 
-    def _stats(self) -> EncodeStats:
-        from stella_mteb.engine.encoder import EncodeStats  # noqa: PLC0415
-
+    def _encoded(self) -> Counter[str]:
+        """What the model at hand has encoded, as a `Report` has it."""
         encoders = self._encoders  # once: `watch` is called from another thread
-        return dataclasses.replace(encoders[0].text_encoder.stats if encoders and encoders[0].loaded else EncodeStats())
+        if not encoders or not encoders[0].loaded:
+            return Counter()
+        stats = encoders[0].text_encoder.stats
+        milliseconds = round(1000 * stats.seconds)
+        return Counter(texts=stats.encoded, tokens=stats.tokens, at_limit=stats.at_limit, milliseconds=milliseconds)
 
     def _on_progress(self, done: int, total: int) -> None:
         self._left = max(total - done, 0)

@@ -302,7 +302,7 @@ class Poisoned(Worker):
         return super().encode(family, texts, prompt)
 
     def run_task(self, family: int, place: int) -> Report:
-        pairs = self._all_tasks()[place].stella_mteb_file.pairs
+        pairs = self._tasks[place].stella_mteb_file.pairs
         self._die_of([*pairs.first, *pairs.second])
         return super().run_task(family, place)
 
@@ -363,7 +363,9 @@ class Quick(Worker):
             raise ZeroDivisionError("a bug")
         if "config" in texts:
             raise ConfigError("a wrong config")
-        return Report(texts=len(texts), tokens=10, seconds=0.5, warnings=(f"{family} {json.dumps(texts)}",))
+        return Report(
+            Counter(texts=len(texts), tokens=10, milliseconds=500), warnings=(f"{family} {json.dumps(texts)}",)
+        )
 
 
 @pytest.fixture
@@ -708,11 +710,11 @@ def test_a_worker_reads_what_another_has_stored_since(worker: Any, tasks: list[s
     stored = first.encode(0, one, "")
     report = second.run_task(0, 0)
 
-    assert (stored.texts, report.texts, report.tokens) == (len(one), 0, 0)
+    assert (stored.encoded["texts"], report.encoded["texts"], report.encoded["tokens"]) == (len(one), 0, 0)
     assert [outcome.status for outcome in report.outcomes] == ["done"]
-    assert second.run_task(0, 1).texts > 0
+    assert second.run_task(0, 1).encoded["texts"] > 0
     assert first.look(0).missing == (2,)
-    assert first.watch() == (stored.tokens, 0)
+    assert first.watch() == (stored.encoded["tokens"], 0)
 
 
 def test_what_a_worker_has_encoded_is_counted_on_when_it_changes_the_model(worker: Any, tasks: list[str]) -> None:
@@ -720,9 +722,9 @@ def test_what_a_worker_has_encoded_is_counted_on_when_it_changes_the_model(worke
     report = one.encode(0, list(_texts(tasks)), "")
     one.close()
 
-    assert one.watch() == (report.tokens, 0)
+    assert one.watch() == (report.encoded["tokens"], 0)
     costs = list((one._job.output / "details").rglob("cost.json"))
-    assert [json.loads(path.read_text())[0]["tokens"] for path in costs] == [report.tokens]
+    assert [json.loads(path.read_text())[0]["tokens"] for path in costs] == [report.encoded["tokens"]]
 
 
 def test_a_worker_refuses_other_files_than_the_drivers(worker: Any) -> None:
@@ -772,7 +774,7 @@ def test_a_worker_whose_gpu_is_lost_ends_so_that_another_takes_its_place(
         raise SystemExit(code)
 
     one = worker()
-    task = one._all_tasks()[0]
+    task = one._tasks[0]
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", raise_lost)
     monkeypatch.setattr(os, "_exit", end)
