@@ -13,6 +13,7 @@ import typer
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say, token_progress
 from stella_mteb.cli.options import Cache, Device, Format, Offline
+from stella_mteb.cli.plan import print_plan
 from stella_mteb.files.folders import cache_folder
 from stella_mteb.files.tables import TableFormat, render
 
@@ -40,7 +41,9 @@ def run(
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Rows of local data that may be left out.")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")] = "local",
     address: Annotated[str | None, typer.Option(help="Ray cluster: host:port, or auto [one of this machine].")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run and what it would take, and stop.")
+    ] = False,
     form: Format = "table",
 ) -> None:
     """Run MTEB tasks with models. Finished tasks are kept: the same command again runs what is missing."""
@@ -69,7 +72,7 @@ def run(
         family(model, wanted, device=device, cache=folder) for model, wanted in zip(resolved, dimensions, strict=True)
     )
     if dry_run:
-        _print_plan([encoder for members in families for encoder in members], found, output, form)
+        print_plan(families, found, device, output, folder, form)
         return
     with token_progress("encoding") as progress:
 
@@ -197,18 +200,6 @@ def _print_dimensions(outcomes: Sequence[Outcome]) -> None:
         row[str(spec.dimension)] = outcome.score
     typer.echo("\nMain score by dimension")
     typer.echo(render(list(rows.values()), "table"))
-
-
-def _print_plan(encoders: list[Encoder], tasks: list[object], output: Path, form: TableFormat) -> None:
-    from stella_mteb.harness.run import plan  # noqa: PLC0415
-
-    rows = []
-    for encoder in encoders:
-        for task in tasks:
-            path, status = plan(encoder, task, output)
-            rows.append({"model": str(encoder.resolved.spec), "task": path.stem, "status": status})
-        say(f"{encoder.resolved.spec}: {path.parent}")
-    typer.echo(render(rows, form))
 
 
 def _report(outcome: Outcome) -> None:

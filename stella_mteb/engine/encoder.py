@@ -96,13 +96,7 @@ class TextEncoder:
         self.max_length, self.normalize = max_length, normalize
         self.token_budget = token_budget or TOKEN_BUDGET.get(self.device.type, TOKEN_BUDGET["cpu"])
         self.batch_size = batch_size
-        self.fingerprint = {
-            "pipeline": PIPELINE,
-            "model": fingerprint,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "max_length": str(max_length),
-            "pooling": f"{'+'.join(pooling.modes)}, prompt {'in' if pooling.include_prompt else 'out'}",
-        }
+        self.fingerprint = store_fingerprint(fingerprint, self.dtype, max_length, pooling)
         # The last token's state is all that is needed of a causal text, so what stands before it can be shared.
         last_token = pooling.modes == ("lasttoken",) and pooling.include_prompt
         self.shares_prefix = self.packed and self._causal and last_token
@@ -393,6 +387,24 @@ class TextEncoder:
         if dimension not in self._loaded_heads:
             self._loaded_heads[dimension] = self.heads[dimension].load().float().to(self.device).eval()
         return self._loaded_heads[dimension]
+
+
+def store_fingerprint(model: str, dtype: torch.dtype, max_length: int, pooling: Pooling) -> dict[str, str]:
+    """Everything that changes a pooled vector, by name; see `VectorStore`.
+
+    Args:
+        model: Weights, revision, architecture.
+        dtype: Of the backbone.
+        max_length: Longest input in tokens.
+        pooling: How hidden states become one vector.
+    """
+    return {
+        "pipeline": PIPELINE,
+        "model": model,
+        "dtype": str(dtype).removeprefix("torch."),
+        "max_length": str(max_length),
+        "pooling": f"{'+'.join(pooling.modes)}, prompt {'in' if pooling.include_prompt else 'out'}",
+    }
 
 
 def _refuse_non_strings(texts: Sequence[str]) -> None:

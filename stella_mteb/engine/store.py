@@ -60,8 +60,7 @@ class VectorStore:
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, str]) -> None:
         self._named = {"schema": SCHEMA, **fingerprint}
-        text = json.dumps(self._named, sort_keys=True)
-        self.folder = folder / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        self.folder = store_folder(folder, fingerprint)
         self._shards: list[_Shard] = []
         # Of every known text its key, ascending, and where its vector is: number of the shard << 32 | row.
         self._keys, self._where = np.empty(0, dtype=_KEY), np.empty(0, dtype=np.int64)
@@ -333,6 +332,12 @@ def _with_cure(error: StorageProblem) -> StorageProblem:
         f"{error}. Vectors are kept there: make room, or see --cache, --no-cache and STELLA_MTEB_CACHE; what is "
         "finished is kept"
     )
+
+
+def store_folder(folder: Path, fingerprint: Mapping[str, str]) -> Path:
+    """The folder of the store of one fingerprint; see `VectorStore`."""
+    text = json.dumps({"schema": SCHEMA, **fingerprint}, sort_keys=True)
+    return folder / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def read_label(folder: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from stella_mteb.engine import packing
 from stella_mteb.engine.devices import is_out_of_memory, resolve_device
-from stella_mteb.engine.encoder import TextEncoder
+from stella_mteb.engine.encoder import TextEncoder, store_fingerprint
 from stella_mteb.engine.pooling import Head, Pooling
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files.atomic import read_json
@@ -38,33 +38,42 @@ _ACTIVATIONS = {
 
 def load_text_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
     """Load a resolved model; see `ResolvedModel.load`."""
-    from transformers import __version__ as version  # noqa: PLC0415 -- seconds; not needed to show an error
-
     where = resolve_device(device)
-    dtype = getattr(torch, model.dtype(device))
     layout, config = model.layout, model.config
-    backbone = _load_backbone(model, dtype, where)
-    tokenizer = load_tokenizer(
-        layout.transformer,
-        opens=config.bos_token_id,
-        closes=config.eos_token_id,
-        lower_case=layout.lower_case,
-        trusted=config.trust_remote_code,
-    )
+    backbone = _load_backbone(model, getattr(torch, model.dtype(device)), where)
+    tokenizer = tokenizer_of(model)
     return TextEncoder(
         tokenizer=tokenizer,
         tokenise=_icl_tokeniser(model, tokenizer) if config.few_shot else None,
         backbone=backbone,
-        pooling=Pooling((config.pooling,) if config.pooling else layout.pooling_modes, layout.include_prompt),
+        pooling=_pooling(model),
         heads=[Head(dimension, functools.partial(_load_head, chain)) for dimension, chain in layout.heads.items()],
         dimension=model.dimension,
         max_length=_checked_length(model),
         normalize=layout.normalize if config.normalize is None else config.normalize,
         batch_size=config.batch_size,
         token_budget=config.token_budget,
-        # The version stands for what transformers does with the same files: a fix there changes vectors.
-        fingerprint=f"{config.full_name}@{model.revision}, {config.loading or 'as is'}, transformers {version}",
+        fingerprint=_fingerprint(model),
     )
+
+
+def fingerprint_of(model: ResolvedModel, device: str | None) -> dict[str, str]:
+    """`TextEncoder.fingerprint` of a model that need not be loaded."""
+    return store_fingerprint(
+        _fingerprint(model), getattr(torch, model.dtype(device)), model.max_length, _pooling(model)
+    )
+
+
+def _fingerprint(model: ResolvedModel) -> str:
+    from transformers import __version__ as version  # noqa: PLC0415 -- seconds; not needed to show an error
+
+    # The version stands for what transformers does with the same files: a fix there changes vectors.
+    return f"{model.config.full_name}@{model.revision}, {model.config.loading or 'as is'}, transformers {version}"
+
+
+def _pooling(model: ResolvedModel) -> Pooling:
+    modes = (model.config.pooling,) if model.config.pooling else model.layout.pooling_modes
+    return Pooling(modes, model.layout.include_prompt)
 
 
 def _checked_length(model: ResolvedModel) -> int:
@@ -136,6 +145,17 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
             "the file is not that of this model, or damaged: download it again"
         )
     return loaded  # type: ignore[no-any-return]
+
+
+def tokenizer_of(model: ResolvedModel) -> Any:
+    """Load the tokenizer of a model; see `load_tokenizer`."""
+    return load_tokenizer(
+        model.layout.transformer,
+        opens=model.config.bos_token_id,
+        closes=model.config.eos_token_id,
+        lower_case=model.layout.lower_case,
+        trusted=model.config.trust_remote_code,
+    )
 
 
 def load_tokenizer(

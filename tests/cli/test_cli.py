@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -368,7 +369,12 @@ def test_weights_that_are_not_there_are_exit_code_3_at_once_with_the_cure(tmp_pa
 # ----------------------------------------------------------------------------------------------------------- run
 
 
-def test_run_scores_an_own_task_and_the_second_time_keeps_it(call: Call, tmp_path: Path) -> None:
+def test_run_scores_an_own_task_and_the_second_time_keeps_it(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stella_mteb.harness import pace
+
+    monkeypatch.setattr(pace, "_SECONDS", 0.1)
     arguments = ["run", "-m", "all_minilm_l6_v2", "-t", write_task(tmp_path), "--output", tmp_path / "out"]
 
     import mteb  # noqa: F401 -- makes its folder when it is imported
@@ -392,24 +398,46 @@ def test_run_scores_an_own_task_and_the_second_time_keeps_it(call: Call, tmp_pat
     assert [code for code, *_ in (plan, first, second, plan_after)] == [0, 0, 0, 0]
 
 
-def test_a_dry_run_loads_no_model_and_names_the_folder(
+def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stella_mteb.models.resolve import ResolvedModel
+    from stella_mteb.harness import pace
 
-    monkeypatch.setattr(ResolvedModel, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(pace, "_SECONDS", 0.1)
+    arguments = ["run", "-m", "all_minilm_l6_v2", "-b", "stella-video", "-t", "STS17", "--dry-run", "--output"]
 
-    code, out, err = call(
-        "run", "-m", "all_minilm_l6_v2", "-b", "stella-video", "--dry-run", "--output", tmp_path / "out",
-        "--format", "csv",
-    )  # fmt: skip
+    code, out, err = call(*arguments, tmp_path / "out", "--format", "csv")
+    shown = call(*arguments, tmp_path / "out")[1]
 
     assert code == 0
-    assert {line.split(",")[1] for line in out.splitlines()[1:]} == {
-        "VideoSummarySTS", "VideoSummaryRetrieval", "VideoSummaryFaithfulness",
-    }  # fmt: skip
+    rows = {row["task"]: row for row in csv.DictReader(io.StringIO(out))}
+    assert set(rows) == {"VideoSummarySTS", "VideoSummaryRetrieval", "VideoSummaryFaithfulness", "STS17"}
+    speed = float(re.search(r"all_minilm_l6_v2: ([\d,]+) tokens/s \(measured", err)[1].replace(",", ""))  # type: ignore[index]
+    for row in rows.values():
+        assert float(row["encoding"]) == pytest.approx(int(row["tokens"]) / speed, rel=0.01)
+    assert (rows["VideoSummarySTS"]["texts"], rows["VideoSummarySTS"]["distinct"]) == ("480", "288")
+    assert sorted(rows[name]["stored"] for name in ("VideoSummarySTS", "VideoSummaryFaithfulness")) == ["0", "288"]
+    assert "STS17: tokens are counted as in English; its texts are ara, deu" in err
+    assert re.search(r"4 tasks \(4 to run\) +11.9k +11.2k ", shown)
     assert f"{tmp_path}/out/results/sentence-transformers__all-MiniLM-L6-v2/8b3219a92973c328" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_loads_no_model_where_its_pace_is_known(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stella_mteb.harness import pace
+    from stella_mteb.models.resolve import ResolvedModel
+
+    earlier = SimpleNamespace(machine="this one", tokens=50_000, seconds=20.0)
+    monkeypatch.setattr(ResolvedModel, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(pace, "machine", lambda _: "this one")
+    monkeypatch.setattr(pace, "read_costs", lambda _: [earlier])
+
+    code, _, err = call("run", "-m", "all_minilm_l6_v2", "-t", "STS12", "--dry-run", "--device", "cpu")
+
+    assert code == 0
+    assert "2,500 tokens/s (1 earlier run on this machine)" in err
 
 
 def test_a_task_that_fails_is_exit_code_1_and_the_others_are_printed(call: Call, tmp_path: Path) -> None:

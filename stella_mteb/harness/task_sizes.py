@@ -1,0 +1,193 @@
+"""How many texts a task has encoded, and how long they are, before its data is here.
+
+From the descriptive statistics that ship with MTEB and what its evaluators do with a task; of a local task, from its
+rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+from mteb.types import PromptType
+
+_NORMAL = NormalDist()
+# Described, and not encoded.
+_NOT_ENCODED = {"Summarization": {"text_statistics"}}
+_SIDES = {"queries_text_statistics": PromptType.query, "documents_text_statistics": PromptType.document}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts that get the same prompt.
+
+    Attributes:
+        side: `query`, `document`, or None where the task has one kind of text.
+        count: Texts that are asked for.
+        distinct: How many of them differ; expected, where the task draws a sample.
+        mean: Characters of a text, on average.
+        longest: Characters of the longest.
+    """
+
+    side: PromptType | None
+    count: int
+    distinct: int
+    mean: float
+    longest: int
+
+    def tokens(self, characters_per_token: float, added: int, most: int) -> int:
+        """Estimate the tokens of the distinct texts, each cut at the model's longest input.
+
+        Lengths are taken as log-normal, with the mean and the longest that are known: of long texts a part is cut, and
+        the mean alone does not say how much.
+
+        Args:
+            characters_per_token: Of this tokenizer.
+            added: Tokens that stand beside every text: prompt and special tokens.
+            most: The longest input, in tokens.
+        """
+        room = (most - added) * characters_per_token
+        return round(self.distinct * (added + self._kept(room) / characters_per_token))
+
+    def _kept(self, room: float) -> float:
+        """Expected characters of a text of which no more than `room` are read."""
+        if self.longest <= room or self.mean <= 0:
+            return self.mean
+        if room <= 0:
+            return 0.0
+        # The longest of n is about the quantile 1 - 1/n, so ln(longest / mean) = sigma z - sigma² / 2.
+        z = _NORMAL.inv_cdf(1 - 1 / max(self.count, 3))
+        sigma = z - math.sqrt(max(z * z - 2 * math.log(self.longest / self.mean), 0.0))
+        if sigma <= 0:
+            return min(self.mean, room)
+        mu = math.log(self.mean) - sigma**2 / 2
+        at = (math.log(room) - mu) / sigma
+        return self.mean * _NORMAL.cdf(at - sigma) + room * (1 - _NORMAL.cdf(at))
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a task asks of a model and of the processor beside it.
+
+    Attributes:
+        texts: What is encoded.
+        rows: Rows of its data that are read.
+        classes: Labels of a classification or clustering, in all subsets; 0 for other tasks.
+    """
+
+    texts: tuple[Texts, ...]
+    rows: int
+    classes: int = 0
+
+
+def size_of(task: Any) -> Size | None:
+    """The size of an MTEB task, or None where MTEB has no statistics of one of its splits or subsets.
+
+    Args:
+        task: An MTEB task, not an aggregate of tasks.
+    """
+    file = getattr(task, "stella_mteb_file", None)
+    if file is not None and file.is_local:
+        return _of_rows(task)
+    described = task.metadata.descriptive_stats
+    sizes: list[Size] = []
+    for split in task.eval_splits:
+        for subset in _subsets(task, described):
+            size = _of_statistics(task, described, split, subset)
+            if size is None:
+                return None
+            sizes.append(size)
+    return Size(
+        tuple(texts for size in sizes for texts in size.texts),
+        sum(size.rows for size in sizes),
+        sum(size.classes for size in sizes),
+    )
+
+
+def _subsets(task: Any, described: Mapping[str, Any] | None) -> list[str | None]:
+    """The subsets to add up; None where the statistics of the whole split are those of the task."""
+    split = (described or {}).get(task.eval_splits[0], {})
+    return list(task.hf_subsets) if split.get("hf_subset_descriptive_stats") else [None]
+
+
+def _statistics(described: Mapping[str, Any] | None, split: str, subset: str | None) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (described or {}).get(split, {})
+    return found if subset is None else dict(found.get("hf_subset_descriptive_stats", {}).get(subset, {}))
+
+
+def _of_statistics(task: Any, described: Mapping[str, Any] | None, split: str, subset: str | None) -> Size | None:
+    found = _statistics(described, split, subset)
+    skipped = _NOT_ENCODED.get(task.metadata.type, set())
+    sides = {key: value for key, value in found.items() if _is_of_texts(value) and key not in skipped}
+    if not sides:
+        return None
+    texts = [_texts(_SIDES.get(key), value) for key, value in sides.items()]
+    rows, classes = sum(one.count for one in texts), len(_label_counts(found))
+    if hasattr(task, "samples_per_label"):
+        train = _statistics(described, task.train_split, subset)
+        if not _is_of_texts(train.get("text_statistics")):
+            return None
+        texts.append(_drawn_for_training(task, train))
+        rows += train["num_samples"]
+    if hasattr(task, "max_fraction_of_documents_to_embed"):
+        texts = [_drawn_for_clustering(task, one) for one in texts]
+    return Size(tuple(texts), rows, classes)
+
+
+def _is_of_texts(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value.get("total_text_length"))
+
+
+def _label_counts(found: Mapping[str, Any]) -> list[int]:
+    for key in ("label_statistics", "labels_statistics"):
+        if isinstance(found.get(key), Mapping) and "labels" in found[key]:
+            return [label["count"] for label in found[key]["labels"].values()]
+    return []
+
+
+def _texts(side: PromptType | None, described: Mapping[str, Any]) -> Texts:
+    mean = described["average_text_length"]
+    count = round(described["total_text_length"] / mean)
+    return Texts(side, count, described["unique_texts"], mean, described["max_text_length"])
+
+
+def _drawn_for_training(task: Any, train: Mapping[str, Any]) -> Texts:
+    """Rows that any of the experiments draws, each so many of every label."""
+    counts = _label_counts(train) or [train["num_samples"]]
+    drawn = sum(_union(n, min(task.samples_per_label, n), task.n_experiments) for n in counts)
+    return _sample(_texts(None, train["text_statistics"]), round(drawn))
+
+
+def _union(rows: int, draw: int, times: int) -> float:
+    """Expected rows that are in at least one of several draws without replacement."""
+    return rows * (1 - (1 - draw / rows) ** times) if rows else 0.0
+
+
+def _drawn_for_clustering(task: Any, texts: Texts) -> Texts:
+    if task.max_document_to_embed is not None:
+        return _sample(texts, min(texts.count, task.max_document_to_embed))
+    if task.max_fraction_of_documents_to_embed is not None:
+        return _sample(texts, int(texts.count * task.max_fraction_of_documents_to_embed))
+    return texts
+
+
+def _sample(texts: Texts, count: int) -> Texts:
+    """A random sample of texts that repeat equally often."""
+    distinct = texts.distinct * (1 - (1 - count / texts.count) ** (texts.count / texts.distinct))
+    return Texts(texts.side, count, min(round(distinct), count), texts.mean, texts.longest)
+
+
+def _of_rows(task: Any) -> Size:
+    pairs = task.stella_mteb_file.pairs
+    if task.metadata.type == "Retrieval":  # has each query and each document once
+        columns = [(PromptType.query, list(set(pairs.first))), (PromptType.document, list(set(pairs.second)))]
+    else:
+        columns = [(None, [*pairs.first, *pairs.second])]
+    texts = []
+    for side, column in columns:
+        lengths = list(map(len, set(column)))
+        texts.append(Texts(side, len(column), len(lengths), sum(lengths) / len(lengths), max(lengths)))
+    return Size(tuple(texts), len(pairs.first))
