@@ -41,9 +41,7 @@ def run(
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Rows of local data that may be left out.")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")] = "local",
     address: Annotated[str | None, typer.Option(help="Ray cluster: host:port, or auto [one of this machine].")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run and what it would take, and stop.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Forecast what would run, and stop.")] = False,
     form: Format = "table",
 ) -> None:
     """Run MTEB tasks with models. Finished tasks are kept: the same command again runs what is missing."""
