@@ -182,4 +182,4 @@ def total(forecasts: Sequence[Forecast]) -> Forecast:
     unknown = sum(forecast.tokens is None for forecast in forecasts)
     left = sum(forecast.status != "on disk" for forecast in forecasts)
     note = f"{unknown} without statistics are not counted" if unknown else ""
-    return Forecast(f"{len(forecasts)} tasks", f"{left} to run", **sums, note=note)
+    return Forecast("total", f"{left} to run", **sums, note=note)

@@ -418,7 +418,7 @@ def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(
     assert (rows["VideoSummarySTS"]["texts"], rows["VideoSummarySTS"]["distinct"]) == ("480", "288")
     assert sorted(rows[name]["stored"] for name in ("VideoSummarySTS", "VideoSummaryFaithfulness")) == ["0", "288"]
     assert "STS17: tokens are counted as in English; its texts are ara, deu" in err
-    assert re.search(r"4 tasks \(4 to run\) +11.9k +11.2k ", shown)
+    assert re.search(r"total \(4 to run\) +11.9k +11.2k ", shown)
     assert f"{tmp_path}/out/results/sentence-transformers__all-MiniLM-L6-v2/8b3219a92973c328" in err
     assert not (tmp_path / "out").exists()
 
