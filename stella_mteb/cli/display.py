@@ -13,6 +13,7 @@ import typer
 from stella_mteb.files.tables import plain
 
 _LINE_EVERY = 30.0
+_STATUS_EVERY = 60.0
 _bars: list[Any] = []
 """The bar that is on the screen, if one is."""
 
@@ -57,6 +58,36 @@ def token_progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
         try:
             yield update
+        finally:
+            _bars.remove(bar)
+
+
+@contextlib.contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """One line that is replaced on a terminal, and printed at most once a minute elsewhere.
+
+    Yields:
+        A function to call with the text.
+    """
+    if not sys.stderr.isatty():
+        last = time.monotonic()
+
+        def print_some(text: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _STATUS_EVERY:
+                last = time.monotonic()
+                say(text)
+
+        yield print_some
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress, TextColumn  # noqa: PLC0415
+
+    with Progress(TextColumn("{task.description}", markup=False), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        _bars.append(bar)
+        try:
+            yield lambda text: bar.update(task, description=plain(text))
         finally:
             _bars.remove(bar)
 

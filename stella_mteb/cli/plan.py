@@ -15,6 +15,7 @@ from stella_mteb.files.tables import TableFormat, render
 if TYPE_CHECKING:
     from stella_mteb.harness.adapter import Encoder
     from stella_mteb.harness.forecast import Forecast
+    from stella_mteb.models.resolve import ResolvedModel
 
 
 def print_plan(
@@ -61,20 +62,51 @@ def print_plan(
         typer.echo(render(rows, form))
 
 
+def forecast_all(
+    models: Sequence[ResolvedModel],
+    dimensions: Sequence[Sequence[int]],
+    tasks: Sequence[Any],
+    device: str | None,
+    output: Path,
+    cache: Path | None,
+) -> tuple[dict[tuple[str, str], Forecast], float | None]:
+    """Forecast a run before its first model is loaded.
+
+    Returns:
+        The forecasts by spec and task, in the order of the run, and the tokens a second of the first model that has
+        run here before.
+    """
+    from stella_mteb.harness.adapter import family  # noqa: PLC0415
+    from stella_mteb.harness.forecast import Forecaster  # noqa: PLC0415
+    from stella_mteb.harness.pace import known_pace  # noqa: PLC0415
+
+    found, paces = {}, []
+    for model, wanted in zip(models, dimensions, strict=True):
+        members = family(model, wanted, device=device)
+        pace = known_pace(members[0], device, output)
+        paces += [pace.tokens_per_second] if pace else []
+        forecasters = [Forecaster(encoder, device, output, cache) for encoder in members]
+        for task in tasks:
+            for encoder, forecast in zip(members, forecasters, strict=True):
+                found[str(encoder.resolved.spec), task.metadata.name] = forecast(task, pace)
+    return found, paces[0] if paces else None
+
+
 def _shown(forecast: Forecast) -> dict[str, object]:
     due = forecast.status == "to run"
     return {
         "task": forecast.task if due else f"{forecast.task} ({forecast.status.removeprefix('to run ').strip('()')})",
-        "texts": _count(forecast.texts),
-        "distinct": _count(forecast.distinct),
-        "tokens": _count(forecast.tokens),
+        "texts": count(forecast.texts),
+        "distinct": count(forecast.distinct),
+        "tokens": count(forecast.tokens),
         "encoding": duration(forecast.encoding),
         "rest": duration(forecast.rest),
-        "store": _count(forecast.vectors) + "B",
+        "store": count(forecast.vectors) + "B",
     }
 
 
-def _count(number: int | None) -> str:
+def count(number: int | None) -> str:
+    """A number to three digits."""
     if number is None:
         return "?"
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -90,4 +122,4 @@ def duration(seconds: float | None) -> str:
     for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 1.5 * unit:
             return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds:.1f} s"

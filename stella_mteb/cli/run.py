@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stella_mteb.cli.app import app, set_offline
-from stella_mteb.cli.display import say, token_progress
+from stella_mteb.cli.display import say
+from stella_mteb.cli.follow import Follower, cut
 from stella_mteb.cli.options import Cache, Device, Format, Offline
-from stella_mteb.cli.plan import print_plan
+from stella_mteb.cli.plan import forecast_all, print_plan
 from stella_mteb.files.folders import cache_folder
 from stella_mteb.files.tables import TableFormat, render
 
 if TYPE_CHECKING:
     from stella_mteb.cluster.job import Job
-    from stella_mteb.engine.encoder import Progress
     from stella_mteb.harness.adapter import Encoder
     from stella_mteb.harness.run import Outcome
     from stella_mteb.models.resolve import ResolvedModel
@@ -72,25 +72,21 @@ def run(
     if dry_run:
         print_plan(families, found, device, output, folder, form)
         return
-    with token_progress("encoding") as progress:
-
-        def watched() -> Iterator[list[Encoder]]:
-            for members in families:
-                for encoder in members:
-                    encoder.on_progress = progress
-                yield members
-
+    follower = Follower(*forecast_all(resolved, dimensions, found, device, output, folder))
+    with follower.shown():
         if engine == "ray":
             job = _job(resolved, dimensions, tasks, benchmarks, max_bad_rows, output, folder, device)
-            outcomes = _on_ray(job, resolved, found, address, prefill, progress)
+            outcomes = _on_ray(job, resolved, found, address, prefill, follower)
         else:
-            outcomes = run_all(watched(), found, output, _report, _prefill if prefill else None)
+            outcomes = run_all(follower.watched(families), found, output, follower.ended, _prefill if prefill else None)
     typer.echo(render([_row(outcome, form) for outcome in outcomes], form))
     if form == "table":
         for outcome in outcomes if not dims else ():
             print_per_label(outcome)
         if dims:
             _print_dimensions(outcomes)
+    for line in follower.summary(outcomes):
+        say(line)
     say(f"results: {output / 'results'}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
@@ -142,13 +138,20 @@ def _on_ray(
     tasks: list[Any],
     address: str | None,
     prefill: bool,
-    progress: Progress,
+    follower: Follower,
 ) -> list[Outcome]:
     from stella_mteb.cluster.driver import run_on_ray  # noqa: PLC0415
 
     say("starting the workers ...")
     outcomes, workers = run_on_ray(
-        job, models, tasks, address=address, prefill=prefill, on_outcome=_report, say=say, progress=progress
+        job,
+        models,
+        tasks,
+        address=address,
+        prefill=prefill,
+        on_outcome=follower.ended,
+        say=say,
+        progress=follower.tokens,
     )
     say("\n" + render(workers, "table"))
     return outcomes
@@ -183,7 +186,7 @@ def _prefill(encoder: Encoder, tasks: Sequence[object]) -> None:
     say(
         f"prefill: {encoder.resolved.spec}: {texts.seen} texts of {len(tasks)} tasks, "
         f"{now.encoded - stats.encoded} of them encoded ({now.tokens - stats.tokens} tokens, "
-        f"{now.seconds - stats.seconds:.1f} s{_cut(now.at_limit - stats.at_limit)})"
+        f"{now.seconds - stats.seconds:.1f} s{cut(now.at_limit - stats.at_limit)})"
     )
 
 
@@ -198,22 +201,6 @@ def _print_dimensions(outcomes: Sequence[Outcome]) -> None:
         row[str(spec.dimension)] = outcome.score
     typer.echo("\nMain score by dimension")
     typer.echo(render(list(rows.values()), "table"))
-
-
-def _report(outcome: Outcome) -> None:
-    score = "" if outcome.score is None else f" {outcome.score:.4f}"
-    left_out = f", {outcome.bad_rows} bad rows left out" if outcome.bad_rows else ""
-    left_out += _cut(outcome.at_limit)
-    seconds = f"{outcome.seconds:.1f} s"
-    if outcome.status == "done":
-        seconds += f", {outcome.encoding:.1f} s of it encoding"
-    say(f"{outcome.status}: {outcome.model} on {outcome.task}{score} ({seconds}{left_out})")
-    if outcome.error:
-        say(f"  {outcome.error}")
-
-
-def _cut(texts: int) -> str:
-    return f", {texts} texts at max_length" if texts else ""
 
 
 def _row(outcome: Outcome, form: TableFormat) -> dict[str, object]:

@@ -7,8 +7,8 @@ import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Outcome:
         score: Main score as MTEB's mean over splits and subsets, or None.
         seconds: Wall time of this run, data loading included.
         encoding: Seconds of these in which texts were turned into vectors, or vectors read from the cache.
+        loading: Seconds of these in which the model or the task's data was loaded.
         bad_rows: Rows of the data that were left out.
         at_limit: Texts encoded in this run that fill the model's longest input: what follows was not read.
         per_label: Scores per label, where the task has labels.
@@ -58,6 +59,7 @@ class Outcome:
     score: float | None = None
     seconds: float = 0.0
     encoding: float = 0.0
+    loading: float = 0.0
     bad_rows: int = 0
     at_limit: int = 0
     per_label: Sequence[dict[str, Any]] = ()
@@ -101,10 +103,11 @@ def _run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     known = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
     if known is None:
         _ = encoder.text_encoder  # a model that cannot be loaded is no failure of the task
+    loading = [time.perf_counter() - started]
     cut = encoder.text_encoder.stats.at_limit if encoder.loaded else 0
     outcome = Outcome(str(encoder.resolved.spec), task.metadata.name, "failed")
     try:
-        with keep_items(task, cache, encoder.mteb_model_meta):
+        with keep_items(task, cache, encoder.mteb_model_meta), _loading_timed(task, loading):
             outcome = replace(outcome, **_evaluate(encoder, task, cache, known))
     except StorageProblem:
         raise
@@ -120,7 +123,26 @@ def _run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
         ran = encoder.calls > calls
         at_limit = encoder.text_encoder.stats.at_limit - cut if ran else 0
         outcome = replace(outcome, status="done" if ran else "kept", at_limit=at_limit)
-    return replace(outcome, seconds=time.perf_counter() - started, encoding=encoder.seconds - encoding)
+    seconds = time.perf_counter() - started
+    return replace(outcome, seconds=seconds, encoding=encoder.seconds - encoding, loading=sum(loading))
+
+
+@contextmanager
+def _loading_timed(task: Any, seconds: list[float]) -> Iterator[None]:
+    """Within it, the seconds that a task takes to load its data are noted."""
+
+    def load_data(*args: Any, **kwargs: Any) -> None:
+        started = time.perf_counter()
+        try:
+            type(task).load_data(task, *args, **kwargs)
+        finally:
+            seconds.append(time.perf_counter() - started)
+
+    task.load_data = load_data
+    try:
+        yield
+    finally:
+        del task.load_data
 
 
 def plan(encoder: Encoder, task: Any, output: Path) -> tuple[Path, str]:

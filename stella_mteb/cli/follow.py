@@ -1,0 +1,136 @@
+"""Where a run is: one line for all of it while it works, and at the end what it took beside what was forecast."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from stella_mteb.cli.display import say, status_line
+from stella_mteb.cli.plan import count, duration
+
+if TYPE_CHECKING:
+    from stella_mteb.harness.adapter import Encoder
+    from stella_mteb.harness.forecast import Forecast
+    from stella_mteb.harness.run import Outcome
+
+_SLOWEST = 5
+_STEADY = 5.0  # seconds of encoding from which the measured pace counts
+
+
+class Follower:
+    """Follows a run by the tokens that are encoded and the tasks that end.
+
+    Args:
+        forecasts: Of every task of the run, by spec and task, in the order in which they run.
+        pace: Tokens a second, until some are measured; None if it is not known.
+    """
+
+    def __init__(self, forecasts: Mapping[tuple[str, str], Forecast], pace: float | None) -> None:
+        self._left = {key: forecast for key, forecast in forecasts.items() if forecast.status != "on disk"}
+        self._forecasts, self._pace = dict(self._left), pace
+        self._due = sum(forecast.tokens or 0 for forecast in self._left.values())
+        self._call = self._before = self._task_before = 0
+        self._busy = 0.0
+        self._last: float | None = None  # when the call that is under way was last heard of
+        self._show: Callable[[str], None] = lambda _: None
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Within it, the line is on the terminal, or printed once a minute."""
+        with status_line() as self._show:
+            yield
+
+    def watched(self, families: Iterable[Sequence[Encoder]]) -> Iterator[Sequence[Encoder]]:
+        """The same models, which tell their tokens here."""
+        for family in families:
+            for encoder in family:
+                encoder.on_progress = self.tokens
+            yield family
+
+    @property
+    def _done(self) -> int:
+        return self._before + self._call
+
+    def tokens(self, done: int, _total: int = 0) -> None:
+        """Note how many tokens a call has encoded; when they fall, another call has begun."""
+        now = time.monotonic()
+        if done < self._call:
+            self._before += self._call
+        elif self._last is not None:
+            self._busy += now - self._last
+        self._call, self._last = done, now
+        self._show(self.line())
+
+    def ended(self, outcome: Outcome) -> None:
+        """Note that a task has ended, and say so."""
+        self._left.pop((outcome.model, outcome.task), None)
+        self._before, self._call, self._task_before = self._done, 0, self._done
+        self._last = None
+        _say(outcome)
+        self._show(self.line())
+
+    def line(self) -> str:
+        """The task that runs, the tokens done of those forecast, and the time left for the task and for the run."""
+        if not self._left:
+            return "finishing"
+        (_, task), current = next(iter(self._left.items()))
+        # What a prefill has encoded is done for every task.
+        most = max(self._due - self._done, 0)
+        here = min(max((current.tokens or 0) - (self._done - self._task_before), 0), most)
+        later = min(sum(forecast.tokens or 0 for forecast in list(self._left.values())[1:]), most - here)
+        rests = [forecast.rest or 0.0 for forecast in self._left.values()]
+        pace = self._done / self._busy if self._busy >= _STEADY else self._pace
+        left = ["?", "?"] if pace is None else [
+            duration(here / pace + rests[0]), duration((here + later) / pace + sum(rests)),
+        ]  # fmt: skip
+        number = len(self._forecasts) - len(self._left) + 1
+        due = max(self._due, self._done)
+        return (
+            f"task {number} of {len(self._forecasts)}, {task}: {count(self._done)} of {count(due)} tokens, "
+            f"left {left[0]}, in all {left[1]}"
+        )
+
+    def summary(self, outcomes: Sequence[Outcome]) -> Iterator[str]:
+        """Lines on what the run took: seconds by kind, beside the forecast, and the slowest tasks."""
+        ran = [outcome for outcome in outcomes if outcome.status == "done"]
+        if not ran:
+            return
+        encoding, loading = sum(one.encoding for one in ran), sum(one.loading for one in ran)
+        tasks = sum(one.seconds for one in ran) - encoding - loading
+        yield f"encoding {duration(encoding)}, tasks {duration(tasks)}, loading {duration(loading)}"
+        known = [(one, due) for one in ran if (due := self._seconds(one)) is not None]
+        if known:
+            took, due = sum(one.seconds for one, _ in known), sum(seconds for _, seconds in known)
+            yield f"forecast {duration(due)}, took {duration(took)} ({took / due - 1:+.0%})"
+        if len(ran) > 1:
+            slowest = sorted(ran, key=lambda one: -one.seconds)[:_SLOWEST]
+            yield "slowest: " + "; ".join(f"{one.task} {duration(one.seconds)}{self._beside(one)}" for one in slowest)
+
+    def _beside(self, outcome: Outcome) -> str:
+        due = self._seconds(outcome)
+        return "" if due is None else f" (forecast {duration(due)})"
+
+    def _seconds(self, outcome: Outcome) -> float | None:
+        forecast = self._forecasts.get((outcome.model, outcome.task))
+        if forecast is None or forecast.encoding is None or forecast.rest is None:
+            return None
+        return forecast.encoding + forecast.rest
+
+
+def _say(outcome: Outcome) -> None:
+    score = "" if outcome.score is None else f" {outcome.score:.4f}"
+    left_out = f", {outcome.bad_rows} bad rows left out" if outcome.bad_rows else ""
+    left_out += cut(outcome.at_limit)
+    seconds = f"{outcome.seconds:.1f} s"
+    if outcome.status == "done":
+        seconds += f", {outcome.encoding:.1f} s of it encoding"
+    say(f"{outcome.status}: {outcome.model} on {outcome.task}{score} ({seconds}{left_out})")
+    if outcome.error:
+        say(f"  {outcome.error}")
+
+
+def cut(texts: int) -> str:
+    """How many texts were cut at the longest input, as the end of a remark; nothing for none."""
+    return f", {texts} texts at max_length" if texts else ""
