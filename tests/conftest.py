@@ -9,13 +9,20 @@ import logging
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import pytest
+
+if find_spec("stella_mteb.configs") is None:
+    # The tests read the checkout, where configs/ and tasks/ stand beside the package: only `-e` maps them into it.
+    raise pytest.UsageError("the tests need the checkout itself installed: pip install -e '.[dev]', or make test")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Development data beside the checkout; tests that need it are skipped where it is absent."""
@@ -32,7 +39,18 @@ RATED_PAIRS = [
 Call = Callable[..., tuple[int, str, str]]
 """What the fixture `call` gives."""
 
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data beside the checkout")
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the development data, which is not published: the folder ../shared/data"
+)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The last word of a test run: how many were skipped, and what each of them needs."""
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped"))
+    if reasons:
+        terminalreporter.section(f"{reasons.total()} skipped")
+        for reason, tests in reasons.most_common():
+            terminalreporter.line(f"{tests:4} {reason}")
 
 
 @pytest.fixture(scope="session")

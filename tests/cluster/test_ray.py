@@ -643,7 +643,7 @@ def test_a_cluster_that_does_not_answer_is_an_error_within_seconds(address: str)
 def test_shards_end_where_the_engine_ends_its_batches(
     stella: Any, sizes: list[int], workers: int, window: int, padded: bool
 ) -> None:
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="needs the extra: pip install 'stella-mteb[ray]'")
     from stella_mteb.cluster import corpora
     from stella_mteb.engine import batching
 

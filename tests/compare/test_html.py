@@ -536,10 +536,12 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs the extra: pip install 'stella-mteb[browser]'"
+    )
     executable = shutil.which("chromium")
     if executable is None:
-        pytest.skip("needs Chromium (the package `chromium` of Debian)")
+        pytest.skip("needs Chromium: apt-get install chromium")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=executable, args=FLAGS)
         yield browser
@@ -779,7 +781,9 @@ def test_the_skip_link_appears_with_the_first_tab(visit: Callable[..., Visit]) -
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("build", [two_measured, three_with_gaps, *map(slow, (two_published, ten_by_fifty, hostile))])
 def test_axe_finds_no_barrier(build: Callable[[], Comparison], scheme: str, visit: Callable[..., Visit]) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra `browser`")
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs the extra: pip install 'stella-mteb[browser]'"
+    )
     tab = visit(build(), color_scheme=scheme).page
     for one in tab.locator("summary").all():
         one.click()

@@ -178,7 +178,7 @@ def checked(bge: Path, similarity: list[list[float]]) -> dict[str, Any]:
 
 def test_verify_holds_a_copy_against_the_matrix_that_flagembedding_would_give(bge: Path) -> None:
     """The tutorial gives the examples and no instruction; so does FlagEmbedding here, on the same tiny weights."""
-    pytest.importorskip("FlagEmbedding")
+    pytest.importorskip("FlagEmbedding", reason="needs FlagEmbedding: pip install FlagEmbedding")
     from FlagEmbedding import FlagICLModel
 
     goldens = load_config(ROOT / "configs/bge_en_icl.yaml").goldens

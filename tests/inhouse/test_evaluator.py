@@ -25,7 +25,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 S2S, S2P = PROMPTS["s2s_query"], PROMPTS["s2p_query"]
 SEED_YAML = SHARED.parent / "seed" / "encoders_config.yaml"
-needs_seed = pytest.mark.skipif(not SEED_YAML.is_file(), reason="needs the in-house file beside the checkout")
+needs_seed = pytest.mark.skipif(
+    not SEED_YAML.is_file(), reason="needs the in-house file, which is not published: the folder ../shared"
+)
 
 TEXT1 = "A man drives a car while a woman in the back seat reads a map aloud."
 TEXT2 = "The dog knocks the tower over before the children finish."

@@ -79,7 +79,7 @@ def encoder(kind: Path) -> Any:
 @pytest.fixture(scope="module")
 def flag(kind: Path) -> Any:
     """FlagEmbedding's embedder of the same folder; `fed` has the token ids of its last pass."""
-    pytest.importorskip("FlagEmbedding")
+    pytest.importorskip("FlagEmbedding", reason="needs FlagEmbedding: pip install FlagEmbedding")
     from FlagEmbedding.inference.embedder.decoder_only.icl import ICLLLMEmbedder
 
     embedder = ICLLLMEmbedder(
