@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stella_mteb.errors import StellaMtebError
+from stella_mteb.errors import EnvironmentProblem, StellaMtebError
+from stella_mteb.files.folders import cache_folder, hub_cache_folder, mteb_cache_folder, require_writable_cache
 from stella_mteb.models.config import bundled_configs
 from stella_mteb.models.resolve import is_offline, resolve
 
@@ -45,6 +46,7 @@ def examine() -> Iterator[Fact]:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     short = "; the weights of Stella 1.5B are 6.3 GB" if free < 10 else ""
     yield Fact("disk", "note" if short else "ok", f"{free:.0f} GiB free here{short}")
+    yield caches()
     yield network()
     for name in bundled_configs():
         try:
@@ -83,6 +85,23 @@ def memory() -> Fact:
     if total < 8:
         return Fact("memory", "lacking", f"{total:.0f} GiB; Stella 1.5B in fp32 needs 8, MiniLM 2")
     return Fact("memory", "ok", f"{total:.0f} GiB (Stella 1.5B in fp32 needs 8)")
+
+
+def caches() -> Fact:
+    """Whether the folders can be written in which this project, MTEB and the hub's libraries keep things."""
+    lacking = []
+    for folder, variable in (
+        (cache_folder, "STELLA_MTEB_CACHE"),
+        (mteb_cache_folder, "MTEB_CACHE"),
+        (hub_cache_folder, "HF_HOME"),
+    ):
+        try:
+            require_writable_cache(folder(), variable)
+        except EnvironmentProblem as error:
+            lacking.append(str(error))
+    if lacking:
+        return Fact("caches", "lacking", "; ".join(lacking))
+    return Fact("caches", "ok", f"{cache_folder()}, {mteb_cache_folder()} and {hub_cache_folder()} can be written")
 
 
 def network() -> Fact:
