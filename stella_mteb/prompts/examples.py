@@ -1,5 +1,7 @@
 """Few-shot examples: for each task a file `<Task>.json`, a list of {"query": ..., "response": ...}.
 
+An example may have an `instruct` of its own, as in FlagEmbedding; else the task's instruction stands before it.
+
 Looked for in this order: the folder that the model's YAML names; the examples that ship with a bundled task; those that
 BGE-en-ICL's authors published, fetched file by file at one commit, each with a checksum, and kept for good.
 """
@@ -26,10 +28,11 @@ TOKENS = ("<instruct>", "<query>", "<response>")
 
 @dataclass(frozen=True)
 class Example:
-    """A query and the text that answers it."""
+    """A query and the text that answers it, under an instruction of their own or the task's (None)."""
 
     query: str
     response: str
+    instruct: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def read_examples(path: Path) -> tuple[Example, ...]:
     """Read one file.
 
     Raises:
-        ConfigError: If it is not a list of `{"query": text, "response": text}`; names the place.
+        ConfigError: If it is not a list of `{"query": text, "response": text}`, each with an `instruct` or none; names
+            the place.
     """
     rows = read_json(path)
     if not isinstance(rows, list) or not rows:
@@ -83,7 +87,12 @@ def read_examples(path: Path) -> tuple[Example, ...]:
         wrong = not isinstance(row, dict) or any(not isinstance(row.get(key), str) for key in ("query", "response"))
         if wrong or not row["query"].strip():
             raise ConfigError(f"{path}: example {number}: must have a query and a response, both texts")
-    return tuple(Example(row["query"], row["response"]) for row in rows)
+        if unknown := sorted(row.keys() - {"query", "response", "instruct"}):
+            known = "query, response and instruct"
+            raise ConfigError(f"{path}: example {number}: unknown key {unknown[0]!r}; known are {known}")
+        if not isinstance(row.get("instruct", ""), str):
+            raise ConfigError(f"{path}: example {number}: instruct must be text (got {row['instruct']!r})")
+    return tuple(Example(**row) for row in rows)
 
 
 def published() -> Any:
@@ -117,10 +126,14 @@ def frame(instruction: str, examples: tuple[Example, ...], shots: int | None) ->
     """What stands before a text: the examples, then the instruction; see `stella_mteb.models.icl`.
 
     Args:
-        instruction: Of the task, with its closing full stop.
+        instruction: Of the task, with its closing full stop; also of examples that have none of their own.
         examples: Of the task.
         shots: How many of them; None for all.
     """
     chosen = examples if shots is None else examples[:shots]
-    parts = [f"<instruct>{instruction}\n<query>{one.query}\n<response>{one.response}\n\n" for one in chosen]
+    parts = [
+        f"<instruct>{instruction if one.instruct is None else one.instruct}\n<query>{one.query}\n"
+        f"<response>{one.response}\n\n"
+        for one in chosen
+    ]
     return "".join(parts) + f"<instruct>{instruction}\n<query>"

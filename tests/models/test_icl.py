@@ -39,6 +39,11 @@ SHOTS = {
     "zero-shot": (),
     "one": EXAMPLES[:1],
     "three": EXAMPLES,
+    "with instructions of their own": (
+        Example("how do I boil rice", "one cup in two cups of water", "Given a cooking question, retrieve recipes."),
+        EXAMPLES[0],
+        Example("a query", "a response", ""),
+    ),
     "over-long": (Example(LONG, LONG), Example("short", LONG)),
 }
 TEXTS = [
@@ -104,7 +109,11 @@ def flag(kind: Path) -> Any:
 
 def show(flag: Any, examples: tuple[Example, ...]) -> str:
     """Give both sides the same examples; ours as a prompt."""
-    rows = [{"instruct": INSTRUCTION, "query": one.query, "response": one.response} for one in examples]
+    own = [INSTRUCTION if one.instruct is None else one.instruct for one in examples]
+    rows = [
+        {"instruct": instruct, "query": one.query, "response": one.response}
+        for instruct, one in zip(own, examples, strict=True)
+    ]
     if rows:
         flag.set_examples(rows)
     else:
@@ -396,6 +405,8 @@ def test_a_folder_of_examples_that_is_not_there_is_named_with_its_line(bge: Path
         ({}, "must be a list of examples"),
         ([], "must be a list of examples"),
         ([*OWN, "x"], "example 5: must have a query and a response"),
+        ([{**OWN[0], "pos": ["x"]}], "example 1: unknown key 'pos'; known are query, response and instruct"),
+        ([{**OWN[0], "instruct": None}], "example 1: instruct must be text (got None)"),
         ([OWN[0], {"query": "x"}], "example 2: must have a query and a response"),
         ([OWN[0], {"query": 3, "response": "x"}], "example 2: must have"),
         ([{"query": " \n", "response": "x"}], "example 1: must have"),
