@@ -6,13 +6,13 @@ import functools
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stella_mteb.compare.records import System
 from stella_mteb.files.strict_yaml import COMMIT
 from stella_mteb.files.tables import clean
-from stella_mteb.models.config import ModelConfig, bundled_models
+from stella_mteb.models.config import ModelConfig, bundled_models, load_config
 from stella_mteb.models.identity import IN_SPEC, fits, stated, unusual, with_settings
 from stella_mteb.models.locate import find_config
 from stella_mteb.models.spec import Spec
@@ -124,8 +124,12 @@ class Meaning:
         spec = Spec.parse(name)
         path = Path(spec.name).expanduser()
         config = bundled().get(spec.name)
-        if config is None and (path.suffix in {".yaml", ".yml"} or path.is_dir()):
+        if config is None and path.suffix in {".yaml", ".yml"}:
+            config = load_config(path)
+        elif config is None and path.is_dir():
             config = find_config(spec.name)
+        if registered := spec.registered_as or (config and config.registered_as):
+            return cls(spec, (registered,), None)  # MTEB's registry, which is not read here, has its settings
         return cls(spec, _hub_names(config) if config else (spec.name,), config)
 
     def fits(self, system: System) -> bool:
@@ -136,7 +140,7 @@ class Meaning:
         """
         if system.model not in self.models:
             return False
-        if self.spec == Spec(self.spec.name):
+        if replace(self.spec, registered_as=None) == Spec(self.spec.name):
             return True
         ours = system.provenance == "measured here"
         return fits(system.settings, self.spec, self.config if ours else None)

@@ -7,6 +7,7 @@ Not covered here: where a model comes from (`stella_mteb.models`), which prompt 
 from __future__ import annotations
 
 import functools
+import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -91,6 +92,9 @@ class TextEncoder:
         self.tokenise = tokenise or Tokeniser(tokenizer, max_length)
         self.backbone = backbone.eval()
         self.packed, self._causal = packing.is_packed(backbone), packing.is_causal(backbone.config)
+        # A GPT-2 that is given types, all of them 0, adds an embedding for them.
+        takes_types = "token_type_ids" in inspect.signature(backbone.forward).parameters
+        self._gives_types = takes_types and "token_type_ids" in tokenizer.model_input_names
         self.heads = {head.dimension: head for head in heads}
         self.dimension = self._known(dimension)
         self.max_length, self.normalize = max_length, normalize
@@ -355,7 +359,10 @@ class TextEncoder:
             input_ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
         on_device = to_device(mask, self.device)
-        output = self.backbone(input_ids=to_device(input_ids, self.device), attention_mask=on_device)
+        given = {"input_ids": to_device(input_ids, self.device), "attention_mask": on_device}
+        if self._gives_types:
+            given["token_type_ids"] = torch.zeros_like(given["input_ids"])
+        output = self.backbone(**given)
         return self._states(output, len(ids), longest)[on_device.bool()]
 
     def _states(self, output: Any, texts: int, tokens: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,7 @@ from stella_mteb.files.strict_yaml import (
     read_yaml,
     validate,
 )
+from stella_mteb.models.declared import Similarity
 from stella_mteb.prompts.profiles import PromptConfig
 
 MAX_LENGTH = 131_072
@@ -82,11 +83,15 @@ class ModelConfig(StrictModel):
     Attributes:
         name: The name in specs.
         hub: Repository and commit.
+        registered_as: The name of a model in MTEB's registry: what MTEB says of its prompts, lengths and dtype holds
+            here too, except for what this config states.
         path: A local folder, which then stands before package and hub; relative to the YAML.
         package: Weights in an installed Python package, which stand before the hub.
         attention: `bidirectional` or `causal` where the files do not say; None leaves it to the files.
         bos_token_id: The token that must open every text.
         eos_token_id: The token that must close every text.
+        add_bos_token: Whether the tokenizer is told to open texts; None for what its files say.
+        add_eos_token: Whether the tokenizer is told to close texts; None for what its files say.
         pooling: How token states become one vector, where the files do not say.
         few_shot: Whether prompts are BGE-en-ICL's, and how they are assembled: `compat` as FlagEmbedding does it,
             `clean` without its decoding and tokenising again (`stella_mteb.models.icl`).
@@ -96,6 +101,9 @@ class ModelConfig(StrictModel):
         batch_size: See `stella_mteb.engine.TextEncoder`.
         token_budget: Likewise; `stella-mteb bench` recommends one.
         normalize: Whether vectors get unit length; None for what the folder does.
+        similarity: How vectors are compared; None for what the folder declares.
+        matryoshka: Dimensions that vectors may be cut to, for a model that was trained for it.
+        include_prompt: Whether the prompt's tokens are pooled; None for what the folder does.
         dtype: Of the backbone; None for the default of the device.
         refused_dtypes: Dtypes that give wrong results, with the reason.
         trust_remote_code: Consent to run Python code of the repository at the pinned revision.
@@ -105,11 +113,14 @@ class ModelConfig(StrictModel):
 
     name: FileName
     hub: Hub | None = None
+    registered_as: str | None = Field(default=None, pattern=f"^{NAME}/{NAME}$", max_length=2 * LONGEST_NAME)
     path: str | None = None
     package: Package | None = None
     attention: Literal["bidirectional", "causal"] | None = None
     bos_token_id: int | None = Field(default=None, ge=0)
     eos_token_id: int | None = Field(default=None, ge=0)
+    add_bos_token: bool | None = None
+    add_eos_token: bool | None = None
     pooling: Literal["cls", "mean", "lasttoken"] | None = None
     few_shot: Literal["compat", "clean"] | None = None
     dimensions: list[int] = []
@@ -118,6 +129,9 @@ class ModelConfig(StrictModel):
     batch_size: int | None = Field(default=None, ge=1)
     token_budget: int | None = Field(default=None, ge=64)
     normalize: bool | None = None
+    similarity: Similarity | None = None
+    matryoshka: list[Annotated[int, Field(ge=1)]] = []
+    include_prompt: bool | None = None
     dtype: Literal["bfloat16", "float32", "float16"] | None = None
     refused_dtypes: dict[Literal["bfloat16", "float32", "float16"], str] = {}
     trust_remote_code: bool = False
@@ -137,12 +151,16 @@ class ModelConfig(StrictModel):
             raise FaultAt("prompts.profile icl needs few_shot: compat, or clean", "prompts", "profile")
         if self.prompts.profile == "own" and not self.prompts.own:
             raise FaultAt("prompts.profile is own, but prompts.own is empty", "prompts", "profile")
+        if self.prompts.profile == "instruct" and not self.prompts.template:
+            raise FaultAt("prompts.profile is instruct, but prompts.template is empty", "prompts", "profile")
+        if self.prompts.default is not None and self.prompts.default not in self.prompts.own:
+            raise FaultAt(f"prompts.default {self.prompts.default!r} is not in prompts.own", "prompts", "default")
         return self
 
     @property
     def full_name(self) -> str:
         """`organisation/name`, as MTEB wants it."""
-        return self.hub.name if self.hub else f"local/{self.name}"
+        return self.registered_as or (self.hub.name if self.hub else f"local/{self.name}")
 
     @property
     def loading(self) -> str:
@@ -150,7 +168,10 @@ class ModelConfig(StrictModel):
         parts = [
             self.attention,
             f"eos{self.eos_token_id}" if self.eos_token_id is not None else None,
+            {None: None, True: "opened", False: "not-opened"}[self.add_bos_token],
+            {None: None, True: "closed", False: "not-closed"}[self.add_eos_token],
             self.pooling,
+            {None: None, True: "prompt-in", False: "prompt-out"}[self.include_prompt],
             f"icl-{self.few_shot}" if self.few_shot else None,
             "remote-code" if self.trust_remote_code else None,
         ]

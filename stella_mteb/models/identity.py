@@ -19,12 +19,12 @@ from stella_mteb.models.spec import DTYPES, Spec
 from stella_mteb.prompts.profiles import profile_of, prompts_id
 
 Settings = Mapping[str, Any]
-"""`dtype`, `embed_dim`, `max_length`, `pipeline`, `prompts`; `shots` with few-shot prompts; `loading` and `normalize`
-where they are not as in `_UNSAID`."""
+"""`dtype`, `embed_dim`, `max_length`, `pipeline`, `prompts`; `shots` with few-shot prompts; `cut`, `loading`,
+`normalize` and `similarity` where they are not as in `_UNSAID`."""
 
-IN_SPEC = ("embed_dim", "dtype", "prompts", "max_length", "shots")
+IN_SPEC = ("embed_dim", "dtype", "prompts", "max_length", "shots", "cut")
 """The settings that a spec can state."""
-_UNSAID = {"shots": "all", "loading": "", "normalize": True}
+_UNSAID = {"shots": "all", "loading": "", "normalize": True, "cut": False, "similarity": ""}
 
 
 # ------------------------------------------------------------------------------------------------------------ written
@@ -37,9 +37,14 @@ def identity(model: ResolvedModel, dtype: str) -> dict[str, Any]:
         model: The model.
         dtype: Of the backbone, which depends on the device.
     """
-    normalizes = model.layout.normalize if model.config.normalize is None else model.config.normalize
     return _settings(
-        model.config, model.dimension, model.max_length, dtype, model.prompts, model.spec.shots, normalizes=normalizes
+        model.config,
+        model.dimension,
+        model.max_length,
+        dtype,
+        model.prompts,
+        model.spec,
+        normalizes=model.normalize,
     )
 
 
@@ -49,7 +54,13 @@ def default_identity(config: ModelConfig) -> dict[str, Any]:
 
     dtype = str(resolve_dtype(config.dtype, resolve_device(None), config.refused_dtypes)).removeprefix("torch.")
     return _settings(
-        config, config.dimension, config.max_length, dtype, config.prompts.profile, None, normalizes=config.normalize
+        config,
+        config.dimension,
+        config.max_length,
+        dtype,
+        config.prompts.profile,
+        Spec(config.name),
+        normalizes=config.normalize,
     )
 
 
@@ -66,7 +77,7 @@ def expected(config: ModelConfig, spec: Spec) -> dict[str, Any]:
         spec.max_length or config.max_length,
         spec.dtype or config.dtype,
         spec.prompts or config.prompts.profile,
-        spec.shots,
+        spec,
         normalizes=config.normalize,
     )
     decided = {key: value for key, value in {**_UNSAID, **settings}.items() if value is not None}
@@ -81,7 +92,7 @@ def _settings(
     max_length: int | None,
     dtype: str | None,
     profile: str,
-    shots: int | None,
+    spec: Spec,
     *,
     normalizes: bool | None,
 ) -> dict[str, Any]:
@@ -95,7 +106,11 @@ def _settings(
         "prompts": prompts_id(profile, config.prompts, same),
     }
     if profile == "icl":
-        settings["shots"] = "all" if shots is None else shots
+        settings["shots"] = "all" if spec.shots is None else spec.shots
+    if spec.cut:
+        settings["cut"] = True
+    if config.similarity:
+        settings["similarity"] = config.similarity
     if config.loading:
         settings["loading"] = config.loading
     if normalizes is False:
@@ -165,4 +180,6 @@ def _can_state(key: str, value: Any) -> bool:
         return value in DTYPES.values()
     if key == "prompts":
         return re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,60}", str(value)) is not None
+    if key == "cut":
+        return value is True
     return type(value) is int and value >= (0 if key == "shots" else 1)

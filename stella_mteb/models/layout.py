@@ -1,18 +1,28 @@
-"""What a sentence-transformers folder holds, read without torch: pooling, heads, lengths, normalisation.
+"""What a sentence-transformers folder holds, read without torch: pooling, heads, cuts, lengths, normalisation.
 
-Covered: Transformer, Pooling, Dense, Normalize, and Stella's extra `2_Dense_<dimension>` folders beside the
-one that `modules.json` names. Not covered, and refused by name: other modules (CNN, LSTM, WordWeights, ...).
+A folder without `modules.json` is pooled as sentence-transformers pools a plain transformers folder.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files.atomic import read_json, read_json_object
+from stella_mteb.files.atomic import read_json_object
+from stella_mteb.models.declared import (
+    FOLDER_FILE,
+    Declared,
+    matryoshka_dims,
+    optional,
+    positive,
+    read_declared,
+    read_transformer_settings,
+)
+from stella_mteb.models.modules import Chain, Module, find_heads, read_modules
 
 _LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",
@@ -22,7 +32,9 @@ _LEGACY_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_DEFAULT_MAX_LENGTH = 512
+_NO_LIMIT = 131_072
+# They count positions from the padding id on: of RoBERTa's 514, 512 can be used.
+_OFFSET_POSITIONS = re.compile("roberta|camembert|mpnet|longformer|data2vec-text|ibert|xmod|luke")
 
 
 @dataclass(frozen=True)
@@ -34,11 +46,12 @@ class Layout:
         config: Content of that config.json.
         pooling_modes: As `stella_mteb.engine.Pooling` names them.
         include_prompt: Whether prompt tokens are pooled.
-        heads: For each dimension the chain of Dense folders that gives it; empty for no Dense at all.
-        default_dimension: What `modules.json` chooses.
-        normalize: Whether the folder ends with Normalize.
-        max_length: `max_seq_length` of the folder.
+        heads: For each dimension the modules behind the pooling that give it, without a closing Normalize.
+        width: Of the vectors that `modules.json` makes.
+        normalize: Whether `modules.json` ends with Normalize.
+        max_length: Longest input in tokens.
         lower_case: Whether texts are lower-cased first.
+        declared: Prompts, similarity, and the dimension that vectors are cut to.
         without_weights: Head folders that lack model.safetensors, by dimension.
     """
 
@@ -46,174 +59,137 @@ class Layout:
     config: dict[str, Any]
     pooling_modes: tuple[str, ...]
     include_prompt: bool
-    heads: dict[int, tuple[Path, ...]]
-    default_dimension: int
+    heads: dict[int, Chain]
+    width: int
     normalize: bool
     max_length: int
     lower_case: bool
+    declared: Declared = field(default_factory=Declared)
     without_weights: dict[int, str] = field(default_factory=dict)
 
     @property
     def dimensions(self) -> list[int]:
-        """The dimensions on disk, ascending."""
+        """The dimensions that can be had, ascending."""
         return sorted(self.heads)
+
+    @property
+    def default_dimension(self) -> int:
+        """Of the vectors that sentence-transformers gives."""
+        return min(self.declared.truncate_dim or self.width, self.width)
+
+    def is_cut(self, dimension: int) -> bool:
+        """Tell whether vectors of a dimension are the beginning of longer ones."""
+        return any(module.kind == "Cut" for module in self.heads[dimension])
+
+    def with_cuts(self, dimensions: Iterable[int]) -> Layout:
+        """Add heads that keep the beginning of the vectors; a dimension with a head of its own keeps it.
+
+        Raises:
+            ConfigError: If a cut would be longer than the vectors.
+        """
+        heads = dict(self.heads)
+        for dimension in dimensions:
+            if dimension > self.width:
+                raise ConfigError(f"{self.transformer}: vectors of {self.width} numbers cannot be cut to {dimension}")
+            if self.width in heads and dimension not in heads:
+                closing = [Module("Normalize", self.transformer)] if self.normalize else []
+                heads[dimension] = (*heads[self.width], *closing, Module("Cut", self.transformer))
+        return replace(self, heads=heads)
 
 
 def read_layout(folder: Path) -> Layout:
     """Read a folder.
 
     Raises:
-        ConfigError: If it is no model folder, or uses a module that is not covered.
+        ConfigError: If it is no model folder, or uses what is not computed here.
+        EnvironmentProblem: If it requires other versions of packages, or lacks weights.
     """
-    modules = _modules(folder)
-    transformer = _only(folder, modules, "Transformer")
-    config = read_json_object(transformer / "config.json")
-    if not isinstance(config.get("hidden_size"), int):
-        raise ConfigError(f"{transformer / 'config.json'}: has no hidden_size; not a text backbone")
-    modes, include_prompt, width = _pooling(folder, modules, config["hidden_size"])
-    heads, default, without_weights = _heads([path for kind, path in modules if kind == "Dense"], width)
-    sentence = _optional(transformer / "sentence_bert_config.json")
-    return Layout(
-        transformer=transformer,
+    if (folder / "modules.json").is_file():
+        transformer, pooling_module, *behind = read_modules(folder)
+        declared, pooling = read_declared(folder), read_json_object(pooling_module.folder / "config.json")
+        limit, lower_case = read_transformer_settings(transformer.folder)
+    else:
+        _require_plain(folder)
+        transformer, behind = Module("Transformer", folder), []
+        declared, pooling, limit, lower_case = Declared(), {}, None, False
+    path = transformer.folder / "config.json"
+    config = read_json_object(path)
+    hidden = setting(config, "hidden_size")
+    if not isinstance(hidden, int):
+        raise ConfigError(f"{path}: has no hidden_size; not a text backbone")
+    modes = _pooling_modes(pooling or {"pooling_mode": _mode_of_plain(config)}, folder)
+    normalize = bool(behind) and behind[-1].kind == "Normalize"
+    chain = tuple(module for module in behind[: len(behind) - normalize] if module.kind != "Dropout")
+    heads, width, without_weights = find_heads(chain, hidden * len(modes))
+    layout = Layout(
+        transformer=transformer.folder,
         config=config,
         pooling_modes=modes,
-        include_prompt=include_prompt,
+        include_prompt=bool(pooling.get("include_prompt", True)),
         heads=heads,
-        default_dimension=default,
-        normalize=modules[-1][0] == "Normalize",
-        max_length=_max_length(transformer, sentence, config),
-        lower_case=bool(sentence.get("do_lower_case", False)),
+        width=width,
+        normalize=normalize,
+        max_length=_max_length(transformer.folder, limit, config),
+        lower_case=lower_case,
+        declared=declared,
         without_weights=without_weights,
     )
+    return layout.with_cuts([layout.default_dimension, *declared.matryoshka, *matryoshka_dims(config, path)])
 
 
-def _modules(folder: Path) -> list[tuple[str, Path]]:
-    if not (folder / "modules.json").is_file():
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"{folder} is not a model folder: it has neither modules.json nor config.json")
-        # A plain transformers folder: mean pooling, as sentence-transformers does with one.
-        return [("Transformer", folder), ("Pooling", folder / "1_Pooling")]
-    content = read_json(folder / "modules.json")
-    try:
-        ordered = sorted(content, key=lambda entry: int(entry["idx"]))
-        named = [(str(module["type"]), str(module["path"])) for module in ordered]
-    except (TypeError, KeyError, ValueError) as error:
+def _require_plain(folder: Path) -> None:
+    """Raise unless sentence-transformers would take a folder without modules.json for plain text."""
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder} is not a model folder: it has neither modules.json nor config.json")
+    if (folder / FOLDER_FILE).is_file():
         raise ConfigError(
-            f"{folder / 'modules.json'}: must be a list of objects with idx, type and path ({error!r})"
-        ) from None
-    modules = [(_kind(folder, name, path), _inside(folder, path)) for name, path in named]
-    order = "".join(kind[0] for kind, _ in modules)
-    if not re.fullmatch("TPD*N?", order):
-        raise ConfigError(
-            f"{folder / 'modules.json'}: the modules must be Transformer, Pooling, any Dense, perhaps Normalize "
-            f"(are {', '.join(kind for kind, _ in modules)})"
+            f"{folder}: has {FOLDER_FILE} but no modules.json, without which sentence-transformers ignores "
+            "its prompts, pooling and heads; download modules.json and the folders that it names"
         )
-    if not (modules[1][1] / "config.json").is_file():
-        raise ConfigError(f"{modules[1][1] / 'config.json'}: no such file, though modules.json names it")
-    return modules
-
-
-def _kind(folder: Path, name: str, path: str) -> str:
-    package, _, kind = name.rpartition(".")
-    known = {"Transformer", "Pooling", "Dense", "Normalize"}
-    if kind not in known or not package.startswith("sentence_transformers"):
-        shown = kind if package.startswith("sentence_transformers") else name
+    if optional(folder / "tokenizer_config.json").get("chat_template") or any(folder.glob("*chat_template*")):
         raise ConfigError(
-            f"{folder / 'modules.json'}: module {shown} ({path}) is not supported; "
-            f"supported are {', '.join(sorted(known))} of sentence_transformers"
+            f"{folder}: has a chat template and no modules.json, so that sentence-transformers puts every text into a "
+            "chat; this is not supported. A modules.json with Transformer and Pooling makes it a plain text model"
         )
-    return kind
 
 
-def _inside(folder: Path, relative: str) -> Path:
-    path = (folder / relative).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise ConfigError(f"{folder / 'modules.json'}: path {relative!r} leaves the model folder")
-    return folder / relative if relative else folder
+def _mode_of_plain(config: dict[str, Any]) -> str:
+    # SentenceTransformer._load_default_modules.
+    architecture = next(iter(config.get("architectures") or []), "")
+    return "lasttoken" if architecture.endswith("ForCausalLM") and config.get("is_causal", True) else "mean"
 
 
-def _only(folder: Path, modules: list[tuple[str, Path]], kind: str) -> Path:
-    found = [path for name, path in modules if name == kind]
-    if len(found) != 1:
-        raise ConfigError(f"{folder / 'modules.json'}: needs exactly one {kind} (has {len(found)})")
-    return found[0]
+def _pooling_modes(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    modes = config.get("pooling_mode", [name for key, name in _LEGACY_MODES.items() if config.get(key)] or "mean")
+    modes = (modes,) if isinstance(modes, str) else tuple(modes)
+    unknown = [mode for mode in modes if mode not in _LEGACY_MODES.values()]
+    if unknown or not modes:
+        raise ConfigError(f"{folder}: pooling mode {unknown[0] if unknown else '[]'!r} is not supported")
+    return modes
 
 
-def _pooling(folder: Path, modules: list[tuple[str, Path]], hidden: int) -> tuple[tuple[str, ...], bool, int]:
-    config = _optional(_only(folder, modules, "Pooling") / "config.json")
-    modes = config.get("pooling_mode") or [name for key, name in _LEGACY_MODES.items() if config.get(key)]
-    modes = (modes,) if isinstance(modes, str) else tuple(modes) or ("mean",)
-    if unknown := set(modes) - set(_LEGACY_MODES.values()):
-        raise ConfigError(f"{folder}: pooling mode {unknown.pop()!r} is not supported")
-    return modes, bool(config.get("include_prompt", True)), hidden * len(modes)
-
-
-def _heads(chain: list[Path], width: int) -> tuple[dict[int, tuple[Path, ...]], int, dict[int, str]]:
-    if not chain:
-        return {width: ()}, width, {}
-    *before, last = chain
-    found: dict[int, tuple[Path, ...]] = {}
-    without_weights: dict[int, str] = {}
-    default = _out_features(last)
-    stem = re.sub(r"_\d+$", "", last.name)
-    siblings = [last, *sorted(last.parent.glob(f"{stem}_*"))]
-    for path in siblings:
-        number = re.fullmatch(rf"{re.escape(stem)}_(\d+)", path.name)
-        if (path != last and number is None) or not (path / "config.json").is_file():
-            continue
-        _inside(path.parent, path.name)
-        dimension = _out_features(path)
-        if number and int(number[1]) != dimension:
-            raise ConfigError(
-                f"{path / 'config.json'}: out_features is {dimension}, but the folder is called {path.name}"
-            )
-        if (path / "model.safetensors").is_file():
-            first = (before[0] if before else path) / "config.json"
-            given = read_json_object(first).get("in_features")
-            if given != width:
-                raise ConfigError(f"{first}: in_features is {given!r}, but the pooled vector has {width}")
-            found.setdefault(dimension, (*before, path))
-        else:
-            without_weights[dimension] = path.name
-    if not found:
-        raise ConfigError(
-            f"{last.parent}: no Dense folder holds a model.safetensors "
-            f"(found {', '.join(sorted(without_weights.values())) or 'none'}); download them"
-        )
-    return found, default, without_weights
-
-
-def _out_features(path: Path) -> int:
-    dimension = read_json_object(path / "config.json").get("out_features")
-    if not isinstance(dimension, int):
-        raise ConfigError(f"{path / 'config.json'}: out_features must be a whole number (got {dimension!r})")
-    return dimension
-
-
-def _max_length(transformer: Path, sentence: dict[str, Any], config: dict[str, Any]) -> int:
-    if own := sentence.get("max_seq_length"):
-        return _positive(own, transformer / "sentence_bert_config.json", "max_seq_length")
+def _max_length(transformer: Path, stated: int | None, config: dict[str, Any]) -> int:
     path = transformer / "tokenizer_config.json"
-    limit = _positive(_optional(path).get("model_max_length") or _DEFAULT_MAX_LENGTH, path, "model_max_length")
-    return min(limit, positions(config) or limit)
-
-
-def _positive(value: Any, path: Path, key: str) -> int:
-    whole = isinstance(value, float) and value.is_integer()  # 1e30 stands for no limit
-    if isinstance(value, bool) or not (isinstance(value, int) or whole) or value < 1:
-        raise ConfigError(f"{path}: {key} must be a positive whole number (got {value!r})")
-    return int(value)
+    limit = stated or positive(optional(path).get("model_max_length") or _NO_LIMIT, path, "model_max_length")
+    # sentence-transformers fails on a longer text where the limit is stated, and cuts it where it is not.
+    learned = stated is None or _OFFSET_POSITIONS.search(str(config.get("model_type")))
+    return min(limit, (positions(config) if learned else None) or limit, _NO_LIMIT)
 
 
 def positions(config: dict[str, Any]) -> int | None:
     """How many tokens a backbone has positions for, by its config.json; None if it does not say."""
-    count = config.get("max_position_embeddings")
-    if not isinstance(count, int):
+    count = setting(config, "max_position_embeddings")
+    if not isinstance(count, int) or count < 1:
         return None
-    # RoBERTa counts positions from the padding id on: of its 514, 512 can be used.
-    offset = config.get("pad_token_id", 1) + 1 if "roberta" in str(config.get("model_type")) else 0
+    offset = config.get("pad_token_id", 1) + 1 if _OFFSET_POSITIONS.search(str(config.get("model_type"))) else 0
     return count - offset
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json_object(path) if path.is_file() else {}
+def setting(config: dict[str, Any], name: str) -> Any:
+    """A setting of a config.json under the name that transformers gives it: DistilBERT's `dim` is its `hidden_size`."""
+    if name in config:
+        return config[name]
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415 -- seconds, and most files need it not
+
+    kind = config.get("model_type")
+    return getattr(CONFIG_MAPPING[kind].from_dict(config), name, None) if kind in CONFIG_MAPPING else None

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from stella_mteb.engine import packing
 from stella_mteb.engine.devices import is_out_of_memory, resolve_device
 from stella_mteb.engine.encoder import TextEncoder, store_fingerprint
 from stella_mteb.engine.pooling import Head, Pooling
 from stella_mteb.errors import ConfigError, EnvironmentProblem
-from stella_mteb.files.atomic import read_json
 from stella_mteb.models.gte import gte_config
+from stella_mteb.models.heads import load_head
 from stella_mteb.models.icl import IclTokeniser
 from stella_mteb.models.layout import positions
 from stella_mteb.models.trust import remote_model, require_known_code, require_plain_weights
@@ -27,13 +27,7 @@ if TYPE_CHECKING:
 
 _OBEYS_IS_CAUSAL = (5, 2)
 """The first transformers that reads `is_causal` of a config for padded batches too; before, it has no effect there."""
-_ACTIVATIONS = {
-    "torch.nn.modules.linear.Identity": torch.nn.Identity,
-    "torch.nn.modules.activation.Tanh": torch.nn.Tanh,
-    "torch.nn.modules.activation.ReLU": torch.nn.ReLU,
-    "torch.nn.modules.activation.GELU": torch.nn.GELU,
-    "torch.nn.modules.activation.SiLU": torch.nn.SiLU,
-}
+_ENCODER_HALVES = ("mt5", "t5", "umt5")
 
 
 def load_text_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
@@ -47,10 +41,12 @@ def load_text_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
         tokenise=_icl_tokeniser(model, tokenizer) if config.few_shot else None,
         backbone=backbone,
         pooling=_pooling(model),
-        heads=[Head(dimension, functools.partial(_load_head, chain)) for dimension, chain in layout.heads.items()],
+        heads=[
+            Head(dimension, functools.partial(load_head, chain, dimension)) for dimension, chain in layout.heads.items()
+        ],
         dimension=model.dimension,
         max_length=_checked_length(model),
-        normalize=layout.normalize if config.normalize is None else config.normalize,
+        normalize=model.normalize,
         batch_size=config.batch_size,
         token_budget=config.token_budget,
         fingerprint=_fingerprint(model),
@@ -72,8 +68,9 @@ def _fingerprint(model: ResolvedModel) -> str:
 
 
 def _pooling(model: ResolvedModel) -> Pooling:
-    modes = (model.config.pooling,) if model.config.pooling else model.layout.pooling_modes
-    return Pooling(modes, model.layout.include_prompt)
+    config, layout = model.config, model.layout
+    include_prompt = layout.include_prompt if config.include_prompt is None else config.include_prompt
+    return Pooling((config.pooling,) if config.pooling else layout.pooling_modes, include_prompt)
 
 
 def _checked_length(model: ResolvedModel) -> int:
@@ -91,7 +88,7 @@ def _is_bidirectional(model: ResolvedModel) -> bool:
 
 
 def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device) -> torch.nn.Module:
-    from transformers import AutoConfig, AutoModel  # noqa: PLC0415 -- seconds; not needed to show an error
+    from transformers import AutoConfig  # noqa: PLC0415 -- seconds; not needed to show an error
     from transformers import __version__ as version  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
@@ -116,7 +113,7 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
     config.use_cache = False
     packing.register()
     try:
-        backbone, info = AutoModel.from_pretrained(
+        backbone, info = _model_class(config, folder).from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -153,9 +150,24 @@ def tokenizer_of(model: ResolvedModel) -> Any:
         model.layout.transformer,
         opens=model.config.bos_token_id,
         closes=model.config.eos_token_id,
+        settings={"add_bos_token": model.config.add_bos_token, "add_eos_token": model.config.add_eos_token},
         lower_case=model.layout.lower_case,
         trusted=model.config.trust_remote_code,
     )
+
+
+def _model_class(config: Any, folder: Path) -> Any:
+    """The class that loads a backbone: of an encoder-decoder only its encoder, as sentence-transformers does."""
+    from transformers import AutoModel, AutoModelForTextEncoding  # noqa: PLC0415
+
+    if config.model_type in _ENCODER_HALVES:
+        return AutoModelForTextEncoding
+    if getattr(config, "is_encoder_decoder", False):
+        raise ConfigError(
+            f"{folder / 'config.json'}: the encoder of a {config.model_type} is not supported; those of "
+            f"{', '.join(_ENCODER_HALVES)} are. `stella-mteb mteb run` runs such a model with MTEB's own wrapper"
+        )
+    return AutoModel
 
 
 def load_tokenizer(
@@ -163,6 +175,7 @@ def load_tokenizer(
     *,
     opens: int | None = None,
     closes: int | None = None,
+    settings: Mapping[str, bool | None] | None = None,
     lower_case: bool = False,
     trusted: bool = False,
 ) -> Any:
@@ -172,6 +185,7 @@ def load_tokenizer(
         folder: Holds tokenizer.json.
         opens: The token id that must open every text; None as the files say.
         closes: The token id that must close every text; None as the files say.
+        settings: Settings of the tokenizer's class; None as the files say.
         lower_case: Whether texts are lower-cased first.
         trusted: Whether code of the repository may run.
 
@@ -183,7 +197,8 @@ def load_tokenizer(
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     # Said, not left out: asked nothing, transformers asks the user whether to run the repository's code.
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
+    stated = {key: value for key, value in (settings or {}).items() if value is not None}
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted, **stated)
     if not tokenizer.is_fast:
         raise ConfigError(f"{folder}: needs a fast tokenizer (tokenizer.json)")
     # The file may carry fixed padding and truncation of its own (Stella 400M pads everything to 512).
@@ -197,6 +212,8 @@ def load_tokenizer(
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"$A {token}", special_tokens=[(token, closes)]
         )
+    if any(tokenizer("x").get("token_type_ids", [])):
+        raise ConfigError(f"{folder}: the tokenizer gives token types other than 0 (as XLNet's does); not supported")
     ids = tokenizer("x")["input_ids"]
     if opens not in (None, *ids[:1]) or closes not in (None, *ids[-1:]):
         raise ConfigError(
@@ -219,31 +236,3 @@ def _icl_tokeniser(model: ResolvedModel, tokenizer: Any) -> IclTokeniser:
     limits = [limit for limit in (positions(model.layout.config), window) if limit and limit >= max_length]
     compat = model.config.few_shot == "compat"
     return IclTokeniser(tokenizer, max_length, compat=compat, most=min(limits, default=None))
-
-
-def _load_head(chain: tuple[Path, ...]) -> torch.nn.Module:
-    return torch.nn.Sequential(*(_load_dense(path) for path in chain))
-
-
-def _load_dense(path: Path) -> torch.nn.Module:
-    config = read_json(path / "config.json")
-    activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if activation not in _ACTIVATIONS or config.get("use_residual"):
-        raise ConfigError(
-            f"{path / 'config.json'}: activation {activation!r} or a residual is not supported; "
-            f"supported activations are {', '.join(_ACTIVATIONS)}"
-        )
-    shape = (config["out_features"], config["in_features"])
-    try:
-        weights = load_file(path / "model.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise EnvironmentProblem(f"{path / 'model.safetensors'}: damaged ({error}); download it again") from error
-    linear = torch.nn.Linear(shape[1], shape[0], bias=config.get("bias", True))
-    expected = {f"linear.{name}": tuple(value.shape) for name, value in linear.state_dict().items()}
-    if {name: tuple(value.shape) for name, value in weights.items()} != expected:
-        raise EnvironmentProblem(
-            f"{path / 'model.safetensors'}: holds { ({k: tuple(v.shape) for k, v in weights.items()}) }, "
-            f"not {expected}; download it again"
-        )
-    linear.load_state_dict({name.removeprefix("linear."): value.float() for name, value in weights.items()})
-    return torch.nn.Sequential(linear, _ACTIVATIONS[activation]())

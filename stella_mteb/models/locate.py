@@ -7,37 +7,54 @@ import functools
 import hashlib
 import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files.atomic import read_json_object
 from stella_mteb.files.strict_yaml import COMMIT, LONGEST_NAME, NAME, did_you_mean, file_name
 from stella_mteb.models.config import Hub, ModelConfig, bundled_configs, load_config
+from stella_mteb.models.declared import Declared, read_declared
 from stella_mteb.prompts.examples import TOKENS
-from stella_mteb.prompts.profiles import PromptConfig
 
 # Weights as safetensors only: a pickle can run code when it is read.
-DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+DOWNLOADED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
 NOT_DOWNLOADED = ["onnx/*", "openvino/*", "*.bin", "*.pt", "*.msgpack", "*.h5"]
 
 
-def find_config(name: str) -> ModelConfig:
+Registry = Callable[[str], ModelConfig | None]
+"""What MTEB's registry says of a hub name; None if it does not know it."""
+
+
+def find_config(name: str, registry: Registry | None = None, registered_as: str | None = None) -> ModelConfig:
     """The config of a bundled name, a hub name, a YAML file or a local folder.
+
+    Args:
+        name: The name.
+        registry: Asked for hub names that are not bundled.
+        registered_as: The name in MTEB's registry that a YAML's model or a folder is to run as.
 
     Raises:
         ConfigError: If it is none of these; the text gives the nearest name.
     """
     configs = bundled_configs()
-    if name in configs:
-        return load_config(configs[name])
     path = Path(name).expanduser()
-    if path.suffix in {".yaml", ".yml"}:
-        return load_config(path)
+    if name in configs or path.suffix in {".yaml", ".yml"}:
+        config = load_config(configs.get(name, path))
+        return _as_registered(config, registered_as or config.registered_as, registry)
     if path.is_dir():
-        return recognise(path, ModelConfig(name=file_name(path.resolve().name), path=str(path.resolve())))
+        config = ModelConfig(name=file_name(path.resolve().name), path=str(path.resolve()))
+        declared = read_declared(path) if (path / "modules.json").is_file() else Declared()
+        return _as_registered(config, registered_as, registry) if registered_as else recognise(path, config, declared)
+    if registered_as:
+        raise ConfigError(f"as={registered_as} is for a folder or a YAML, and {name!r} is neither")
     for bundled in map(load_config, configs.values()):
         if bundled.hub and name in {bundled.hub.name, *bundled.hub.aliases}:
             return bundled
+    known = registry(name) if registry else None
+    if known is not None:
+        return known
     # A missing folder (`models/stella`) and a near miss of a known name must not be fetched from the hub.
     mistaken = path.parent.is_dir() or difflib.get_close_matches(
         name.casefold(), [known.casefold() for known in known_names()], cutoff=0.9
@@ -50,6 +67,19 @@ def find_config(name: str) -> ModelConfig:
     )
 
 
+def _as_registered(config: ModelConfig, name: str | None, registry: Registry | None) -> ModelConfig:
+    """Fill in what MTEB's registry says of a model and the config does not."""
+    if name is None:
+        return config
+    if registry is None:
+        raise ConfigError(f"{config.name} is to run as {name} of MTEB's registry, which is not read here")
+    known = registry(name)
+    if known is None:
+        raise ConfigError(f"MTEB's registry has no model {name!r}, as which {config.name} is to run")
+    stated = {key: getattr(config, key) for key in config.model_fields_set}
+    return known.model_copy(update={"hub": None, **stated, "registered_as": name})
+
+
 def known_names() -> list[str]:
     """Names of the bundled models: their configs' and the hub's."""
     configs = [load_config(path) for path in bundled_configs().values()]
@@ -57,44 +87,35 @@ def known_names() -> list[str]:
     return [*(config.name for config in configs), *hub]
 
 
-def recognise(folder: Path, plain: ModelConfig) -> ModelConfig:
-    """Complete a config that says no more than where a model is, by what its folder holds.
+def recognise(folder: Path, config: ModelConfig, declared: Declared) -> ModelConfig:
+    """Complete a config by what its folder holds; what the config states stays.
 
     A Stella checkout is known by its two prompts; without Stella's config it would run causally. BGE-en-ICL is known
-    by its added tokens; without its config it would be mean-pooled, and get no prompt. Any other sentence-transformers
-    folder brings its own prompts: `query`, `document` (or `passage`), and the default one.
+    by its added tokens; without its config it would be mean-pooled, and get no prompt. Any other folder brings the
+    prompts that it declares.
     """
-    if _is_bge_icl(folder):
-        return _as(plain, "bge_en_icl")
-    path = folder / "config_sentence_transformers.json"
-    declared = read_json_object(path) if path.is_file() else {}
-    prompts = declared.get("prompts")
-    if not isinstance(prompts, dict) or not (folder / "config.json").is_file():
-        return plain
-    if "s2s_query" in prompts:
-        native_qwen = read_json_object(folder / "config.json").get("model_type") == "qwen2"
-        return _as(plain, "stella_en_1.5B_v5" if native_qwen else "stella_en_400M_v5")
-    if strange := [name for name, prompt in prompts.items() if not isinstance(prompt, str | None)]:
-        raise ConfigError(f"{path}: prompts.{strange[0]} must be text (got {prompts[strange[0]]!r})")
-    own = PromptConfig(
-        s2s=prompts.get(str(declared.get("default_prompt_name") or "")) or "",
-        s2p=prompts.get("query") or "",
-        document=prompts.get("document", prompts.get("passage")) or "",
-    )
-    return plain.model_copy(update={"prompts": own})
+    found: dict[str, Any] = {}
+    path = folder / "config.json"
+    kind = read_json_object(path).get("model_type") if path.is_file() else None
+    if kind == "mistral" and _has_few_shot_tokens(folder):
+        found = dict(load_config(bundled_configs()["bge_en_icl"]))
+    elif kind and "s2s_query" in declared.prompts:
+        found = dict(load_config(bundled_configs()["stella_en_1.5B_v5" if kind == "qwen2" else "stella_en_400M_v5"]))
+    elif declared.prompt_config:
+        found = {"prompts": declared.prompt_config}
+    if config.registered_as and "prompts" in config.model_fields_set and declared.default_prompt:
+        # MTEB replaces the folder's prompts and leaves its choice of the default one.
+        own = config.prompts.own if config.prompts.profile == "own" else declared.prompts
+        prompts = config.prompts.model_copy(update={"own": own, "default": declared.default_prompt})
+        config = config.model_copy(update={"prompts": prompts})
+    unsaid = found.keys() - config.model_fields_set - {"name", "path", "hub", "dimension"}
+    return config.model_copy(update={key: found[key] for key in unsaid})
 
 
-def _as(plain: ModelConfig, bundled: str) -> ModelConfig:
-    known = load_config(bundled_configs()[bundled])
-    return known.model_copy(update={"name": plain.name, "path": plain.path, "hub": plain.hub, "dimension": None})
-
-
-def _is_bge_icl(folder: Path) -> bool:
-    tokenizer, config = folder / "tokenizer.json", folder / "config.json"
-    if not tokenizer.is_file() or not config.is_file() or read_json_object(config).get("model_type") != "mistral":
-        return False
-    added = read_json_object(tokenizer).get("added_tokens") or []
-    return set(TOKENS) <= {token.get("content") for token in added if isinstance(token, dict)}
+def _has_few_shot_tokens(folder: Path) -> bool:
+    tokenizer = folder / "tokenizer.json"
+    added = read_json_object(tokenizer).get("added_tokens") if tokenizer.is_file() else None
+    return set(TOKENS) <= {token.get("content") for token in added or [] if isinstance(token, dict)}
 
 
 def find_folder(config: ModelConfig, *, offline: bool) -> tuple[Path, str]:
@@ -192,7 +213,11 @@ def folder_fingerprint(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
-        if hidden or path.suffix not in {".json", ".txt", ".model", ".safetensors", ".py"} or not path.is_file():
+        if (
+            hidden
+            or path.suffix not in {".json", ".txt", ".model", ".jinja", ".safetensors", ".py"}
+            or not path.is_file()
+        ):
             continue
         state = path.stat()
         digest.update(relative.as_posix().encode() + b"\0" + _file_digest(path, state.st_size, state.st_mtime_ns))

@@ -6,14 +6,15 @@ spec ► config (`stella_mteb.models.config`) ► folder (`locate`) ► layout (
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.models.config import ModelConfig, bundled_configs, load_config
+from stella_mteb.models.declared import Similarity
 from stella_mteb.models.layout import Layout, read_layout
-from stella_mteb.models.locate import find_config, find_folder, recognise
+from stella_mteb.models.locate import Registry, find_config, find_folder, recognise
 from stella_mteb.models.spec import Spec
 from stella_mteb.prompts.profiles import require_profile
 
@@ -54,6 +55,23 @@ class ResolvedModel:
         return self.spec.dimension or self.config.dimension or self.layout.default_dimension
 
     @property
+    def normalize(self) -> bool:
+        """Whether vectors get unit length in the end: as the config says, else as the folder does.
+
+        A cut is normalised like the vectors that it is cut from, except the one that the folder itself makes
+        (`truncate_dim`), which stays as sentence-transformers leaves it.
+        """
+        if self.config.normalize is not None:
+            return self.config.normalize
+        own = self.dimension == self.layout.default_dimension
+        return self.layout.normalize and not (own and self.layout.is_cut(self.dimension))
+
+    @property
+    def similarity(self) -> Similarity:
+        """How vectors are compared: as the config says, else as the folder declares."""
+        return self.config.similarity or self.layout.declared.similarity
+
+    @property
     def max_length(self) -> int:
         """Longest input in tokens: the spec's, else the config's, else the folder's own."""
         return self.spec.max_length or self.config.max_length or self.layout.max_length
@@ -85,19 +103,20 @@ class ResolvedModel:
         return load_text_encoder(self, device)
 
 
-def resolve(spec: Spec | str, *, offline: bool | None = None) -> ResolvedModel:
+def resolve(spec: Spec | str, *, offline: bool | None = None, registry: Registry | None = None) -> ResolvedModel:
     """Find what a spec names, without loading weights; downloads them where the hub is needed and allowed.
 
     Args:
         spec: The spec, for example `stella_en_1.5B_v5@1024`.
         offline: Never ask the hub. None: as the environment variable HF_HUB_OFFLINE says.
+        registry: What MTEB's registry says of a hub name (`stella_mteb.harness.known_models.known_config`).
 
     Raises:
         ConfigError: If nothing has that name, or it has no such dimension.
         EnvironmentProblem: If its files are neither on this machine nor to be had.
     """
     spec = Spec.parse(spec) if isinstance(spec, str) else spec
-    return resolve_config(find_config(spec.name), spec, offline=offline)
+    return resolve_config(find_config(spec.name, registry, spec.registered_as), spec, offline=offline)
 
 
 def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bool | None = None) -> ResolvedModel:
@@ -105,9 +124,16 @@ def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bo
     spec = spec or Spec(config.name)
     offline = is_offline() if offline is None else offline
     folder, revision = find_folder(config, offline=offline)
-    if config == ModelConfig(name=config.name, hub=config.hub, path=config.path, package=config.package):
-        config = recognise(folder, config)  # only now are the files of a bare hub name there to be looked at
-    model = ResolvedModel(spec, config, folder, revision, read_layout(folder), offline)
+    layout = read_layout(folder)
+    config = recognise(folder, config, layout.declared)
+    asked = [spec.dimension] if spec.cut and spec.dimension else []
+    layout = layout.with_cuts([*config.matryoshka, *asked])
+    model = ResolvedModel(spec, config, folder, revision, layout, offline)
+    if spec.cut and not (spec.dimension and layout.is_cut(spec.dimension)):
+        raise ConfigError(
+            f"model spec {str(spec)!r}: cut needs a dimension without a head of its own, for example @128"
+            + (f" (heads: {', '.join(map(str, layout.dimensions))})" if spec.dimension else "")
+        )
     if spec.shots is not None and model.prompts != "icl":
         raise ConfigError(f"model spec {str(spec)!r}: shots needs a model with few-shot prompts (profile icl)")
     require_profile(model.prompts, config.prompts)
@@ -120,5 +146,11 @@ def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bo
         raise ConfigError(
             f"{spec.name} has no head of dimension {model.dimension}{hint}; "
             f"on disk are {', '.join(map(str, known))} in {folder}"
+            + (
+                ". @ chooses a head; a longer vector is not cut unasked. If the model was trained for it (Matryoshka), "
+                f"{replace(spec, dimension=model.dimension, cut=True)} keeps the first {model.dimension} numbers"
+                if len(known) == 1 and model.dimension < layout.width
+                else ""
+            )
         )
     return model

@@ -5,6 +5,8 @@
     stella_en_1.5B_v5@8192[bf16,card]      and a dtype and a prompt profile
     stella_en_1.5B_v5[max_length=256]      settings with a value
     bge_en_icl[shots=3]                    at most so many few-shot examples
+    ./my_model[as=intfloat/e5-small-v2]    a folder, run as MTEB's registry says of that model
+    ./my_model@128[cut]                    the first 128 numbers of each vector (Matryoshka)
     ./my_models/stella@256                 a local folder
 
 `Spec.parse(str(spec)) == spec` for every spec.
@@ -17,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stella_mteb.errors import ConfigError
+from stella_mteb.files.strict_yaml import NAME
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
 _SHORT_DTYPES = {long: short for short, long in DTYPES.items()}
@@ -36,6 +39,8 @@ class Spec:
         prompts: Name of the prompt profile, or None for the config's default.
         max_length: Longest input in tokens, prompt and special tokens included, or None for the config's.
         shots: Few-shot examples of each task at most, 0 for none, or None for all.
+        registered_as: The name of a model in MTEB's registry whose prompts and settings hold for the folder.
+        cut: Whether the dimension is the beginning of a longer vector, not a head.
     """
 
     name: str
@@ -44,6 +49,8 @@ class Spec:
     prompts: str | None = None
     max_length: int | None = None
     shots: int | None = None
+    cut: bool | None = None
+    registered_as: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Spec:
@@ -69,8 +76,13 @@ class Spec:
             parsed: Any
             if equals and key in {"max_length", "shots"}:
                 field, parsed = key, 0 if key == "shots" and value == "0" else _positive(text, key, value)
+            elif equals and key == "as" and re.fullmatch(f"{NAME}/{NAME}", value):
+                field, parsed = "registered_as", value
             elif equals:
-                raise ConfigError(f"model spec {text!r}: unknown setting {key!r}; max_length=N and shots=N are known")
+                known = "max_length=N, shots=N and as=ORGANISATION/NAME are known"
+                raise ConfigError(f"model spec {text!r}: unknown setting {option!r}; {known}")
+            elif option == "cut":
+                field, parsed = "cut", True
             elif option in DTYPES:
                 field, parsed = "dtype", DTYPES[option]
             elif _PROFILE.fullmatch(option):
@@ -92,6 +104,7 @@ class Spec:
             f"max_length={self.max_length}" if self.max_length else None,
             f"shots={self.shots}" if self.shots is not None else None,
         ]
+        options += ["cut" if self.cut else None, f"as={self.registered_as}" if self.registered_as else None]
         named = ",".join(option for option in options if option)
         return self.name + (f"@{self.dimension}" if self.dimension else "") + (f"[{named}]" if named else "")
 

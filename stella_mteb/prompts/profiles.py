@@ -3,7 +3,8 @@
     card         two prompts, chosen by task type: `card.yaml`
     leaderboard  an instruction for each task in the frame of the card: `leaderboard.yaml`
     builtin      bit for bit what MTEB's own wrapper gives Stella: the bare instruction glued to the text
-    own          the user's, from `prompts.own` of the config
+    own          by the name of task, task type or side, in MTEB's order: from the config, or the model's own folder
+    instruct     an instruction for each task in the config's template, as MTEB's wrapper for such models does it
     icl          BGE-en-ICL's: the task's examples, then its instruction: `icl.yaml`
 
 A task for which the profile has nothing gets the next best, and the choice says so (`Prompt.fallback`); the
@@ -16,7 +17,7 @@ import functools
 import hashlib
 import importlib.resources
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from stella_mteb.errors import ConfigError
 from stella_mteb.files.strict_yaml import StrictModel, read_yaml
 from stella_mteb.prompts.examples import Example, find_examples, frame
 
-PROFILES = ("card", "leaderboard", "builtin", "own", "icl")
+PROFILES = ("card", "leaderboard", "builtin", "own", "instruct", "icl")
 Side = Literal["query", "document"] | None
 """`query` or `document` of an asymmetric task, None for a symmetric one (MTEB's prompt_type)."""
 PromptType = Literal["s2s", "s2p", "none"]
@@ -36,19 +37,29 @@ class PromptConfig(StrictModel):
     """The prompts of a model, and which profile chooses among them.
 
     Attributes:
-        profile: `card`, `leaderboard`, `builtin` or `own`.
+        profile: One of `PROFILES`.
         s2s: For symmetric tasks.
         s2p: For the queries of asymmetric ones.
         document: For the documents of asymmetric ones.
-        own: Prompts by task name or task type, each optionally with `-query` or `-document` appended.
+        own: Profile `own`: prompts by task name or task type, each optionally with `-query` or `-document` appended,
+            or by `query` and `document` alone.
+        default: Profile `own`: the name of the prompt where no other fits (`default_prompt_name`).
+        template: Profile `instruct`: what stands before queries, documents and the texts of symmetric tasks (`both`),
+            with `{instruction}` in it. A side that is left out stays bare.
+        without_instruction: Profile `instruct`: the same where a task has no instruction.
+        instructions: Profile `instruct`: by task name, task type or side; they stand before the task's own in MTEB.
         examples: Profile `icl`: folder of `<Task>.json` files, relative to the YAML, that stand before the published.
     """
 
-    profile: Literal["card", "leaderboard", "builtin", "own", "icl"] = "card"
+    profile: Literal["card", "leaderboard", "builtin", "own", "instruct", "icl"] = "card"
     s2s: str = ""
     s2p: str = ""
     document: str = ""
     own: dict[str, str] = {}
+    default: str | None = None
+    template: dict[Literal["both", "query", "document"], str] = {}
+    without_instruction: dict[Literal["both", "query", "document"], str] = {}
+    instructions: dict[str, str | dict[Literal["query", "document"], str]] = {}
     examples: str | None = None
 
 
@@ -133,17 +144,21 @@ def choose(
 def judge_prompt(profile: str, prompts: PromptConfig, prompt_type: PromptType, shots: int | None = None) -> Prompt:
     """The prompt before every text that is compared.
 
-    `s2s`, `s2p` and `none` are the model's own prompts. With few-shot prompts (profile `icl`), `s2s` is what the task
-    VideoSummarySTS gets: its examples, then the instruction.
+    `s2s`, `s2p` and `none` are the model's own prompts. A model whose prompts go by task (profiles `icl`, `own` and
+    `instruct`) has for `s2s` what the task VideoSummarySTS gets, and for `s2p`, without examples, what a query gets.
 
     Args:
-        profile: Of the model; only `icl` makes a difference.
+        profile: Of the model.
         prompts: The model's.
         prompt_type: Which.
         shots: How many examples at most; None for all.
     """
-    if profile == "icl" and prompt_type == "s2s":
-        return choose(profile, prompts, TaskInfo("VideoSummarySTS", "STS"), None, shots=shots)
+    if prompt_type == "s2s" and profile in {"icl", "own", "instruct"}:
+        task = TaskInfo("VideoSummarySTS", "STS", type_instruction=table("leaderboard")["types"]["STS"])
+        return choose(profile, prompts, task, None, shots=shots)
+    if prompt_type == "s2p" and profile in {"own", "instruct"}:
+        task = TaskInfo("", "Retrieval", type_instruction="Retrieve text based on user query.")
+        return choose(profile, prompts, task, "query")
     text = {"s2s": prompts.s2s, "s2p": prompts.s2p, "none": ""}[prompt_type]
     return Prompt(text, f"judge: {prompt_type}")
 
@@ -154,6 +169,16 @@ def require_profile(profile: str, prompts: PromptConfig) -> None:
         raise ConfigError(f"unknown prompt profile {profile!r}; known are {', '.join(PROFILES)}")
     if profile == "own" and not prompts.own:
         raise ConfigError("prompt profile own needs prompts.own in the model's YAML: prompts by task or task type")
+    if profile == "instruct" and not prompts.template:
+        raise ConfigError("prompt profile instruct needs prompts.template in the model's YAML: query, document, both")
+
+
+_CARD = {"s2s", "s2p", "document"}
+_TEXTS = {
+    "card": _CARD,
+    "own": _CARD | {"own", "default"},
+    "instruct": {"template", "without_instruction", "instructions", "own", "default"},
+}
 
 
 def prompts_id(profile: str, prompts: PromptConfig, bundled: Iterable[PromptConfig]) -> str:
@@ -172,10 +197,11 @@ def prompts_id(profile: str, prompts: PromptConfig, bundled: Iterable[PromptConf
         return f"icl-{_digest([(file.name, file.read_text(encoding='utf-8')) for file in files])}"
     if profile in {"leaderboard", "builtin", "icl"}:
         return profile
-    texts = prompts.model_dump(exclude={"profile"} if profile == "own" else {"profile", "own"})
+    used = _TEXTS[profile]
+    texts = prompts.model_dump(include=used)
     if profile == "card" and not any(texts.values()):
         return "none"
-    if profile == "card" and any(texts == known.model_dump(exclude={"profile", "own"}) for known in bundled):
+    if profile == "card" and any(texts == known.model_dump(include=used) for known in bundled):
         return "card"
     return f"{profile}-{_digest(texts)}"
 
@@ -262,18 +288,55 @@ def _icl(prompts: PromptConfig, task: TaskInfo, side: Side, shots: int | None, *
 def _builtin(_prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
     if side == "document":
         return Prompt("", "builtin: no instruction on documents")
+    return Prompt(*_as_mteb_asks({}, task, side, "builtin"))
+
+
+def _instruct(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
+    where: Literal["both", "query", "document"] = side or "both"
+    if where not in prompts.template:
+        # MTEB hands over None, for which sentence-transformers takes the default prompt.
+        return Prompt(prompts.own.get(prompts.default or "", ""), f"instruct: no instruction on {where}")
+    instruction, source = _as_mteb_asks(prompts.instructions, task, side, "instruct")
+    if not instruction:
+        return Prompt(prompts.without_instruction.get(where, ""), f"instruct: none for {task.name} ({where})")
+    return Prompt(prompts.template[where].replace("{instruction}", instruction), source)
+
+
+def _as_mteb_asks(
+    instructions: Mapping[str, str | Mapping[Any, str]], task: TaskInfo, side: Side, profile: str
+) -> tuple[str, str]:
+    """The instruction of a task, and where it is from, in the order of MTEB's `AbsEncoder.get_instruction`."""
+    for key in filter(None, (task.name, task.type, side)):
+        stated = instructions.get(key)
+        if isinstance(stated, str) and stated:
+            return stated, f"{profile}: {key}"
+        if isinstance(stated, Mapping):
+            return stated.get(side or "query", ""), f"{profile}: {key}"
+        if stated is not None:
+            return task.type_instruction, f"{profile}: MTEB's default for {task.type}"
     if task.instruction:
         # MTEB gives a side that the task's instructions leave out an empty one, and only warns.
-        return Prompt(task.instruction.get(side) or task.instruction.get(None, ""), "builtin: task metadata")
-    return Prompt(task.type_instruction, f"builtin: MTEB's default for {task.type}")
+        return task.instruction.get(side) or task.instruction.get(None, ""), f"{profile}: task metadata"
+    return task.type_instruction, f"{profile}: MTEB's default for {task.type}"
 
 
 def _own(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
     suffixes = [f"-{side}", ""] if side else [""]
-    for key in [name + suffix for name in (task.name, task.type) for suffix in suffixes]:
+    names = [name + suffix for name in (task.name, task.type) for suffix in suffixes]
+    # The last ones are those of sentence-transformers' encode_document; MTEB itself knows `document` alone.
+    names += {"query": ["query"], "document": ["document", "passage", "corpus"], None: []}[side]
+    for key in names:
         if key in prompts.own:
+            unread = [name for name in names if key == "document" and not prompts.own[key] and prompts.own.get(name)]
+            if unread:
+                source = f"own: none; MTEB and sentence-transformers read the prompt document, not {unread[0]}"
+                return Prompt("", source, fallback=True)
             return Prompt(prompts.own[key], f"own: {key}")
+    if prompts.default is not None:
+        return Prompt(prompts.own.get(prompts.default, ""), f"own: {prompts.default}, the default")
     card = _card(prompts, task, side)
+    if not any((prompts.s2s, prompts.s2p, prompts.document)):
+        return Prompt("", f"own: nothing for {task.name} or {task.type}, so none")
     return Prompt(card.text, f"own: nothing for {task.name} or {task.type}, so {card.source}", fallback=True)
 
 
@@ -282,4 +345,5 @@ _PROFILES: dict[str, Callable[[PromptConfig, TaskInfo, Side], Prompt]] = {
     "leaderboard": _leaderboard,
     "builtin": _builtin,
     "own": _own,
+    "instruct": _instruct,
 }

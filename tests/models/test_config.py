@@ -98,7 +98,10 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest_key(tmp_path: Pat
 def test_an_unknown_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> None:
     (message,) = faults(tmp_path, LEAST + "prompts:\n  zzz: 1\n")
 
-    assert message == "mine.yaml:4: unknown key 'prompts.zzz'; known are document, examples, own, profile, s2p, s2s"
+    assert message == (
+        "mine.yaml:4: unknown key 'prompts.zzz'; known are default, document, examples, "
+        "instructions, own, profile, s2p, s2s, template, without_instruction"
+    )
 
 
 @pytest.mark.parametrize("key", ["1", "true", "1.5"])

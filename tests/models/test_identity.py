@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from stella_mteb import PIPELINE
 from stella_mteb.models.config import ModelConfig
+from stella_mteb.models.declared import Declared
 from stella_mteb.models.identity import expected, fits, identity, is_ours, unusual, with_settings
 from stella_mteb.models.layout import Layout
 from stella_mteb.models.resolve import ResolvedModel
@@ -34,6 +35,7 @@ configs = st.builds(
     attention=st.sampled_from([None, "bidirectional", "causal"]),
     pooling=st.sampled_from([None, "mean"]),
     normalize=st.sampled_from([None, True, False]),
+    similarity=st.sampled_from([None, "dot"]),
     dimension=st.sampled_from([None, *HEADS]),
     max_length=st.sampled_from([None, *LENGTHS]),
     dtype=st.sampled_from([None, *DTYPES]),
@@ -52,18 +54,25 @@ specs = st.builds(
 @st.composite
 def models(draw: st.DrawFn, config: ModelConfig | None = None) -> ResolvedModel:
     """A model whose files have been found: what neither spec nor config decides, its folder does."""
+    width, length = draw(st.sampled_from(HEADS)), draw(st.sampled_from(LENGTHS))
+    truncate = draw(st.sampled_from([None, 64]))
     layout = Layout(
         transformer=Path("/models/my-model"),
         config={},
         pooling_modes=("mean",),
         include_prompt=True,
         heads=dict.fromkeys(HEADS, ()),
-        default_dimension=draw(st.sampled_from(HEADS)),
+        width=width,
         normalize=draw(st.booleans()),
-        max_length=draw(st.sampled_from(LENGTHS)),
+        max_length=length,
         lower_case=False,
+        declared=Declared(truncate_dim=truncate),
     )
-    return ResolvedModel(draw(specs), config or draw(configs), Path("/models/my-model"), "local-0", layout)
+    spec = draw(specs)
+    if spec.dimension is None and draw(st.booleans()):
+        spec = replace(spec, dimension=32, cut=True)
+    layout = layout.with_cuts([layout.default_dimension, *([spec.dimension] if spec.cut else [])])
+    return ResolvedModel(spec, config or draw(configs), Path("/models/my-model"), "local-0", layout)
 
 
 def dtype_of(model: ResolvedModel) -> str:
@@ -90,7 +99,7 @@ def test_a_run_is_meant_by_the_spec_that_it_was_started_with(model: ResolvedMode
     assert fits(written, whole_spec(model), model.config)
     assert (
         expected(model.config, model.spec).items()
-        <= {"loading": "", "normalize": True, "shots": "all", **written}.items()
+        <= {"cut": False, "loading": "", "normalize": True, "shots": "all", "similarity": "", **written}.items()
     )
 
 
@@ -101,7 +110,7 @@ def test_the_spec_that_is_read_back_starts_the_same_run(model: ResolvedModel) ->
     again = replace(model, spec=replace(spec, prompts=profile_of(spec.prompts or "")))
 
     assert identity(again, str(spec.dtype)) == written
-    assert rest.keys() <= {"pipeline", "loading", "normalize"}
+    assert rest.keys() <= {"pipeline", "loading", "normalize", "similarity"}
 
 
 @settings(max_examples=300)

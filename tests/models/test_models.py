@@ -69,7 +69,7 @@ def test_the_layout_of_stella_is_read_from_its_folder(stella_folder: Path) -> No
     assert layout.include_prompt
     assert layout.max_length == 512
     assert not layout.normalize
-    assert layout.heads[8192] == (stella_folder / "2_Dense_8192",)
+    assert layout.heads[8192] == (("Dense", stella_folder / "2_Dense_8192"),)
 
 
 def test_the_layout_of_minilm_has_no_head_and_normalises(minilm: TextEncoder) -> None:
@@ -101,13 +101,17 @@ def test_the_default_dimension_is_that_of_modules_json(copy: Path) -> None:
     assert resolve(f"{copy}@256").dimension == 256
 
 
-def test_the_modules_are_taken_in_the_order_of_idx(copy: Path) -> None:
+def test_the_modules_are_taken_in_the_order_of_the_file_whatever_their_idx(copy: Path) -> None:
+    """As sentence-transformers takes them."""
     modules = json.loads((copy / "modules.json").read_text())
     modules.append({"idx": 3, "name": "3", "path": "3_Normalize", "type": "sentence_transformers.models.Normalize"})
-    write_json(copy / "modules.json", modules[::-1])
+    write_json(copy / "modules.json", [{**module, "idx": 9 - i} for i, module in enumerate(modules)])
 
     assert read_layout(copy).normalize
     assert read_layout(copy).default_dimension == 1024
+    write_json(copy / "modules.json", modules[::-1])
+    with pytest.raises(ConfigError, match="are Normalize, Dense, Pooling, Transformer"):
+        read_layout(copy)
 
 
 @pytest.mark.fault(23, "an unknown dimension: refused with those that exist; a longer vector is never sliced")
@@ -162,17 +166,16 @@ def test_a_damaged_head_is_named(copy: Path) -> None:
         encoder.encode(["x"])
 
 
-@pytest.mark.parametrize(
-    "change", [{"activation_function": "torch.nn.modules.activation.Softplus"}, {"use_residual": True}]
-)
-def test_a_dense_module_that_is_not_covered_is_refused(copy: Path, change: dict[str, Any]) -> None:
-    edit(copy / "2_Dense_256" / "config.json", **change)
+@pytest.mark.parametrize("name", ["my_code.Gate", "torch.nn.modules.linear.Linear", "torch.nn.functional.gelu"])
+def test_an_activation_that_is_none_of_torchs_is_refused(copy: Path, name: str) -> None:
+    """sentence-transformers takes tanh instead, with a warning, or fails."""
+    edit(copy / "2_Dense_256" / "config.json", activation_function=name)
 
-    with pytest.raises(ConfigError, match=r"2_Dense_256/config.json: activation .* not supported"):
+    with pytest.raises(ConfigError, match=rf"2_Dense_256/config.json: activation '{name}' is not supported"):
         resolve(f"{copy}@256").load("cpu").encode(["x"])
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "WordWeights", "LayerNorm", "CNN"])
+@pytest.mark.parametrize("kind", ["LSTM", "WordWeights", "CNN", "StaticEmbedding", "Router", "WeightedLayerPooling"])
 def test_a_module_that_is_not_covered_is_refused_by_name(copy: Path, kind: str) -> None:
     modules = json.loads((copy / "modules.json").read_text())
     modules.insert(2, {"idx": 9, "name": "9", "path": f"9_{kind}", "type": f"sentence_transformers.models.{kind}"})
@@ -182,7 +185,7 @@ def test_a_module_that_is_not_covered_is_refused_by_name(copy: Path, kind: str) 
         resolve(str(copy))
 
     assert f"modules.json: module {kind} (9_{kind}) is not supported" in str(error.value)
-    assert "supported are Dense, Normalize, Pooling, Transformer" in str(error.value)
+    assert "supported are Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer" in str(error.value)
 
 
 @pytest.mark.fault(47, "a shard or module outside the model's folder is refused")
@@ -203,7 +206,7 @@ def test_a_module_outside_the_folder_is_refused(copy: Path, path: str) -> None:
     [
         ("modules.json", {"idx": 0}),
         ("modules.json", [{"idx": 0, "path": ""}]),
-        ("modules.json", [{"idx": "first", "path": "", "type": "Transformer"}]),
+        ("modules.json", [{"name": "0", "path": "", "type": "Transformer"}]),
         ("modules.json", []),
         ("config.json", [1]),
         ("config.json", {"model_type": "qwen2"}),
@@ -255,6 +258,58 @@ def test_concatenated_pooling_without_prompt_and_lower_case_are_those_of_sentenc
     np.testing.assert_allclose(vectors[0], vectors[3], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["distilbert", "t5", "mt5", "gpt2"])
+def test_backbones_that_call_their_width_otherwise_are_those_of_sentence_transformers(
+    tmp_path: Path, kind: str
+) -> None:
+    """distiluse, multi-qa-distilbert, sentence-t5 and gtr are such; of T5 the encoder alone is used."""
+    import transformers as tf
+    from sentence_transformers import SentenceTransformer
+
+    minilm = resolve("all_minilm_l6_v2").folder
+    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    configs: dict[str, tuple[Any, Any]] = {
+        "distilbert": (tf.DistilBertModel, tf.DistilBertConfig(dim=32, hidden_dim=64, n_layers=2, n_heads=4)),
+        "t5": (tf.T5Model, tf.T5Config(vocab_size=30_522, **t5, decoder_start_token_id=0)),
+        "mt5": (tf.MT5EncoderModel, tf.MT5Config(vocab_size=30_522, **t5)),
+        "gpt2": (tf.GPT2Model, tf.GPT2Config(vocab_size=30_522, n_embd=32, n_layer=2, n_head=4)),
+    }
+    torch.manual_seed(0)
+    model_class, config = configs[kind]
+    model_class(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "vocab.txt", "special_tokens_map.json", "tokenizer_config.json"):
+        shutil.copy(minilm / name, tmp_path / name)
+    write_json(tmp_path / "1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
+    write_modules(tmp_path, [("", "Transformer"), ("1_Pooling", "Pooling")])
+
+    vectors = resolve(str(tmp_path)).load("cpu").encode(TEXTS)
+
+    expected = SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS, show_progress_bar=False)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_an_encoder_decoder_whose_encoder_is_not_computed_is_refused(tmp_path: Path) -> None:
+    import transformers as tf
+
+    size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    tf.BartModel(
+        tf.BartConfig(vocab_size=99, **size, encoder_attention_heads=2, decoder_attention_heads=2)
+    ).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+
+    with pytest.raises(ConfigError, match="the encoder of a bart is not supported; those of mt5, t5, umt5 are"):
+        resolve(str(tmp_path)).load("cpu")
+
+
+def test_dense_weights_that_are_only_a_pickle_are_named(copy: Path) -> None:
+    write_modules(copy, [("", "Transformer"), ("1_Pooling", "Pooling"), ("9_Dense", "Dense")])
+    write_json(copy / "9_Dense/config.json", {"in_features": 32, "out_features": 4})
+    (copy / "9_Dense/pytorch_model.bin").write_bytes(b"\x80\x02.")
+
+    with pytest.raises(ConfigError, match=r"9_Dense/pytorch_model.bin is a pickle, which can run code .* convert it"):
+        resolve(str(copy))
+
+
 def test_a_chain_of_dense_modules_is_applied_in_order(copy: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -281,13 +336,37 @@ def test_a_chain_of_dense_modules_is_applied_in_order(copy: Path) -> None:
     )
 
 
-def test_a_plain_transformers_folder_is_mean_pooled(copy: Path, stella: TextEncoder) -> None:
-    for name in ("modules.json", "sentence_bert_config.json"):
+@pytest.mark.parametrize(("architecture", "mode"), [("Qwen2ForCausalLM", "lasttoken"), ("Qwen2Model", "mean")])
+def test_a_plain_transformers_folder_is_pooled_as_sentence_transformers_does(
+    copy: Path, architecture: str, mode: str
+) -> None:
+    for name in ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"):
         (copy / name).unlink()
+    edit(copy / "config.json", architectures=[architecture], auto_map=None)
+    from sentence_transformers import SentenceTransformer
+
     encoder = resolve(str(copy)).load("cpu")
 
-    assert encoder.dimensions == [32]
-    np.testing.assert_allclose(encoder.pool(TEXTS), stella.pool(TEXTS), atol=1e-6)
+    assert (encoder.dimensions, encoder.pooling.modes) == ([32], (mode,))
+    expected = SentenceTransformer(str(copy), device="cpu").encode(TEXTS, show_progress_bar=False)
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-5)
+
+
+def test_a_folder_that_lost_its_modules_json_is_refused(copy: Path) -> None:
+    (copy / "modules.json").unlink()
+
+    with pytest.raises(ConfigError, match=r"has config_sentence_transformers\.json but no modules\.json"):
+        resolve(str(copy))
+
+
+def test_a_plain_folder_with_a_chat_template_is_refused(copy: Path) -> None:
+    """sentence-transformers 6 would put every text into a chat."""
+    for name in ("modules.json", "config_sentence_transformers.json"):
+        (copy / name).unlink()
+    (copy / "chat_template.jinja").write_text("{{ messages }}")
+
+    with pytest.raises(ConfigError, match=r"has a chat template and no modules\.json"):
+        resolve(str(copy))
 
 
 # ------------------------------------------------------------------------------------------------------- the weights
@@ -739,7 +818,7 @@ def test_without_the_translated_rope_stella_400m_would_be_another(small: Any) ->
 @pytest.mark.parametrize("dimension", [256, 1024])
 def test_stella_400m_ends_with_head_and_unit_length(small: Any, dimension: int) -> None:
     encoder, weights = small
-    head = encoder.heads[dimension].load()[0][0]
+    head = encoder.heads[dimension].load()[0].linear
     expected = []
     for row in encoder.tokenise(TEXTS):
         mean = reference_states(weights, row.tolist()).mean(dim=0)
@@ -886,10 +965,10 @@ def test_a_missing_folder_is_not_taken_for_a_hub_name(tmp_path: Path, monkeypatc
 
 def test_modules_in_an_order_that_is_not_computed_are_refused(copy: Path) -> None:
     modules = json.loads((copy / "modules.json").read_text())
-    modules.insert(2, {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
-    write_json(copy / "modules.json", [{**module, "idx": i} for i, module in enumerate(modules)])
+    modules.insert(1, {"idx": 1, "name": "n", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
+    write_json(copy / "modules.json", modules)
 
-    with pytest.raises(ConfigError, match="are Transformer, Pooling, Normalize, Dense"):
+    with pytest.raises(ConfigError, match="are Transformer, Normalize, Pooling, Dense"):
         read_layout(copy)
 
 
@@ -897,22 +976,8 @@ def test_a_head_of_another_width_is_refused(copy: Path) -> None:
     path = copy / "2_Dense_1024/config.json"
     write_json(path, {**json.loads(path.read_text()), "in_features": 99})
 
-    with pytest.raises(ConfigError, match="in_features is 99, but the pooled vector has 32"):
+    with pytest.raises(ConfigError, match="in_features is 99, but the vector before it has 32"):
         read_layout(copy)
-
-
-def test_a_folder_brings_its_own_prompts(copy: Path) -> None:
-    write_json(
-        copy / "config_sentence_transformers.json",
-        {"prompts": {"query": "query: ", "passage": "passage: ", "sts": "compare: "}, "default_prompt_name": "sts"},
-    )
-    config = json.loads((copy / "config.json").read_text())
-    config.pop("auto_map")
-    write_json(copy / "config.json", config)
-
-    prompts = resolve(str(copy)).config.prompts
-
-    assert (prompts.s2s, prompts.s2p, prompts.document) == ("compare: ", "query: ", "passage: ")
 
 
 def test_roberta_has_two_positions_less_than_its_table() -> None:

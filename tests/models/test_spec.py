@@ -16,9 +16,11 @@ _specs = st.builds(
     name=_names.filter(bool),
     dimension=_numbers,
     dtype=st.none() | st.sampled_from(sorted(DTYPES.values())),
-    prompts=st.none() | st.from_regex(r"\A[A-Za-z][A-Za-z0-9_-]*\Z").filter(lambda name: name not in DTYPES),
+    prompts=st.none() | st.from_regex(r"\A[A-Za-z][A-Za-z0-9_-]*\Z").filter(lambda name: name not in {*DTYPES, "cut"}),
     max_length=_numbers,
     shots=st.none() | st.integers(0, 10**12),
+    cut=st.none() | st.just(True),
+    registered_as=st.none() | st.sampled_from(["intfloat/e5-small-v2", "a.b/c_d-1"]),
 )
 
 
@@ -49,6 +51,8 @@ def test_any_text_is_either_a_spec_that_comes_back_or_a_config_error(text: str) 
         ("./my_models/stella@256", Spec("./my_models/stella", dimension=256)),
         ("NovaSearch/stella_en_1.5B_v5[fp32]", Spec("NovaSearch/stella_en_1.5B_v5", dtype="float32")),
         ("stella[leaderboard, max_length=64 ,fp16]", Spec("stella", None, "float16", "leaderboard", 64)),
+        ("./mine@128[cut]", Spec("./mine", dimension=128, cut=True)),
+        ("./mine[as=intfloat/e5-small-v2]", Spec("./mine", registered_as="intfloat/e5-small-v2")),
         ("bge_en_icl[shots=3]", Spec("bge_en_icl", shots=3)),
         ("bge_en_icl[shots=0,bf16]", Spec("bge_en_icl", dtype="bfloat16", shots=0)),
         ("  stella @256  ", Spec("stella", dimension=256)),
@@ -85,7 +89,9 @@ def test_equal_specs_written_differently_print_the_same() -> None:
         ("stella[max_length=]", "max_length must be a positive whole number (got '')"),
         ("stella[max_length=1.5]", "max_length must be a positive whole number (got '1.5')"),
         ("stella[max_length=-1]", "max_length must be a positive whole number"),
-        ("stella[max_len=8]", "unknown setting 'max_len'; max_length=N and shots=N are known"),
+        ("stella[max_len=8]", "unknown setting 'max_len=8'; max_length=N, shots=N and as=ORGANISATION/NAME are known"),
+        ("stella[as=e5]", "unknown setting 'as=e5'"),
+        ("stella[cut,cut]", "sets cut twice"),
         ("stella[shots=]", "shots must be a positive whole number (got '')"),
         ("stella[shots=-1]", "shots must be a positive whole number (got '-1')"),
         ("stella[shots=00]", "shots must be a positive whole number (got '00')"),

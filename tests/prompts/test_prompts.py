@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from benchmarks.layouts.stella import PROMPTS
 from stella_mteb.errors import ConfigError
 from stella_mteb.models.config import bundled_configs, load_config
-from stella_mteb.prompts.profiles import PROFILES, PromptConfig, TaskInfo, choose, prompts_id, table
+from stella_mteb.models.declared import read_declared
+from stella_mteb.prompts.profiles import PROFILES, PromptConfig, TaskInfo, choose, judge_prompt, prompts_id, table
 from tests.conftest import SHARED, needs_shared
 
 S2S = "Instruct: Retrieve semantically similar text.\nQuery: "
@@ -385,6 +386,114 @@ def test_an_unknown_profile_lists_the_known_ones() -> None:
         choose("cards", PromptConfig(), TaskInfo("MyTask", "STS"), None)
 
 
+def test_a_prompt_for_a_side_alone_comes_last() -> None:
+    prompts = PromptConfig(own={"query": "q: ", "document": "d: ", "Retrieval": "any: "})
+
+    assert choose("own", prompts, TaskInfo("MyTask", "Reranking"), "query").text == "q: "
+    assert choose("own", prompts, TaskInfo("MyTask", "Reranking"), "document").text == "d: "
+    assert choose("own", prompts, TaskInfo("MyTask", "Retrieval"), "document").text == "any: "
+    assert choose("own", prompts, TaskInfo("MyTask", "STS"), None).text == ""
+
+
+def test_the_default_prompt_is_for_texts_of_no_side_and_no_other_prompt() -> None:
+    """As `default_prompt_name` of sentence-transformers, which always knows a query's and a document's."""
+    prompts = PromptConfig(own={"query": "", "document": "", "STS": "sts: ", "any": "any: "}, default="any")
+
+    assert choose("own", prompts, TaskInfo("MyTask", "Clustering"), None).text == "any: "
+    assert choose("own", prompts, TaskInfo("MyTask", "STS"), None).text == "sts: "
+    assert choose("own", prompts, TaskInfo("MyTask", "Retrieval"), "query").text == ""
+
+
+@pytest.mark.parametrize("name", ["passage", "corpus"])
+def test_a_prompt_that_neither_mteb_nor_sentence_transformers_reads_is_named(name: str) -> None:
+    prompts = PromptConfig(own={"query": "query: ", "document": "", name: "passage: "})
+
+    prompt = choose("own", prompts, TaskInfo("MyTask", "Retrieval"), "document")
+
+    assert (prompt.text, prompt.fallback) == ("", True)
+    assert f"read the prompt document, not {name}" in prompt.source
+
+
+@pytest.mark.fault(29, "prompts that a folder gives by task, type or side are those that MTEB chooses")
+@pytest.mark.parametrize(
+    ("task", "side", "expected"),
+    [
+        (TaskInfo("VideoSummarySTS", "STS"), None, "task: sentence similarity | query: "),
+        (TaskInfo("VideoSummaryRetrieval", "Retrieval"), "query", "task: search result | query: "),
+        (TaskInfo("VideoSummaryRetrieval", "Retrieval"), "document", "title: none | text: "),
+        (TaskInfo("SciFact", "Retrieval"), "query", "claim: "),
+        (TaskInfo("SciFact", "Retrieval"), "document", "title: none | text: "),
+    ],
+)
+def test_prompts_by_task_type_of_a_folder_are_used(task: TaskInfo, side: Any, expected: str, tmp_path: Path) -> None:
+    """EmbeddingGemma's way (mteb #3641)."""
+    declared = {
+        "query": "task: search result | query: ",
+        "document": "title: none | text: ",
+        "STS": "task: sentence similarity | query: ",
+        "SciFact-query": "claim: ",
+    }
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"prompts": declared}))
+    prompts = read_declared(tmp_path).prompt_config
+
+    assert prompts is not None
+    prompt = choose(prompts.profile, prompts, task, side)
+
+    assert (prompt.text, prompt.fallback) == (expected, False)
+
+
+# ------------------------------------------------------------------------------------------------ profile instruct
+
+_INSTRUCT = PromptConfig(
+    profile="instruct",
+    template={"both": "Instruct: {instruction}\nQuery: ", "query": "Instruct: {instruction}\nQuery: "},
+    without_instruction={"query": "Query: "},
+    instructions={"MyTask": "Do mine", "STS": "Compare", "query": "Search", "Empty": "", "Sided": {"query": "Ask"}},
+)
+
+
+@pytest.mark.parametrize(
+    ("task", "side", "expected"),
+    [
+        (TaskInfo("MyTask", "STS"), None, "Instruct: Do mine\nQuery: "),
+        (TaskInfo("Other", "STS", {None: "Its own"}), None, "Instruct: Compare\nQuery: "),
+        (TaskInfo("Other", "Retrieval", {"query": "Its own"}), "query", "Instruct: Search\nQuery: "),
+        (TaskInfo("Other", "Clustering", {None: "Its own"}), None, "Instruct: Its own\nQuery: "),
+        (TaskInfo("Other", "Clustering", type_instruction="Any"), None, "Instruct: Any\nQuery: "),
+        (TaskInfo("Empty", "Clustering", {None: "Its own"}, "Any"), None, "Instruct: Any\nQuery: "),
+        (TaskInfo("Sided", "Retrieval", {None: "Its own"}), "query", "Instruct: Ask\nQuery: "),
+        (TaskInfo("Other", "Retrieval", {None: "Its own"}), "document", ""),
+    ],
+)
+def test_an_instruction_is_chosen_in_mtebs_order(task: TaskInfo, side: Any, expected: str) -> None:
+    assert choose("instruct", _INSTRUCT, task, side).text == expected
+
+
+def test_a_task_without_an_instruction_has_a_prompt_of_its_own() -> None:
+    prompts = _INSTRUCT.model_copy(update={"instructions": {}})
+
+    assert choose("instruct", prompts, TaskInfo("Other", "Retrieval", {"document": "x"}), "query").text == "Query: "
+
+
+def test_instruct_without_a_template_says_where_it_belongs() -> None:
+    with pytest.raises(ConfigError, match=r"profile instruct needs prompts\.template in the model's YAML"):
+        choose("instruct", PromptConfig(), TaskInfo("MyTask", "STS"), None)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "s2s", "s2p"),
+    [
+        (PromptConfig(s2s="s: ", s2p="p: "), "s: ", "p: "),
+        (PromptConfig(profile="own", own={"STS": "sts: ", "query": "q: "}), "sts: ", "q: "),
+        (_INSTRUCT, "Instruct: Compare\nQuery: ", "Instruct: Search\nQuery: "),
+    ],
+)
+def test_the_judge_has_the_prompt_of_an_sts_task_or_of_a_query(prompts: PromptConfig, s2s: str, s2p: str) -> None:
+    assert judge_prompt(prompts.profile, prompts, "s2s").text == s2s
+    assert judge_prompt(prompts.profile, prompts, "s2p").text == s2p
+    assert judge_prompt(prompts.profile, prompts, "none").text == ""
+
+
 # ------------------------------------------------------------------------------------------------ identity, notes
 
 _TEXTS = st.sampled_from(["", S2S, S2P, "query: "])
@@ -395,6 +504,7 @@ _CONFIGS = st.sampled_from([_EMPTY, _STELLA]) | st.builds(
     s2p=_TEXTS,
     document=_TEXTS,
     own=st.dictionaries(st.sampled_from(["STS", "Retrieval"]), _TEXTS, min_size=1, max_size=2),
+    template=st.dictionaries(st.sampled_from(["both", "query"]), _TEXTS, min_size=1),
 )
 
 
@@ -413,7 +523,8 @@ def chosen_prompts(profile: str, prompts: PromptConfig) -> list[str]:
 def test_prompts_that_differ_never_share_an_id(
     profiles: tuple[str, str], configs: tuple[PromptConfig, PromptConfig], bundled: PromptConfig
 ) -> None:
-    pairs = [pair for pair in zip(profiles, configs, strict=True) if pair[0] != "own" or pair[1].own]
+    needs = {"own": "own", "instruct": "template"}
+    pairs = [pair for pair in zip(profiles, configs, strict=True) if getattr(pair[1], needs.get(pair[0], "profile"))]
     ids = [prompts_id(profile, prompts, [bundled]) for profile, prompts in pairs]
     texts = [chosen_prompts(profile, prompts) for profile, prompts in pairs]
 
