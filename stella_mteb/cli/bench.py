@@ -13,6 +13,7 @@ import typer
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say
 from stella_mteb.cli.options import Device, Format, Model, Offline
+from stella_mteb.cli.registry import registry
 from stella_mteb.files.tables import render
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def bench(
     from stella_mteb.diagnostics.bench import recommend_budget  # noqa: PLC0415
     from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
-    resolved = resolve(model)
+    resolved = resolve(model, registry=registry)
     say(f"loading {resolved.spec} ...")
     encoder = resolved.load(device)
     texts = _sample(encoder)

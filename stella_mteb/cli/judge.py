@@ -11,6 +11,7 @@ import typer
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say, token_progress
 from stella_mteb.cli.options import Cache, Device, Format, Offline
+from stella_mteb.cli.registry import registry
 from stella_mteb.files.folders import cache_folder
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def judge(
             if clips:
                 shown = ", ".join(clips[:5]) + (", ..." if len(clips) > 5 else "")
                 say(f"{candidate.slug}: {len(clips)} clips {what}: {shown}")
-    for model in [resolve(spec) for spec in models]:
+    for model in [resolve(spec, registry=registry) for spec in models]:
         judge_with(
             model,
             cast("PromptType", prompt_type),

@@ -9,6 +9,7 @@ import typer
 from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
 from stella_mteb.cli.options import Format
+from stella_mteb.cli.registry import registry
 from stella_mteb.files.tables import TableFormat, plain, render
 
 if TYPE_CHECKING:
@@ -46,17 +47,24 @@ def _on_disk(config: ModelConfig) -> tuple[str, str]:
 
 
 def _show_model(name: str, form: TableFormat) -> None:
+    from stella_mteb.errors import EnvironmentProblem  # noqa: PLC0415
     from stella_mteb.models.locate import find_config  # noqa: PLC0415
+    from stella_mteb.models.resolve import resolve  # noqa: PLC0415
     from stella_mteb.models.spec import Spec  # noqa: PLC0415
     from stella_mteb.prompts.profiles import TaskInfo, choose, table  # noqa: PLC0415
 
     spec = Spec.parse(name)
-    config = find_config(spec.name)
-    here, dimensions = _on_disk(config)
+    try:
+        model = resolve(spec, offline=True, registry=registry)
+        config, similarity = model.config, f"; similarity: {model.similarity}"
+        here, dimensions, length = "yes", ", ".join(map(str, model.layout.dimensions)), str(model.max_length)
+    except EnvironmentProblem:
+        config, similarity = find_config(spec.name, registry, spec.registered_as), ""
+        here, dimensions, length = "no", str(config.dimension or "of its files"), str(config.max_length or "its files'")
     profile = spec.prompts or config.prompts.profile
     say(f"{config.name}: {config.full_name}")
-    say(f"on this machine: {here}; dimensions: {dimensions}; longest input: {config.max_length} tokens")
-    say(f"prompts by task type, profile {profile} (in leaderboard and own a task may have one of its own):")
+    say(f"on this machine: {here}; dimensions: {dimensions}; longest input: {length} tokens{similarity}")
+    say(f"prompts by task type, profile {profile} (a task may have one of its own):")
     types: dict[tuple[str, str], list[str]] = {}
     for task_type, row in table("card").items():
         asymmetric = "query" in row

@@ -15,6 +15,7 @@ from stella_mteb.cli.display import say
 from stella_mteb.cli.follow import Follower, cut
 from stella_mteb.cli.options import Cache, Device, Format, Offline
 from stella_mteb.cli.plan import forecast_all, print_plan
+from stella_mteb.cli.registry import registry
 from stella_mteb.files.folders import cache_folder
 from stella_mteb.files.tables import TableFormat, render
 
@@ -55,7 +56,7 @@ def run(
     from stella_mteb.models.spec import Spec  # noqa: PLC0415
 
     specs = [replace(spec, prompts=prompts) if prompts else spec for spec in map(Spec.parse, models)]
-    resolved = list(map(resolve, specs))
+    resolved = [resolve(spec, registry=registry) for spec in specs]
     dimensions = [_dimensions(model, dims) for model in resolved]
     say("loading MTEB ...")
     from stella_mteb.harness.adapter import family  # noqa: PLC0415

@@ -9,6 +9,7 @@ import typer
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say
 from stella_mteb.cli.options import Device, Format, Offline
+from stella_mteb.cli.registry import registry
 from stella_mteb.files.tables import render
 
 
@@ -23,7 +24,7 @@ def verify(
     set_offline(offline)
     from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
-    resolved = resolve(model)
+    resolved = resolve(model, registry=registry)
     say(f"verifying {resolved.folder} ...")
     from stella_mteb.diagnostics.model_checks import check_model  # noqa: PLC0415
 

@@ -132,12 +132,13 @@ class Worker:
             return
         from stella_mteb.harness.adapter import family as members  # noqa: PLC0415
         from stella_mteb.harness.cost_capture import cost_recorded  # noqa: PLC0415
+        from stella_mteb.harness.known_models import known_config  # noqa: PLC0415
         from stella_mteb.harness.result_cache import AtomicResultCache  # noqa: PLC0415
         from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
         self.close()
         job = self._job
-        model = resolve(job.specs[family])
+        model = resolve(job.specs[family], registry=known_config)
         if model.revision != job.revisions[family]:
             raise EnvironmentProblem(
                 f"node {socket.gethostname()} has {model.spec} at revision {model.revision} in {model.folder}, the "

@@ -20,11 +20,13 @@ from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.types import PromptType
 from numpy.typing import NDArray
+from sentence_transformers import SimilarityFunction
 
 from stella_mteb.engine.encoder import Progress, TextEncoder
 from stella_mteb.engine.store import VectorStore
 from stella_mteb.errors import ConfigError
 from stella_mteb.harness import registry
+from stella_mteb.harness.known_models import known_config
 from stella_mteb.models.config import bundled_models
 from stella_mteb.models.identity import identity as identity_of
 from stella_mteb.models.identity import with_settings
@@ -57,6 +59,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         device: str | None = None,
         engine: functools._lru_cache_wrapper[TextEncoder] | None = None,
     ) -> None:
+        registry.keep_runs_apart()
         self.resolved = model
         self._engine = engine or functools.cache(functools.partial(load_engine, model, device))
         self.experiment = identity_of(model, model.dtype(device))
@@ -69,6 +72,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
             revision=model.revision,
             dimensions=model.layout.dimensions,
             experiment=self.experiment,
+            similarity=model.similarity,
             loader=load_for_mteb,
         )
 
@@ -141,6 +145,36 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         )
         self.seconds += time.perf_counter() - started
         return vectors
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Compare every vector with every other, as sentence-transformers does for the model's folder.
+
+        Args:
+            embeddings1: [n, dimension].
+            embeddings2: [m, dimension].
+
+        Returns:
+            [n, m]; larger is more alike.
+        """
+        by = self.resolved.similarity
+        if by == self._meta.similarity_fn_name.value and by in {"cosine", "dot"}:
+            return super().similarity(embeddings1, embeddings2)
+        return SimilarityFunction.to_similarity_fn(by)(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Compare vectors in pairs, as MTEB's description of the model says.
+
+        Args:
+            embeddings1: [n, dimension].
+            embeddings2: [n, dimension].
+
+        Returns:
+            [n]; larger is more alike.
+        """
+        by = self._meta.similarity_fn_name.value
+        if by in {"cosine", "dot"}:
+            return super().similarity_pairwise(embeddings1, embeddings2)
+        return SimilarityFunction.to_similarity_pairwise_fn(by)(embeddings1, embeddings2)  # MTEB itself has neither
 
     def prompt_for(self, task_metadata: TaskMetadata, prompt_type: PromptType | None) -> Prompt:
         """The prompt of one side of a task; a fallback is warned about once, and every choice is remembered."""
@@ -227,7 +261,7 @@ def load_encoder(
         ConfigError: If the spec names nothing, or nothing that exists.
         EnvironmentProblem: If the files or the device are not to be had.
     """
-    (encoder,) = family(resolve(spec, offline=offline), [], device=device, cache=cache)
+    (encoder,) = family(resolve(spec, offline=offline, registry=known_config), [], device=device, cache=cache)
     _ = encoder.text_encoder  # what is wrong with the weights shows here, not in the middle of an evaluation
     return encoder
 

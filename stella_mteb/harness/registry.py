@@ -11,6 +11,7 @@ import functools
 import inspect
 import random
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -24,6 +25,7 @@ from mteb.types import PromptType
 import stella_mteb
 from stella_mteb.errors import EnvironmentProblem
 from stella_mteb.models.config import ModelConfig
+from stella_mteb.models.identity import is_ours
 from stella_mteb.prompts.profiles import Side, TaskInfo
 
 NEWEST_TESTED = "2.26.24"
@@ -38,11 +40,13 @@ _TASKS, _TASK_LIST = "mteb.get_tasks:_TASKS_REGISTRY", "mteb.get_tasks:TASK_LIST
 _MODELS = "mteb.models.model_implementations:MODEL_REGISTRY"
 _BENCHMARKS = "mteb.benchmarks.benchmarks"
 _TYPE_PROMPT = "mteb.abstasks.abstask:get_abstask_prompt"
+_OLDER_FOLDER = "mteb:MTEB._create_output_folder"
 _WITH_CACHES = ("mteb.benchmarks.get_benchmark", "mteb.benchmarks._create_table", "mteb.results.benchmark_results")
 """Modules whose cached functions are made from the registries."""
 _USED = {
     **dict.fromkeys((_TASKS, _TASK_LIST, _MODELS, _BENCHMARKS, *_WITH_CACHES), ""),
     _TYPE_PROMPT: "task_name",
+    _OLDER_FOLDER: "model_meta output_folder",
     "mteb.cli:main": "",
     "mteb:evaluate": "model tasks cache overwrite_strategy encode_kwargs show_progress_bar co2_tracker",
     "mteb:ResultCache.load_task_result": "task_name model_name model_revision experiment_name",
@@ -83,6 +87,12 @@ def _changed(what: str) -> EnvironmentProblem:
     return EnvironmentProblem(
         f"mteb {mteb.__version__} is not as stella-mteb {stella_mteb.__version__} needs it: {what}; {CURE}"
     )
+
+
+def registered_models() -> Mapping[str, ModelMeta]:
+    """MTEB's descriptions of models, by name."""
+    models: Mapping[str, ModelMeta] = _of_mteb(_MODELS)
+    return models
 
 
 def add_model(name: str, meta: ModelMeta) -> None:
@@ -140,12 +150,34 @@ def _clear_caches() -> None:
                 function.cache_clear()
 
 
+@functools.cache
+def keep_runs_apart() -> None:
+    """Give results of MTEB's older runner, `mteb.MTEB(tasks).run(model, output_folder=...)`, a folder for each run.
+
+    It names them by model and revision alone, so that `@1024` would be answered with the result of `@256`. Models of
+    this project get the folder that `mteb.evaluate` gives them; all others keep theirs.
+    """
+    create = _of_mteb(_OLDER_FOLDER)
+
+    @functools.wraps(create)
+    def create_for_each_run(self: Any, model_meta: ModelMeta, output_folder: str | None) -> Path | None:
+        path: Path | None = create(self, model_meta, output_folder)
+        if path is None or not is_ours(model_meta.experiment_kwargs or {}):
+            return path
+        path = path / "experiments" / str(model_meta.experiment_name)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    mteb.MTEB._create_output_folder = create_for_each_run
+
+
 def model_meta(
     config: ModelConfig,
     *,
     revision: str | None,
     dimensions: list[int] | None,
     experiment: Mapping[str, Any],
+    similarity: str = "cosine",
     loader: Callable[..., Any] | None = None,
 ) -> ModelMeta:
     """MTEB's description of a model.
@@ -158,6 +190,7 @@ def model_meta(
         revision: Commit, or fingerprint of a local folder.
         dimensions: Those on disk; None if the files are not at hand.
         experiment: What tells this way of running it from others; becomes part of the result folder.
+        similarity: How vectors are compared.
         loader: How `mteb.get_model` loads it.
     """
     update = {
@@ -169,11 +202,13 @@ def model_meta(
         "loader": loader,
         "loader_kwargs": {},
         "framework": ["PyTorch", "Transformers", "safetensors"],
-        "similarity_fn_name": ScoringFunction.COSINE,
-        "use_instructions": bool(config.prompts.s2s or config.prompts.own),
+        "similarity_fn_name": ScoringFunction(similarity),
+        "use_instructions": bool(config.prompts.s2s or config.prompts.own or config.prompts.template),
     }
     known = _of_mteb(_MODELS).get(config.full_name)
     if known is not None:
+        if config.registered_as and known.similarity_fn_name:
+            del update["similarity_fn_name"]  # by which MTEB's wrapper compares pairs, whatever the folder says
         return known.model_copy(update=update)
     unknown = dict.fromkeys(
         ("release_date", "languages", "n_parameters", "memory_usage_mb", "license", "open_weights",

@@ -253,7 +253,7 @@ def test_a_config_without_prompts_does_not_share_results_with_one_that_has_them(
 
     prompts = json.dumps({"s2s": S2S, "s2p": S2P})
     stella = "attention: bidirectional\nnormalize: true\nmax_length: 512\n"
-    bare = own_config(tmp_path, stella_folder, "bare", stella)
+    bare = own_config(tmp_path, stella_folder, "bare", f"{stella}prompts: {{s2s: '', s2p: ''}}\n")
     prompted = own_config(tmp_path, stella_folder, "prompted", f"{stella}prompts: {prompts}\n")
     encoders = [load_encoder(str(path), device="cpu") for path in (bare, prompted)]
 
@@ -439,3 +439,101 @@ def test_a_folder_of_the_hubs_name_does_not_stand_in_for_the_hub(
 
     assert encoder.resolved.revision == encoder.resolved.config.hub.revision
     assert encoder.text_encoder.dimension == 384
+
+
+# ------------------------------------------------------------------------------------------------- similarity
+
+
+def minilm_with(folder: Path, **declared: Any) -> Path:
+    """A copy of the packaged MiniLM without Normalize that declares more."""
+    from stella_mteb.models.resolve import resolve
+
+    shutil.copytree(resolve("all_minilm_l6_v2").folder, folder)
+    modules = [one for one in json.loads((folder / "modules.json").read_text()) if "Normalize" not in one["type"]]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(declared))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
+def test_retrieval_is_ranked_by_the_similarity_that_the_folder_names(name: str, tmp_path: Path) -> None:
+    """mteb #1731: multi-qa-mpnet-base-dot-v1 and its like."""
+    import mteb
+    from sentence_transformers import SentenceTransformer
+
+    from stella_mteb import load_encoder, register
+
+    register()
+    folder = minilm_with(tmp_path / "minilm", similarity_fn_name=name)
+    ours, theirs = load_encoder(str(folder), device="cpu"), SentenceTransformer(str(folder), device="cpu")
+
+    scores = [
+        evaluate(model, mteb.get_task("VideoSummaryRetrieval")).task_results[0].get_score() for model in (ours, theirs)
+    ]
+
+    assert ours.mteb_model_meta.similarity_fn_name.value == name
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
+def test_vectors_are_compared_as_sentence_transformers_compares_them(name: str, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from stella_mteb import load_encoder
+
+    folder = minilm_with(tmp_path / "minilm", similarity_fn_name=name)
+    ours, theirs = load_encoder(str(folder), device="cpu"), SentenceTransformer(str(folder), device="cpu")
+    one, two = np.random.default_rng(0).normal(size=(2, 3, 384)).astype(np.float32)
+
+    np.testing.assert_allclose(ours.similarity(one, two), theirs.similarity(one, two), rtol=1e-5, atol=1e-5)
+    expected = theirs.similarity_pairwise(one, two)
+    np.testing.assert_allclose(ours.similarity_pairwise(one, two), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_yaml_may_choose_the_similarity_and_has_results_of_its_own(tmp_path: Path) -> None:
+    from stella_mteb import load_encoder
+
+    minilm_with(tmp_path / "minilm", similarity_fn_name="dot")
+    (tmp_path / "mine.yaml").write_text("name: mine\npath: minilm\nsimilarity: cosine\n")
+    plain = load_encoder(str(tmp_path / "minilm"), device="cpu")
+    chosen = load_encoder(str(tmp_path / "mine.yaml"), device="cpu")
+
+    assert chosen.mteb_model_meta.similarity_fn_name.value == "cosine"
+    assert chosen.mteb_model_meta.experiment_name != plain.mteb_model_meta.experiment_name
+
+
+# ------------------------------------------------------------------------------------- MTEB's older runner
+
+
+@pytest.mark.fault(15, "and so has a run of MTEB's older runner, which goes by model and revision alone")
+def test_mtebs_older_runner_does_not_answer_one_dimension_with_anothers_result(
+    stella_folder: Path, tmp_path: Path
+) -> None:
+    """sentence-transformers #3375 and most tutorials: mteb.MTEB(tasks).run(model, output_folder=...)."""
+    import mteb
+
+    from stella_mteb import load_encoder, register
+
+    register()
+    files = []
+    for dimension in (256, 1024, 256):
+        encoder = load_encoder(f"{stella_folder}@{dimension}", device="cpu")
+        runner = mteb.MTEB(tasks=[mteb.get_task("VideoSummarySTS")])
+        (result,) = runner.run(encoder, output_folder=str(tmp_path), verbosity=0)
+        expected = evaluate(encoder, mteb.get_task("VideoSummarySTS")).task_results[0]
+        assert result.get_score() == pytest.approx(expected.get_score(), abs=1e-6)
+        files.append(len(list(tmp_path.rglob("VideoSummarySTS.json"))))
+    assert files == [1, 2, 2]
+
+
+def test_mtebs_older_runner_keeps_the_folder_of_other_models(tmp_path: Path) -> None:
+    import mteb
+
+    from stella_mteb import load_encoder
+
+    load_encoder("all_minilm_l6_v2", device="cpu")
+    model = mteb.get_model("mteb/baseline-random-encoder")
+    mteb.MTEB(tasks=[mteb.get_task("VideoSummarySTS")]).run(model, output_folder=str(tmp_path), verbosity=0)
+
+    (path,) = tmp_path.rglob("VideoSummarySTS.json")
+    assert "experiments" not in path.parts

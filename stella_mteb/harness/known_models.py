@@ -1,0 +1,204 @@
+"""What MTEB's registry says of a model, as a config of this engine.
+
+Two of MTEB's wrappers are expressed: `SentenceTransformerEncoderWrapper`, whose prompts go by name, and
+`InstructSentenceTransformerModel`, which puts an instruction into a template. Everything in `ModelMeta.loader_kwargs`
+is taken over or refused by name; docs/registry.md has the table.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from typing import Any
+
+import mteb
+from mteb.models import ModelMeta
+from mteb.types import PromptType
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.files.strict_yaml import COMMIT, file_name
+from stella_mteb.harness.registry import registered_models
+from stella_mteb.models.config import Hub, ModelConfig
+
+BY_NAME, BY_INSTRUCTION = "SentenceTransformerEncoderWrapper", "InstructSentenceTransformerModel"
+LOADERS = {
+    BY_NAME: BY_NAME,
+    BY_INSTRUCTION: BY_INSTRUCTION,
+    "sentence_transformers_loader": BY_NAME,
+    "q3e_instruct_loader": BY_INSTRUCTION,
+}
+"""The loaders that are expressed, and which wrapper each makes."""
+
+TAKEN_OVER = {
+    "model_prompts": "`prompts.own`",
+    "instruction_template": "`prompts.template`, `prompts.without_instruction`",
+    "apply_instruction_to_passages": "whether `prompts.template` has `document`",
+    "prompts_dict": "`prompts.instructions`",
+    "max_seq_length": "`max_length`",
+    "model_max_length": "`max_length`",
+    "include_prompt": "`include_prompt`",
+    "add_eos_token": "`add_eos_token`",
+    "add_bos_token": "`add_bos_token`",
+    "dtype": "`dtype`; auto is the default of the device",
+    "torch_dtype": "`dtype`; auto is the default of the device",
+}
+"""Settings of the registry, and the keys of a model YAML that they become."""
+
+WITHOUT_EFFECT = {
+    "device": "the command line chooses the device",
+    "trust_remote_code": "code of a repository runs only with consent in a model YAML; a model that needs it says so",
+    "padding_side": "texts are computed without padding, or with positions that padding does not move",
+    "num_frames": "of videos; texts only are read",
+    "max_samples": "of sounds; texts only are read",
+    "attn_implementation": "how attention is computed, not what",
+    "use_cache": "nothing is generated",
+    "pad_token": "padding is never seen",
+}
+"""Settings of the registry that change no vector here, and why."""
+
+_NESTED = ("model_kwargs", "config_kwargs", "tokenizer_kwargs", "processor_kwargs")
+_ONLY_INSTRUCTING = {
+    "instruction_template", "apply_instruction_to_passages", "prompts_dict", "max_seq_length", "include_prompt",
+    "add_eos_token", "padding_side",
+}  # fmt: skip
+_SIDES: dict[str, PromptType | None] = {"both": None, "query": PromptType.query, "document": PromptType.document}
+
+
+def known_config(name: str) -> ModelConfig | None:
+    """Give the config of a model of MTEB's registry; None if the registry does not know the name.
+
+    Raises:
+        ConfigError: If MTEB runs the model in a way that this engine does not.
+    """
+    try:
+        return express(mteb.get_model_meta(name, fetch_from_hf=False))
+    except KeyError:
+        return None
+
+
+def express(meta: ModelMeta) -> ModelConfig:
+    """Turn an entry of the registry into a config.
+
+    Raises:
+        ConfigError: Names what cannot be expressed, and the command that runs the model with MTEB's own wrapper.
+    """
+    loader = getattr(meta.loader, "__name__", "no loader at all")
+    if loader not in LOADERS:
+        raise _refused(meta, f"MTEB loads it with {loader}")
+    wrapper, given = LOADERS[loader], given_to_wrapper(meta)
+    if wrapper == BY_NAME and (wrong := sorted(given.keys() & _ONLY_INSTRUCTING)):
+        raise _refused(meta, f"its entry has {wrong[0]}, which its loader {loader} does not take")
+    flat = {key: value for key, value in given.items() if key not in _NESTED}
+    for key in _NESTED:
+        flat |= given.get(key, {})
+    if strange := sorted(flat.keys() - TAKEN_OVER.keys() - WITHOUT_EFFECT.keys()):
+        raise _refused(meta, f"its setting {strange[0]} is not supported")
+    name = str(meta.name)
+    fields: dict[str, Any] = {
+        "name": file_name(name.partition("/")[2]),
+        "registered_as": name,
+        "hub": Hub(name=name, revision=meta.revision if re.fullmatch(COMMIT, str(meta.revision)) else None),
+        "max_length": flat.get("max_seq_length", flat.get("model_max_length")),
+        "matryoshka": meta.embed_dim if isinstance(meta.embed_dim, list) else [],
+        **{key: flat.get(key) for key in ("include_prompt", "add_eos_token", "add_bos_token")},
+    }
+    dtype = str(getattr(found := flat.get("dtype", flat.get("torch_dtype")), "value", found))
+    if dtype in {"float32", "float16", "bfloat16"}:
+        fields["dtype"] = dtype
+    if wrapper == BY_INSTRUCTION:
+        fields["prompts"] = _instructing(meta, flat)
+        fields["similarity"] = meta.similarity_fn_name and meta.similarity_fn_name.value
+    elif flat.get("model_prompts"):
+        fields["prompts"] = {"profile": "own", "own": flat["model_prompts"]}
+    return ModelConfig(**{key: value for key, value in fields.items() if value not in (None, [])})
+
+
+def given_to_wrapper(meta: ModelMeta) -> dict[str, Any]:
+    """What a loader of `LOADERS` gives its wrapper: the registry's settings, and for Qwen3 the loader's own."""
+    given = dict(meta.loader_kwargs or {})
+    if getattr(meta.loader, "__name__", "") == "q3e_instruct_loader":
+        template = vars(sys.modules[meta.loader.__module__])["instruction_template"]
+        return {"instruction_template": template, "apply_instruction_to_passages": False, **given}
+    return given
+
+
+def _instructing(meta: ModelMeta, given: dict[str, Any]) -> dict[str, Any]:
+    """The prompts of a model that puts instructions into a template, which MTEB may have as a function."""
+    template, sides = given.get("instruction_template") or "{instruction}", dict(_SIDES)
+    if not given.get("apply_instruction_to_passages", True):
+        del sides["document"]
+    filled, empty = dict.fromkeys(sides, template), {}
+    if callable(template):
+        mark = "\ue000"  # stands in no prompt
+        made = {side: template(mark, prompt_type) for side, prompt_type in sides.items()}
+        if any("{instruction}" in text for text in made.values()):
+            raise _refused(meta, "its template sends the word {instruction} itself")
+        filled = {side: text.replace(mark, "{instruction}") for side, text in made.items()}
+        empty = {side: template("", prompt_type) for side, prompt_type in sides.items()}
+    instructions = {
+        # MTEB looks for the name of a side and for nothing else.
+        key: {side: text for side, text in stated.items() if side in _SIDES} if isinstance(stated, dict) else stated
+        for key, stated in (given.get("prompts_dict") or {}).items()
+    }
+    return {"profile": "instruct", "template": filled, "without_instruction": empty, "instructions": instructions}
+
+
+def _refused(meta: ModelMeta, why: str) -> ConfigError:
+    return ConfigError(
+        f"{meta.name}: {why}, which this engine does not compute; `stella-mteb mteb run -m {meta.name} -t TASK` runs "
+        "it with MTEB's own wrapper"
+    )
+
+
+_HEAD = """\
+# MTEB's registry
+
+Made by `python -m stella_mteb.harness.known_models` from mteb {version}. One test holds it to the installed version;
+another compares, for every model that is expressed, the prompt of every task type with MTEB's own wrapper.
+
+A hub name that the registry knows runs as MTEB runs it: `stella-mteb run -m intfloat/e5-small-v2`. A folder runs so
+with `-m 'FOLDER[as=intfloat/e5-small-v2]'`, or with `registered_as: intfloat/e5-small-v2` in its YAML; what the YAML
+states stands before the registry. Bundled models (Stella, BGE-en-ICL) run as their own configs say.
+
+Of {known} models {expressed} are expressed. Whether files can be loaded shows when they are there: other modules, code
+of the repository, and weights that are no safetensors are refused then, by name.
+"""
+
+
+def table() -> str:
+    """docs/registry.md: what of MTEB's registry is expressed, what is refused, and why."""
+    models, taken, refused = registered_models(), Counter[str](), dict[str, list[str]]()
+    for meta in models.values():
+        loader = getattr(meta.loader, "__name__", "no loader at all")
+        try:
+            express(meta)
+            taken[loader] += 1
+        except ConfigError as error:
+            reason = str(error).removeprefix(f"{meta.name}: ").partition(", which this engine")[0]
+            refused.setdefault(reason, []).append(str(meta.name))
+    lines = [
+        _HEAD.format(version=mteb.__version__, known=len(models), expressed=sum(taken.values())),
+        "| loader in MTEB | models expressed |",
+        "|---|---:|",
+        *(f"| `{loader}` | {count} |" for loader, count in taken.most_common()),
+        "",
+        "| setting | becomes, in a model YAML |",
+        "|---|---|",
+        *(f"| `{key}` | {becomes} |" for key, becomes in TAKEN_OVER.items()),
+        *(f"| `{key}` | no effect: {why} |" for key, why in WITHOUT_EFFECT.items()),
+        "",
+        "The rest is refused by name, with the command that runs it: `stella-mteb mteb run -m NAME -t TASK`.",
+        "",
+        "| refused because | models | for example |",
+        "|---|---:|---|",
+        *(
+            f"| {why} | {len(names)} | {names[0]} |"
+            for why, names in sorted(refused.items(), key=lambda item: (-len(item[1]), item[0]))
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())
