@@ -109,8 +109,8 @@ def _facts(folder: Path | None = None) -> Callable[[str], TaskFacts]:
         known = own.get(task) or task_facts(task)
         if known != TaskFacts():
             return known
-        from stella_mteb.harness.registry import type_and_splits  # noqa: PLC0415 -- imports mteb: seconds
+        from stella_mteb.harness import registry  # noqa: PLC0415 -- imports mteb: seconds
 
-        return TaskFacts(*type_and_splits(task))
+        return TaskFacts(*registry.task_facts(task))
 
     return facts

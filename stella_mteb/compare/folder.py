@@ -17,6 +17,7 @@ from stella_mteb.errors import ConfigError
 from stella_mteb.models.identity import is_ours
 from stella_mteb.outputs.items import task_type
 from stella_mteb.outputs.layout import details_path, model_folder, results_folder
+from stella_mteb.outputs.old_result import current_name
 from stella_mteb.outputs.result_file import read_result
 
 Facts = Callable[[str], TaskFacts]
@@ -112,7 +113,8 @@ def _row(folder: Path, root: Path, origin: str, facts: Facts, subset_of: Mapping
     gaps: dict[str, str] = {}
     undecided: list[str] = []
     for path in _result_files(folder):
-        task, known = path.stem, facts(path.stem)
+        task = current_name(path.stem)
+        known = facts(task)
         if known == TaskFacts() and (details := details_path(path)):
             # Of a task that nobody knows any more, as the run noted it.
             known = TaskFacts(task_type(details) or known.type)

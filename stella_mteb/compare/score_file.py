@@ -10,6 +10,7 @@ from typing import Any
 
 from stella_mteb.compare.records import Score
 from stella_mteb.errors import ConfigError
+from stella_mteb.outputs.old_result import current_name, is_old, modern
 from stella_mteb.outputs.result_file import Entry, entries_by_split, main_score, read_result
 
 _SHOWN_NAMES = 8
@@ -30,6 +31,7 @@ class TaskFacts:
 
     type: str = "unknown"
     splits: tuple[str, ...] = ()
+    main_score: str | None = None
 
 
 def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[Score, list[str]]:
@@ -38,7 +40,7 @@ def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[
     One split is scored: the only one, or the one that the task defines, or else `test`.
 
     Args:
-        path: The file; it must be called as its task is.
+        path: The file; it must be called as its task is. One of mteb before 1.11 is read as one of today.
         task: Facts of the task.
         subset: Score this subset only; None for all that the file has.
 
@@ -48,8 +50,10 @@ def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[
     Raises:
         ConfigError: If the file has no score that could be shown; the text is the reason, without the path.
     """
-    content = read_result(path)
-    if content.get("task_name", path.stem) != path.stem:
+    content, name = read_result(path), current_name(path.stem)
+    if is_old(content):
+        content = modern(content, [*filter(None, [task.main_score]), *_MAIN_SCORES.get(task.type, ())])
+    if current_name(content.get("task_name", name)) != name:
         raise ConfigError(f"the file says that it is of task {content['task_name']}")
     by_split = entries_by_split(content)
     split, others = _choose_split(sorted(by_split), task.splits)
@@ -60,7 +64,7 @@ def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[
         entries = {subset: entries[subset]}
     values = [_score(name, entry) for name, entry in entries.items()]
     score = Score(
-        task=path.stem,
+        task=name,
         type=task.type,
         value=math.fsum(values) / len(values),
         split=split,

@@ -131,10 +131,12 @@ def is_mteb_task(name: str) -> bool:
     return known is not None and not getattr(known, "stella_mteb_spec", None)
 
 
-def type_and_splits(name: str) -> tuple[str, tuple[str, ...]]:
-    """The type of a task and the splits that MTEB scores; `unknown` and none where MTEB has no such task."""
+def task_facts(name: str) -> tuple[str, tuple[str, ...], str | None]:
+    """Type, scored splits and main score of a task; `unknown`, none and None where MTEB has no such task."""
     task = _of_mteb(_TASKS).get(name)
-    return ("unknown", ()) if task is None else (str(task.metadata.type), tuple(task.metadata.eval_splits))
+    if task is None:
+        return "unknown", (), None
+    return str(task.metadata.type), tuple(task.metadata.eval_splits), str(task.metadata.main_score)
 
 
 def task_names() -> list[str]:

@@ -55,7 +55,7 @@ def entries_by_split(content: Mapping[str, Any]) -> dict[str, dict[str, Entry]]:
     """
     by_split = content.get("scores")
     if not isinstance(by_split, dict) or not by_split or not all(isinstance(each, list) for each in by_split.values()):
-        raise ConfigError("has no scores by split (a file of mteb before 1.11, or damaged)")
+        raise ConfigError("has no scores by split")
     return {split: _by_subset(entries) for split, entries in by_split.items()}
 
 

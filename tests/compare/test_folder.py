@@ -357,9 +357,10 @@ def test_a_metric_is_named_only_where_the_file_shows_it(
         (b'{"a": "\xff"}', "not UTF-8 (byte 7)"),
         ('{"task_name": "STS12", "task_name": "STS12"}', "key 'task_name' stands twice"),
         ('{"task_name": "STS13", "scores": {}}', "the file says that it is of task STS13"),
+        ('{"test": {"cos_sim": {"spearman": 0.7}}}', "has no scores by split"),
         (
-            '{"mteb_dataset_name": "STS12", "test": {"cos_sim": {"spearman": 0.7}}}',
-            "a file of mteb before 1.11",
+            '{"mteb_dataset_name": "STS12", "test": {"cos_sim": {"pearson": 0.7}}}',
+            "has no main score (cosine_spearman)",
         ),
         ('{"scores": {"test": []}}', "its split has no entries"),
         ('{"scores": {"test": [0.5]}}', "an entry names no subset"),
