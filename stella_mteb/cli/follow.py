@@ -93,7 +93,7 @@ class Follower:
         )
 
     def summary(self, outcomes: Sequence[Outcome]) -> Iterator[str]:
-        """Lines on what the run took: seconds by kind, beside the forecast, and the slowest tasks."""
+        """Lines on what the run took: seconds by kind, the forecast, the slowest tasks."""
         ran = [outcome for outcome in outcomes if outcome.status == "done"]
         if not ran:
             return

@@ -12,6 +12,7 @@ import typer
 
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say
+from stella_mteb.cli.fetch import fetch_command
 from stella_mteb.cli.follow import Follower, cut
 from stella_mteb.cli.options import Cache, Device, Format, Offline
 from stella_mteb.cli.plan import forecast_all, print_plan
@@ -52,7 +53,7 @@ def run(
         raise typer.BadParameter(f"{option} needs the cache", param_hint="--no-cache")
     _check_engine(engine, address, device)
     folder = None if no_cache else cache or cache_folder()
-    from stella_mteb.models.resolve import resolve  # noqa: PLC0415
+    from stella_mteb.models.resolve import is_offline, resolve  # noqa: PLC0415
     from stella_mteb.models.spec import Spec  # noqa: PLC0415
 
     specs = [replace(spec, prompts=prompts) if prompts else spec for spec in map(Spec.parse, models)]
@@ -73,6 +74,8 @@ def run(
     if dry_run:
         print_plan(families, found, device, output, folder, form)
         return
+    if is_offline():
+        _tell_missing(found)
     follower = Follower(*forecast_all(resolved, dimensions, found, device, output, folder))
     with follower.shown():
         if engine == "ray":
@@ -88,9 +91,26 @@ def run(
             _print_dimensions(outcomes)
     for line in follower.summary(outcomes):
         say(line)
+    _tell_fetch(outcomes, models, tasks, benchmarks)
     say(f"results: {output / 'results'}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _tell_missing(tasks: Sequence[Any]) -> None:
+    """Say before the first task which ones cannot run for lack of data."""
+    from stella_mteb.harness.fetch import items  # noqa: PLC0415
+
+    lacking = [item.tasks[0] for item in items([], tasks) if not item.is_here()]
+    if lacking:
+        say(f"{len(lacking)} of {len(tasks)} tasks will fail, their data is not on this machine: {', '.join(lacking)}")
+
+
+def _tell_fetch(outcomes: Sequence[Outcome], models: list[str], tasks: list[str], benchmarks: list[str]) -> None:
+    """Name, once for the run, the command that brings the data that was not here."""
+    if any(outcome.lacks_data for outcome in outcomes):
+        say("what is missing is fetched, on a machine with network (HF_HOME holds the cache), by")
+        say(f"  {fetch_command(models, tasks, benchmarks)}")
 
 
 def _check_engine(engine: str, address: str | None, device: str | None) -> None:

@@ -51,6 +51,7 @@ class Outcome:
         at_limit: Texts encoded in this run that fill the model's longest input: what follows was not read.
         per_label: Scores per label, where the task has labels.
         error: Why it failed.
+        lacks_data: Whether that is because its data is not on this machine.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Outcome:
     at_limit: int = 0
     per_label: Sequence[dict[str, Any]] = ()
     error: str | None = None
+    lacks_data: bool = False
 
 
 def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
@@ -114,8 +116,7 @@ def _run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     except StellaMtebError as error:
         outcome = replace(outcome, error=str(error))
     except ConnectionError as error:  # what `datasets` raises, offline and without network
-        cure = "fetch it once on a machine with network (HF_HOME holds the cache), then run with --offline"
-        outcome = replace(outcome, error=f"the task's data is not on this machine: {error}; {cure}")
+        outcome = replace(outcome, error=f"the task's data is not on this machine: {error}", lacks_data=True)
     except Exception as error:  # a task of MTEB may fail in any way; the others must still run
         logger.error("%s", traceback.format_exc())
         outcome = replace(outcome, error=f"{type(error).__name__}: {error}")

@@ -181,7 +181,8 @@ def _from_hub(hub: Hub, *, offline: bool, remote_code: bool) -> tuple[Path, str]
 
     pinned = f" --revision {hub.revision}" if hub.revision else ""
     cure = (
-        f"on a machine with network run `hf download {hub.name}{pinned}` and copy the cache, "
+        f"on a machine with network run `stella-mteb fetch -m {hub.name}` (or `hf download {hub.name}{pinned}`) "
+        "and copy the cache, "
         "or give the folder with the files: `path:` in the YAML, or its path as the model"
     )
     try:

@@ -106,7 +106,10 @@ def _fetched(task: str, checksum: str, *, offline: bool) -> Path:
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum:
         return path
     url = f"{source['base']}/{source['commit']}/{source['folder']}/{task}.json"
-    cure = f"fetch {url} elsewhere and give its folder as prompts.examples in the model's YAML, or run with [shots=0]"
+    cure = (
+        f"run `stella-mteb fetch -m bge_en_icl -t {task}` on a machine with network and bring its cache, or "
+        f"fetch {url} elsewhere and give its folder as prompts.examples in the model's YAML, or run with [shots=0]"
+    )
     if offline:
         raise EnvironmentProblem(f"the examples of {task} are not on this machine, and offline; {cure}")
     try:

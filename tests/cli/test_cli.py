@@ -23,7 +23,20 @@ from scipy.stats import spearmanr
 from tests.conftest import RATED_PAIRS, Call
 
 SCRIPT = Path(sys.executable).with_name("stella-mteb")
-COMMANDS = ["bench", "compare", "demo", "judge", "rank", "models", "tasks", "verify", "doctor", "run", "submit"]
+COMMANDS = [
+    "bench",
+    "compare",
+    "demo",
+    "judge",
+    "rank",
+    "models",
+    "tasks",
+    "verify",
+    "doctor",
+    "fetch",
+    "run",
+    "submit",
+]
 GROUPS = {"cache": ["ls", "prune", "verify"]}
 HEAVY = ["torch", "mteb", "transformers", "pydantic", "numpy"]
 TITLE = "\x1b]0;owned\x07"

@@ -17,8 +17,8 @@ from tests.conftest import Call
 
 SNAPSHOT = Path(__file__).with_name("snapshot.json")
 COMMANDS = [
-    "", "bench", "cache ls", "cache prune", "cache verify", "compare", "demo", "doctor", "judge", "models", "rank",
-    "run", "submit", "tasks", "verify",
+    "", "bench", "cache ls", "cache prune", "cache verify", "compare", "demo", "doctor", "fetch", "judge", "models",
+    "rank", "run", "submit", "tasks", "verify",
 ]  # fmt: skip
 # Of the clock, of the machine, of installed versions.
 VOLATILE = {
