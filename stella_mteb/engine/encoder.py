@@ -202,7 +202,9 @@ class TextEncoder:
             float32 [texts, dimension].
         """
         dimension = self._known(dimension or self.dimension)
-        head = self._head(dimension)
+        if dimension not in self._loaded_heads:
+            self._loaded_heads[dimension] = self.heads[dimension].load().float().to(self.device).eval()
+        head = self._loaded_heads[dimension]
         vectors = np.empty((len(pooled), dimension), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(pooled), _CHUNK):
@@ -389,11 +391,6 @@ class TextEncoder:
                 "(A longer vector is never sliced: each dimension has a head of its own.)"
             )
         return dimension
-
-    def _head(self, dimension: int) -> torch.nn.Module:
-        if dimension not in self._loaded_heads:
-            self._loaded_heads[dimension] = self.heads[dimension].load().float().to(self.device).eval()
-        return self._loaded_heads[dimension]
 
 
 def store_fingerprint(model: str, dtype: torch.dtype, max_length: int, pooling: Pooling) -> dict[str, str]:

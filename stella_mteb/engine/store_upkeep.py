@@ -49,31 +49,28 @@ class StoreInfo:
 
 def stores(folder: Path) -> list[StoreInfo]:
     """Every store under a folder, the last used one first; what holds files of others is none."""
-    return sorted(map(_info, filter(_is_store, folder.glob("*"))), key=lambda info: -info.last_used)
-
-
-def _is_store(folder: Path) -> bool:
-    if not (re.fullmatch("[0-9a-f]{24}", folder.name) and folder.is_dir()):
-        return False
-    names = [path.name for path in folder.iterdir()]
-    return bool(names) and all(_OURS.fullmatch(name) for name in names)
-
-
-def _info(folder: Path) -> StoreInfo:
-    states: dict[Path, os.stat_result] = {}
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a writer's temporary file comes and goes
-            states[path] = path.stat()
-    return StoreInfo(
-        folder=folder,
-        fingerprint=read_label(folder),
-        texts=sum(map(_rows, folder.glob("*.safetensors"))),
-        bytes=sum(state.st_size for state in states.values()),
-        last_used=max((state.st_mtime for state in states.values()), default=0.0),
-        damaged=sorted(folder.glob("*.damaged")),
-        # A file that is being written now looks like one that was left behind, for a moment.
-        leftovers=sorted(filter(is_left_behind, states)),
-    )
+    found = []
+    for store in folder.glob("*"):
+        if not (re.fullmatch("[0-9a-f]{24}", store.name) and store.is_dir()):
+            continue
+        states: dict[Path, os.stat_result] = {}
+        for path in store.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a writer's temporary file comes and goes
+                states[path] = path.stat()
+        if states and all(_OURS.fullmatch(path.name) for path in states):
+            found.append(
+                StoreInfo(
+                    folder=store,
+                    fingerprint=read_label(store),
+                    texts=sum(map(_rows, store.glob("*.safetensors"))),
+                    bytes=sum(state.st_size for state in states.values()),
+                    last_used=max(state.st_mtime for state in states.values()),
+                    damaged=sorted(store.glob("*.damaged")),
+                    # A file that is being written now looks like one that was left behind, for a moment.
+                    leftovers=sorted(filter(is_left_behind, states)),
+                )
+            )
+    return sorted(found, key=lambda info: -info.last_used)
 
 
 def _rows(path: Path) -> int:
