@@ -94,7 +94,8 @@ def fetch_later(pooled: torch.Tensor) -> Fetch:
     on_host = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
     on_host.copy_(pooled, non_blocking=True)
     copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
+    # Where the copy is: of its own accord an event is recorded on the current device, which is cuda:0 for cuda:1 too.
+    copied.record(torch.cuda.current_stream(pooled.device))
 
     def fetch() -> NDArray[np.float32]:
         copied.synchronize()
