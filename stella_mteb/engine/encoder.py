@@ -100,6 +100,8 @@ class TextEncoder:
         self.max_length, self.normalize = max_length, normalize
         self.token_budget = token_budget or TOKEN_BUDGET.get(self.device.type, TOKEN_BUDGET["cpu"])
         self.batch_size = batch_size
+        # On CUDA the next batch is launched before the last one is fetched, so that the GPU never waits for Python.
+        self._depth = 1 if self.device.type == "cuda" else 0
         self.fingerprint = store_fingerprint(fingerprint, self.dtype, max_length, pooling)
         # The last token's state is all that is needed of a causal text, so what stands before it can be shared.
         last_token = pooling.modes == ("lasttoken",) and pooling.include_prompt
@@ -266,18 +268,22 @@ class TextEncoder:
     ) -> Iterator[tuple[Positions, list[int], FloatMatrix]]:
         """Yields positions in `texts`, their lengths in tokens, and their pooled vectors."""
         prompt_tokens = 0 if self.pooling.include_prompt else self.tokenise.prompt_tokens(prompt)
-        # On CUDA the next batch is launched before the last one is fetched, so that the GPU never waits for Python.
-        depth = 1 if self.device.type == "cuda" else 0
         launched: deque[tuple[Positions, list[int], Fetch]] = deque()
-        for batch, tokens, prefix in self._batches(texts, prompt, batch_size):
-            shared = len(prefix.ids) if prefix else 0
-            fetched_later = self._forward_or_halve(tokens, prompt_tokens, prefix)
-            launched.append((batch, [shared + len(row) for row in tokens], fetched_later))
-            if len(launched) > depth:
-                at, lengths, fetch = launched.popleft()
-                yield at, lengths, fetch()
+        failed: Exception | None = None
+        try:
+            for batch, tokens, prefix in self._batches(texts, prompt, batch_size):
+                shared = len(prefix.ids) if prefix else 0
+                fetched_later = self._forward_or_halve(tokens, prompt_tokens, prefix)
+                launched.append((batch, [shared + len(row) for row in tokens], fetched_later))
+                if len(launched) > self._depth:
+                    at, lengths, fetch = launched.popleft()
+                    yield at, lengths, fetch()
+        except Exception as error:
+            failed = error  # after what is launched already, which is finished work
         for at, lengths, fetch in launched:
             yield at, lengths, fetch()
+        if failed is not None:
+            raise failed
 
     def _batches(
         self, texts: list[str], prompt: str, batch_size: int | None
@@ -338,7 +344,7 @@ class TextEncoder:
         if not any(lengths):
             return lambda: np.zeros((len(ids), self._width), dtype=np.float32)
         hidden = self.hidden(ids, after=prefix)
-        return fetch_later(self.pooling(hidden, to_device(lengths, self.device), prompt_tokens))
+        return fetch_later(self.pooling(hidden, lengths, prompt_tokens))
 
     @torch.inference_mode()
     def _run(self, ids: list[Ids], *, after: Prefix | None = None, into: Prefix | None = None) -> torch.Tensor:
@@ -360,12 +366,12 @@ class TextEncoder:
         for row, tokens in enumerate(ids):
             input_ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
-        on_device = to_device(mask, self.device)
-        given = {"input_ids": to_device(input_ids, self.device), "attention_mask": on_device}
+        given = {"input_ids": to_device(input_ids, self.device), "attention_mask": to_device(mask, self.device)}
         if self._gives_types:
             given["token_type_ids"] = torch.zeros_like(given["input_ids"])
-        output = self.backbone(**given)
-        return self._states(output, len(ids), longest)[on_device.bool()]
+        # By positions that the host knows: a mask on a GPU would make the host wait for it.
+        kept = to_device(np.flatnonzero(mask), self.device)
+        return self._states(self.backbone(**given), len(ids), longest).flatten(0, 1).index_select(0, kept)
 
     def _states(self, output: Any, texts: int, tokens: int) -> torch.Tensor:
         states: torch.Tensor = output.last_hidden_state

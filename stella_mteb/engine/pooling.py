@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from stella_mteb.engine.devices import to_device
 
 FloatMatrix = NDArray[np.float32]
 
@@ -26,32 +28,32 @@ class Pooling:
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
 
-    def __call__(self, hidden: torch.Tensor, lengths: torch.Tensor, prompt_tokens: int = 0) -> torch.Tensor:
+    def __call__(self, hidden: torch.Tensor, lengths: Sequence[int], prompt_tokens: int = 0) -> torch.Tensor:
         """Pool texts that stand end to end.
 
         Args:
             hidden: Last hidden states, any float dtype, [tokens, width].
-            lengths: Tokens of each text, int64 [texts]; their sum is `tokens`.
+            lengths: Tokens of each text; their sum is `tokens`.
             prompt_tokens: Leading tokens of each text that belong to the prompt.
 
         Returns:
             float32 [texts, width * number of modes]; zeros for a text without tokens.
         """
-        states = hidden.float()
-        starts = lengths.cumsum(0) - lengths
-        positions = torch.arange(len(states), device=states.device)
-        positions = positions - torch.repeat_interleave(starts, lengths, output_size=len(states))
+        # On the host, which knows the lengths: a mask on a GPU would make the host wait for it.
+        counts = np.asarray(lengths, dtype=np.int64)
+        positions = np.arange(len(hidden)) - np.repeat(counts.cumsum() - counts, counts)
         if prompt_tokens and not self.include_prompt:
-            kept = positions >= prompt_tokens
-            states, positions = states[kept], positions[kept]
-            lengths = (lengths - prompt_tokens).clamp(min=0)
-        if not len(states):
-            return states.new_zeros(len(lengths), states.shape[1] * len(self.modes))
-        pooled = [_pool(mode, states, lengths, positions) for mode in self.modes]
-        return torch.where(lengths.unsqueeze(1) > 0, torch.cat(pooled, dim=-1), 0.0)
+            kept = np.flatnonzero(positions >= prompt_tokens)
+            hidden, positions = hidden.index_select(0, to_device(kept, hidden.device)), positions[kept]
+            counts = (counts - prompt_tokens).clip(min=0)
+        if not len(hidden):
+            return hidden.new_zeros(len(counts), hidden.shape[1] * len(self.modes), dtype=torch.float32)
+        on_device = to_device(counts, hidden.device)
+        pooled = [_pool(mode, hidden.float(), on_device, positions) for mode in self.modes]
+        return torch.where(on_device.unsqueeze(1) > 0, torch.cat(pooled, dim=-1), 0.0)
 
 
-def _pool(mode: str, states: torch.Tensor, lengths: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def _pool(mode: str, states: torch.Tensor, lengths: torch.Tensor, positions: NDArray[np.int64]) -> torch.Tensor:
     # What stands here for a text without tokens is thrown away by the caller.
     ends = lengths.cumsum(0)
     if mode == "cls":
@@ -61,7 +63,7 @@ def _pool(mode: str, states: torch.Tensor, lengths: torch.Tensor, positions: tor
     if mode == "max":
         return _segments(states, lengths, "max")
     if mode == "weightedmean":
-        weights = (positions + 1).float().unsqueeze(1)
+        weights = to_device(positions + 1, states.device).float().unsqueeze(1)
         return _segments(states * weights, lengths, "sum") / _segments(weights, lengths, "sum")
     count = lengths.float().unsqueeze(1)
     return _segments(states, lengths, "sum") / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)

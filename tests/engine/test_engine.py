@@ -19,6 +19,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from benchmarks.layouts.stella import DIMENSIONS, EOS, PROMPTS
 from stella_mteb.engine.batching import plan_batches
@@ -241,7 +242,7 @@ def test_pooling_is_that_of_sentence_transformers(
     features = {"token_embeddings": hidden, "attention_mask": mask.clone(), "prompt_length": prompt_tokens}
     expected = Reference(8, pooling_mode=tuple(modes), include_prompt=include_prompt)(features)
 
-    pooled = Pooling(tuple(modes), include_prompt)(hidden[mask.bool()], torch.tensor(lengths), prompt_tokens)
+    pooled = Pooling(tuple(modes), include_prompt)(hidden[mask.bool()], lengths, prompt_tokens)
 
     torch.testing.assert_close(pooled, expected["sentence_embedding"], atol=1e-6, rtol=1e-5)
 
@@ -260,13 +261,13 @@ def test_a_text_without_tokens_pools_to_zeros_and_moves_no_other(
     states = [torch.randn(n, 4, generator=torch.Generator().manual_seed(seed)) - 5 for n in lengths]
     pooling = Pooling((mode,), include_prompt=False)
 
-    pooled = pooling(torch.cat(states), torch.tensor(lengths), prompt_tokens)
+    pooled = pooling(torch.cat(states), lengths, prompt_tokens)
 
     for row, state, length in zip(pooled, states, lengths, strict=True):
         if length <= prompt_tokens:
             assert row.tolist() == [0.0] * 4
         else:
-            torch.testing.assert_close(row, pooling(state, torch.tensor([length]), prompt_tokens)[0])
+            torch.testing.assert_close(row, pooling(state, [length], prompt_tokens)[0])
 
 
 def test_a_prompt_that_is_not_pooled_is_still_read(stella: TextEncoder, either: Callable[..., TextEncoder]) -> None:
@@ -560,6 +561,62 @@ def test_an_error_in_the_middle_leaves_the_finished_batches_stored_and_the_rest_
     shapes = watch(monkeypatch, encoder)
     np.testing.assert_allclose(encoder.encode(NUMBERED), expected, atol=1e-5)
     assert sum(texts for texts, _ in shapes) == len(NUMBERED) - sum(passes[:3])
+
+
+def test_a_batch_that_is_under_way_is_kept_when_the_next_one_fails(
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On CUDA a batch is fetched only after the next one is launched, which may fail."""
+    encoder = either(token_budget=1)
+    encoder._depth = 1
+    encoder.store = VectorStore(tmp_path, encoder.fingerprint)
+    passes = itertools.count(1)
+
+    def fault(ids: Texts, _: Texts) -> None:
+        if next(passes) == 4:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="illegal memory access"):
+        watch(broken, encoder, fault)
+        encoder.encode(TEXTS)
+
+    stored = np.empty((len(TEXTS), 32), dtype=np.float32)
+    known = VectorStore(tmp_path, encoder.fingerprint).read([text_key("", text) for text in TEXTS], stored)
+    assert known.sum() == encoder.stats.encoded == 3
+    encoder.store = None
+    np.testing.assert_array_equal(stored[known], encoder.pool(TEXTS)[known])
+
+
+class NothingWaits(TorchDispatchMode):
+    """Fails on what makes the host wait for a GPU: a shape, or a number, that only the GPU knows."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        assert function not in {aten.nonzero.default, aten.masked_select.default, aten._local_scalar_dense.default}
+        if function is aten.index.Tensor:
+            assert all(index is None or index.dtype != torch.bool for index in args[1])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
+def test_between_the_backbone_and_the_vectors_no_step_makes_the_host_wait(
+    either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    encoder = either(pooling=Pooling((mode,), include_prompt=False))
+    texts = [*TEXTS, ""]
+    expected = encoder.pool(texts, S2S)
+    forward = encoder.backbone.forward
+
+    def outside(**given: Any) -> Any:
+        with _disable_current_modes():  # transformers' own masks do make it wait
+            return forward(**given)
+
+    monkeypatch.setattr(encoder.backbone, "forward", outside)
+
+    with NothingWaits():
+        np.testing.assert_array_equal(encoder.pool(texts, S2S), expected)
+    with NothingWaits(), pytest.raises(AssertionError):
+        torch.arange(3)[torch.arange(3) > 1]
 
 
 # ---------------------------------------------------------------------------------------------------------- the store
