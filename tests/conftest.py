@@ -20,10 +20,6 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import pytest
 
-if find_spec("stella_mteb.configs") is None:
-    # The tests read the checkout, where configs/ and tasks/ stand beside the package: only `-e` maps them into it.
-    raise pytest.UsageError("the tests need the checkout itself installed: pip install -e '.[dev]', or make test")
-
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Development data beside the checkout; tests that need it are skipped where it is absent."""
 
@@ -42,6 +38,12 @@ Call = Callable[..., tuple[int, str, str]]
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason="needs the development data, which is not published: the folder ../shared/data"
 )
+
+
+def pytest_configure() -> None:
+    """Stop in one line where the checkout is not installed with `-e`, which alone maps configs/ and tasks/ into it."""
+    if find_spec("stella_mteb.configs") is None:
+        raise pytest.UsageError("the tests need the checkout itself installed: pip install -e '.[dev]', or make test")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
