@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import takewhile
+from itertools import combinations
 from pathlib import Path
 
 from jinja2 import Template
 
 from stella_mteb.compare import words
-from stella_mteb.compare.pictures import pictures
-from stella_mteb.compare.records import Comparison, Gap, Score, System, TaskDifference, TaskRow
+from stella_mteb.compare.pictures import pictures, strips
+from stella_mteb.compare.provenance import CONDITIONS, conditions, sources
+from stella_mteb.compare.records import Comparison, Duel, Gap, Score, TaskDifference, TaskRow
+from stella_mteb.compare.shown import shared_provenance, shown
 from stella_mteb.files.atomic import atomic_write
 from stella_mteb.files.tables import plain
 from stella_mteb.pages.page import template, typeset
@@ -34,14 +38,20 @@ def write_report(comparison: Comparison, path: Path) -> None:
 
 def render_report(comparison: Comparison) -> str:
     """The same as text; the same comparison gives the same bytes."""
+    named = shown(comparison)
     return _template().render(
         c=comparison,
-        headline=words.headline(comparison),
+        headline=words.headline(comparison, {label: name.short for label, name in named.items()}),
         level=words.per_cent(comparison.alpha).replace(" ", "\N{NO-BREAK SPACE}"),
         names=words.names(comparison),
+        shown=named,
+        provenance=shared_provenance(comparison),
         types=words.types(comparison),
         all_types=sorted({row.type for row in comparison.rows}),
         main_duels=words.main_duels(comparison),
+        against=_against(comparison),
+        duels_data=_duels_data(comparison),
+        strips=strips(comparison),
         tasks=_tasks(comparison),
         reasons=_reasons(comparison),
         machines=words.machines(comparison),
@@ -49,7 +59,9 @@ def render_report(comparison: Comparison) -> str:
         means={standing.system.label: standing.mean for standing in comparison.standings},
         type_of={row.task: row.type for row in comparison.rows},
         labels=_labels(comparison),
-        sources=[_sources(comparison, i) for i in range(len(comparison.systems))],
+        condition_names=CONDITIONS,
+        conditions=conditions(comparison),
+        sources=sources(comparison),
     )
 
 
@@ -60,16 +72,42 @@ def _template() -> Template:
         {
             "bytes": words.in_bytes,
             "count": words.count,
+            "finding": _finding,
             "interval": lambda one: typeset(words.interval(one.low, one.high)),
             "p": words.p_value,
             "points": words.points,
             "rank": lambda one: words.rank(one).replace("-", "\N{EN DASH}"),
             "settings": words.settings,
             "signed": lambda value: typeset(words.signed(value)),
-            "full": lambda value: f"{value:.6g}",
             "whole": lambda value: "-" if value is None else f"{value:,.0f}",
         },
     )
+
+
+def _finding(duel: Duel, alpha: float) -> str:
+    better = words.winner(duel, alpha)
+    return "cannot be told" if better is None else "better" if better is duel.first else "worse"
+
+
+def _against(comparison: Comparison) -> list[Duel]:
+    """The duels of the first place."""
+    return [duel for duel in comparison.duels if duel.first == comparison.standings[0].system]
+
+
+def _duels_data(comparison: Comparison) -> str:
+    """Every duel in figures, for the page's script: in the order of the pairs of the leaderboard, None without one."""
+    known = {(duel.first, duel.second): duel for duel in comparison.duels}
+    placed = [standing.system for standing in comparison.standings]
+    rows = [_figures(known[pair]) if pair in known else None for pair in combinations(placed, 2)]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def _figures(duel: Duel) -> list[float | None]:
+    points = [
+        None if x is None or not math.isfinite(x) else round(100 * x, 2) for x in (duel.difference, duel.low, duel.high)
+    ]
+    p = None if duel.p_holm is None else round(duel.p_holm, 6)
+    return [*points, p, duel.tasks, duel.wins, duel.ties, duel.losses]
 
 
 @dataclass(frozen=True)
@@ -134,14 +172,14 @@ class _Labels:
 
 
 def _labels(comparison: Comparison) -> list[_Labels]:
-    shown = words.names(comparison)
+    names = words.names(comparison)
     tables = []
     for task, systems in (comparison.per_label or {}).items():
         for label, entries in systems.items():
             keys = list(dict.fromkeys(key for entry in entries for key in entry))
             rows = [[_text_and_number(entry.get(key)) for key in keys] for entry in entries]
             columns = [str(key).replace("_", " ") for key in keys]
-            tables.append(_Labels(task, shown.get(label, label), columns, rows))
+            tables.append(_Labels(task, names.get(label, label), columns, rows))
     return tables
 
 
@@ -149,43 +187,3 @@ def _text_and_number(value: object) -> tuple[str, float | None]:
     if isinstance(value, float):
         return f"{value:.3f}", value
     return plain(value), value if isinstance(value, int) else None
-
-
-def _folder(paths: Sequence[str]) -> str:
-    """The folder that different paths have in common."""
-    folders = zip(*(path.split("/")[:-1] for path in paths), strict=False)
-    shared = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, folders)]
-    return "/".join([*shared, ""]) if shared and len(set(paths)) > 1 else ""
-
-
-@dataclass(frozen=True)
-class _Sources:
-    """Where one system's scores are from; what is the same for all of them is said once."""
-
-    system: System
-    versions: Sequence[str]
-    shared: Sequence[tuple[str, str]]
-    columns: Sequence[str]
-    rows: Sequence[tuple[str, float, Sequence[str]]]
-
-
-def _sources(comparison: Comparison, index: int) -> _Sources:
-    scores = [cell for row in comparison.rows if isinstance(cell := row.cells[index], Score)]
-    stated: dict[str, list[str | None]] = {
-        "split": [score.split for score in scores],
-        "subsets": [", ".join(score.subsets) for score in scores],
-        "languages": [", ".join(score.languages) for score in scores],
-        "revision of the data": [score.dataset_revision for score in scores],
-        "metric": [score.metric for score in scores],
-        "mteb": [score.mteb_version for score in scores],
-        "source": [score.source for score in scores],
-    }
-    columns = {name: [value or "not stated" for value in values] for name, values in stated.items()}
-    shared = [(name, values[0]) for name, values in columns.items() if len(set(values)) == 1]
-    if folder := _folder(columns["source"]):
-        columns["source"] = [value.removeprefix(folder) for value in columns["source"]]
-        shared.append(("folder of the sources", folder))
-    own = {name: values for name, values in columns.items() if len(set(values)) > 1}
-    rows = [(score.task, score.value, [values[i] for values in own.values()]) for i, score in enumerate(scores)]
-    versions = sorted({score.mteb_version for score in scores if score.mteb_version})
-    return _Sources(comparison.systems[index], versions, shared, list(own), rows)

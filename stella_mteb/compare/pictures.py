@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 
 from markupsafe import Markup
 
 from stella_mteb.compare.records import Comparison, Duel, Score, System
-from stella_mteb.compare.words import machines, main_duels, names, per_cent, points, signed
+from stella_mteb.compare.shown import shown
+from stella_mteb.compare.words import interval, machines, main_duels, per_cent, points, signed
 from stella_mteb.files.tables import plain
 from stella_mteb.pages import svg
 
@@ -42,6 +43,64 @@ def pictures(comparison: Comparison) -> list[Picture]:
     ]
 
 
+# ------------------------------------------------------------------------------------------------- the leaderboard
+
+_STRIP = 190
+"""Width of one row's picture, in its own units."""
+
+
+@dataclass(frozen=True)
+class Strips:
+    """The leaderboard as a picture: a strip for each row, all on one axis.
+
+    Attributes:
+        axis: For the head of the column.
+        rows: By the system's label; each draws its mean, and the interval of its difference from the first place, drawn
+            from that place's mean, whose line runs through all strips.
+    """
+
+    axis: Markup
+    rows: Mapping[str, Markup]
+
+
+def strips(comparison: Comparison) -> Strips | None:
+    """The means with their intervals, or None where fewer than two systems have a mean."""
+    means = {one.system.label: 100 * one.mean for one in comparison.standings if one.mean is not None}
+    if len(means) < 2:
+        return None
+    label, first = next(iter(means.items()))
+    duels = {duel.second.label: duel for duel in comparison.duels if duel.first.label == label}
+    ends = {
+        other: (first - 100 * duel.high, first - 100 * duel.low)
+        for other, duel in duels.items()
+        if duel.low is not None and duel.high is not None and other in means
+    }
+    low, high = min(means.values()), max(means.values())
+    room = max((high - low) * 0.15, 0.5)
+    reach = (low - room, high + room)  # an interval that goes further is cut: it tells no more than that
+    x = svg.linear(*reach, 6, _STRIP - 6)
+    ticks = svg.round_ticks(*reach, 4)
+    axis = svg.strip(
+        _STRIP,
+        16,
+        "",
+        [svg.written(x(tick), 12, svg.tick_label(tick), "middle") for tick in ticks if 14 < x(tick) < _STRIP - 14],
+    )
+    rows = {}
+    for other, mean in means.items():
+        parts = [svg.line(x(first), 0, x(first), 22, "zero")]
+        duel, told, doubt = duels.get(other), f"{mean:.2f} points", True
+        if other in ends and duel:
+            start, end = (min(max(end, reach[0]), reach[1]) for end in ends[other])
+            parts.append(svg.line(x(start), 11, x(end), 11, "bar first" if start <= first <= end else "bar even"))
+            told += f"; {interval(duel.low, duel.high)} below the first place"
+        if duel:
+            doubt = duel.p_holm is None or duel.p_holm >= comparison.alpha
+        colour = "s0" if other == label else "s0 hollow" if doubt else "s5"
+        rows[other] = svg.strip(_STRIP, 22, told, [*parts, svg.mark(0, x(mean), 11, 4.5, colour)])
+    return Strips(axis, rows)
+
+
 # -------------------------------------------------------------------------------------------- differences by task
 
 
@@ -62,8 +121,8 @@ def differences(comparison: Comparison, duel: Duel, key: str) -> Picture:
         duel: Of these two.
         key: Unique within the page, as the beginning of ids.
     """
-    shown = names(comparison)
-    first, second = shown[duel.first.label], shown[duel.second.label]
+    named = shown(comparison)
+    first, second = named[duel.first.label].short, named[duel.second.label].short
     title = f"{first} minus {second}, task by task"
     rows = _rows(comparison, duel)
     if not rows:
@@ -160,7 +219,7 @@ def quality_and_speed(comparison: Comparison) -> Picture:
     """Mean score against tokens per second, with the Pareto front; only where one machine measured them all."""
     title = "Quality against speed"
     means = {one.system.label: one.mean for one in comparison.standings}
-    shown = names(comparison)
+    named = shown(comparison)
     found = [
         (price.tokens_per_second, mean, price.system.label)
         for price in comparison.prices
@@ -179,8 +238,8 @@ def quality_and_speed(comparison: Comparison) -> Picture:
         _Dot(
             axes.x(speed),
             axes.y(100 * mean),
-            shown[label],
-            f"{shown[label]}: {points(mean)} points, {speed:,.0f} tokens/s",
+            named[label].short,
+            f"{named[label].short}: {points(mean)} points, {speed:,.0f} tokens/s",
             order.index(label),
             hollow=i not in front,
         )
@@ -224,16 +283,16 @@ def score_by_dimension(comparison: Comparison) -> Picture | None:
     lines = {key: sorted(line, key=lambda one: one[0]) for key, line in lines.items() if len(line) > 1}
     if not lines:
         return None
-    title, shown = "Score against dimension", names(comparison)
+    title, named = "Score against dimension", shown(comparison)
     sizes = sorted({size for line in lines.values() for size, _, _ in line})
     axes = _Axes(sizes, [100 * mean for line in lines.values() for _, mean, _ in line], lambda *_: sizes)
     parts, told = axes.drawn("dimension of the vectors (logarithmic)", "mean score, points"), []
     for number, line in enumerate(lines.values()):
         dots = [
-            _Dot(axes.x(size), axes.y(100 * mean), "", f"{shown[system.label]}: {points(mean)} points", number)
+            _Dot(axes.x(size), axes.y(100 * mean), "", f"{named[system.label].short}: {points(mean)} points", number)
             for size, mean, system in line
         ]
-        name = re.sub(r"@[0-9]+", "", shown[line[-1][2].label])
+        name = re.sub(r"@[0-9]+", "", named[line[-1][2].label].short)
         dots[-1] = _Dot(dots[-1].x, dots[-1].y, name, dots[-1].told, number)
         parts += [svg.polyline([(dot.x, dot.y) for dot in dots], f"s{number % svg.SHAPES}"), *_labelled(dots)]
         told += [dot.told for dot in dots]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from stella_mteb.compare.records import Comparison, Duel, Gap, Standing, System
 from stella_mteb.files.tables import plain
@@ -13,9 +13,14 @@ from stella_mteb.statistics.paired import tasks_needed
 # -------------------------------------------------------------------------------------------------------- sentences
 
 
-def headline(comparison: Comparison) -> str:
-    """The answer in one sentence: who is best, or that the results cannot tell."""
-    shown = names(comparison)
+def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> str:
+    """The answer in one sentence: who is best, or that the results cannot tell.
+
+    Args:
+        comparison: What is told.
+        shown: What systems are called, by label; their labels if left out.
+    """
+    shown = names(comparison) if shown is None else shown
     standings = [standing for standing in comparison.standings if standing.tasks]
     labels = [shown[standing.system.label] for standing in standings]
     if len(labels) < 2:

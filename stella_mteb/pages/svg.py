@@ -93,3 +93,18 @@ def figure(key: str, height: float, title: str, summary: str, parts: Iterable[Ma
         'aria-labelledby="{key}-title {key}-desc"><title id="{key}-title">{title}</title>'
         '<desc id="{key}-desc">{summary}</desc>{parts}</svg>'
     ).format(width=WIDTH, height=height, key=key, title=title, summary=summary, parts=Markup("\n").join(parts))
+
+
+def strip(width: float, height: float, told: str, parts: Iterable[Markup]) -> Markup:
+    """A small picture in a row of a table, whose figures stand beside it.
+
+    Args:
+        width: In units of the picture.
+        height: In the same units.
+        told: In words, for whoever points at it or does not see it; nothing for an axis.
+        parts: All that is drawn.
+    """
+    named = Markup('role="img" aria-label="{}"><title>{}</title>').format(told, told)
+    return Markup('<svg class="strip" viewBox="0 0 {} {}" {}{}</svg>').format(
+        width, height, named if told else Markup('aria-hidden="true">'), Markup("").join(parts)
+    )
