@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say, token_progress
-from stella_mteb.cli.options import Cache, Device, Format, Offline
+from stella_mteb.cli.options import Cache, Device, Format, Offline, PromptKind
 from stella_mteb.cli.registry import registry
 from stella_mteb.files.folders import cache_folder
 
@@ -29,7 +29,7 @@ def judge(
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results/judge"),
     id_column: Annotated[str | None, typer.Option(help="Column of the ids, or its position from 1.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the texts, or its position from 1.")] = None,
-    prompt_type: Annotated[str, typer.Option(help="s2s, s2p or none; s2s compares summaries.")] = "s2s",
+    prompt_type: PromptKind = "s2s",
     several: Annotated[
         Literal["best", "mean"], typer.Option("--several-references", help="The best reference of a clip, or the mean.")
     ] = "best",
@@ -41,8 +41,6 @@ def judge(
 ) -> None:
     """Score many models' summaries against references. Interrupted, it goes on where it was."""
     set_offline(offline)
-    if prompt_type not in {"s2s", "s2p", "none"}:
-        raise typer.BadParameter("must be s2s, s2p or none", param_hint="--prompt-type")
     from stella_mteb.cli.rank import print_ranking  # noqa: PLC0415
     from stella_mteb.files.keyed_texts import KeyedColumns  # noqa: PLC0415
     from stella_mteb.judge.inputs import read_candidates, read_references  # noqa: PLC0415
@@ -65,7 +63,7 @@ def judge(
     for model in [resolve(spec, registry=registry) for spec in models]:
         judge_with(
             model,
-            cast("PromptType", prompt_type),
+            prompt_type,
             texts,
             candidates,
             output,
@@ -90,21 +88,15 @@ def judge_with(
     cache: Path,
 ) -> None:
     """Judge all candidates with one model and write the results."""
-    from stella_mteb.engine.store import VectorStore  # noqa: PLC0415
     from stella_mteb.files.rows import digest  # noqa: PLC0415
-    from stella_mteb.judge.judge import SCORING, distinct_texts, judge_all  # noqa: PLC0415
+    from stella_mteb.judge.judge import SCORING, distinct_texts, judge_all, load_judge  # noqa: PLC0415
     from stella_mteb.judge.reports import judge_slug, require_same_judge, write_judgement  # noqa: PLC0415
     from stella_mteb.outputs.layout import require_writable  # noqa: PLC0415
-    from stella_mteb.prompts.profiles import judge_prompt  # noqa: PLC0415
 
     require_writable(output)
-    chosen = judge_prompt(model.prompts, model.config.prompts, prompt_type, model.spec.shots)
     summaries = distinct_texts(references, candidates)
-    chosen.refuse_leak(summaries, "judge")
-    prompt = chosen.text
     say(f"loading {model.spec} ...")
-    encoder = model.load(device)
-    encoder.store = VectorStore(cache, encoder.fingerprint)
+    encoder, prompt = load_judge(model, prompt_type, summaries, device=device, cache=cache)
     identity = {
         **encoder.fingerprint,
         "spec": str(model.spec),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,3 +14,6 @@ Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, c
 Format = Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")]
 Model = Annotated[str, typer.Option("--model", "-m", metavar="SPEC", help="A model.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the network.")]
+PromptKind = Annotated[
+    Literal["s2s", "s2p", "none"], typer.Option("--prompt-type", help="s2s compares summaries; s2p; none.")
+]

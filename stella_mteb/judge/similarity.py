@@ -20,6 +20,10 @@ Several = Literal["best", "mean"]
 """What counts where a clip has several references."""
 
 
+MEASURES = ("coarse", "precision", "recall", "f1", "hm_cf")
+"""The fields of `PairScore` that say how good a candidate is."""
+
+
 @dataclass(frozen=True)
 class PairScore:
     """Scores of one candidate summary against a clip's reference; cosines and means of cosines, from -1 to 1.

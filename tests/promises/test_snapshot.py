@@ -18,7 +18,7 @@ from tests.conftest import Call
 SNAPSHOT = Path(__file__).with_name("snapshot.json")
 COMMANDS = [
     "", "bench", "cache ls", "cache prune", "cache verify", "compare", "demo", "doctor", "fetch", "judge", "models",
-    "rank", "run", "submit", "tasks", "verify",
+    "rank", "run", "submit", "tasks", "validate", "verify",
 ]  # fmt: skip
 # Of the clock, of the machine, of installed versions.
 VOLATILE = {

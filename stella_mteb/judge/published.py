@@ -1,0 +1,34 @@
+"""Published figures of other metrics on human-rated sets, to stand beside those of a judge: published/human.csv."""
+
+from __future__ import annotations
+
+import csv
+from importlib import resources
+from typing import Any
+
+from stella_mteb.errors import ConfigError
+
+
+def published_figures(name: str) -> list[dict[str, Any]]:
+    """What others report on a human-rated set.
+
+    Returns:
+        Rows of metric, references, level, against, the figures that are known, and where they are from.
+
+    Raises:
+        ConfigError: If no such set is known; names those that are.
+    """
+    text = resources.files("stella_mteb.judge").joinpath("human.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    known = list(dict.fromkeys(row["set"] for row in rows))
+    if name not in known:
+        raise ConfigError(f"no figures are published here of a set {name!r}; there are {', '.join(known)}")
+    figures = ("spearman", "kendall_b", "kendall_c", "pearson")
+    return [
+        {
+            **{key: value for key, value in row.items() if key not in {"set", *figures}},
+            **{key: float(row[key]) if row[key] else None for key in figures},
+        }
+        for row in rows
+        if row["set"] == name
+    ]

@@ -1,0 +1,336 @@
+"""How well each measure of a judge agrees with people: over all items, within clips, over systems."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from stella_mteb.engine.encoder import Progress, TextEncoder
+from stella_mteb.judge.judge import TextVectors
+from stella_mteb.judge.ratings import Preference, Rating
+from stella_mteb.judge.similarity import MEASURES, PairScore, over_references, score_pair
+from stella_mteb.statistics.correlation import (
+    Array,
+    Correlations,
+    Groups,
+    correlate,
+    correlate_within,
+    draws,
+    interval,
+    resampled_spearman,
+)
+from stella_mteb.statistics.paired import holm
+
+Mode = Literal["best", "mean", "first"]
+Level = Literal["item", "clip", "system"]
+Against = Literal["rater", "mean"]
+Scores = dict[Mode, dict[str, Array]]
+"""By what counts of several references and by measure: a value for each rated item, NaN where there is none."""
+
+RESAMPLES = 500
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure's agreement with people.
+
+    Attributes:
+        judge: The judge's spec.
+        measure: One of `stella_mteb.judge.similarity.MEASURES`.
+        level: Over all items; the mean of the correlations within clips; over the means of systems.
+        against: Each rater's score as an item of its own, or the mean of the raters.
+        references: Which of a clip's references count.
+        correlations: The figures; `n` items, clips or systems.
+        low: Lower end of the 95 % interval of Spearman's rho, by resampling clips.
+        high: Upper end.
+    """
+
+    judge: str
+    measure: str
+    level: Level
+    against: Against
+    references: Mode
+    correlations: Correlations
+    low: float | None
+    high: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as one flat object."""
+        own = asdict(self)
+        correlations = own.pop("correlations")
+        return {
+            **{k: v for k, v in own.items() if k not in {"low", "high"}},
+            **correlations,
+            "low": self.low,
+            "high": self.high,
+        }
+
+
+@dataclass(frozen=True)
+class MeasureDifference:
+    """Two measures, of one judge or of two, on the same items: the first's rho minus the second's, against the mean.
+
+    Attributes:
+        first: Judge and measure.
+        second: Judge and measure.
+        difference: Of Spearman's rho over all items.
+        low: Lower end of the 95 % interval, by resampling clips.
+        high: Upper end.
+        p: Two-sided, from the same resamples.
+        p_adjusted: By Holm's method over all differences shown.
+    """
+
+    first: tuple[str, str]
+    second: tuple[str, str]
+    difference: float
+    low: float | None
+    high: float | None
+    p: float
+    p_adjusted: float
+
+
+class Validation:
+    """What people said of candidate texts, and what judges say of the same.
+
+    Args:
+        references: The references of each clip.
+        ratings: What people said of texts.
+        preferences: What people said of pairs of texts.
+    """
+
+    def __init__(
+        self, references: Mapping[str, Sequence[str]], ratings: Sequence[Rating], preferences: Sequence[Preference]
+    ) -> None:
+        self.references, self.ratings, self.preferences = references, ratings, preferences
+        self._of_ratings: dict[str, Scores] = {}
+        self._of_preferences: dict[str, Scores] = {}
+
+    @property
+    def texts(self) -> list[str]:
+        """All that a judge has to read, each text once."""
+        items = self._items()
+        references = (text for clip in dict.fromkeys(clip for clip, _ in items) for text in self.references[clip])
+        return list(dict.fromkeys([*references, *(text for _, text in items)]))
+
+    def _items(self) -> list[tuple[str, str]]:
+        pairs = [(one.clip, text) for one in self.preferences for text in one.candidates]
+        return [*((one.clip, one.candidate) for one in self.ratings), *pairs]
+
+    def judge(self, name: str, encoder: TextEncoder, prompt: str, progress: Progress | None = None) -> None:
+        """Score all texts with one judge."""
+        scores = score_items(TextVectors(encoder, prompt, self.texts, progress), self.references, self._items())
+        number = len(self.ratings)
+        for place, own in ((slice(number), self._of_ratings), (slice(number, None), self._of_preferences)):
+            own[name] = {mode: {m: values[place] for m, values in of.items()} for mode, of in scores.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """`rows`, `preferences`, `differences` and `ceiling`, for programs."""
+        return {
+            "rows": [
+                row.as_json()
+                for name, scores in self._of_ratings.items()
+                for row in agreement_rows(name, scores, self.ratings)
+            ],
+            "preferences": [
+                row
+                for name, scores in self._of_preferences.items()
+                for row in accuracies(name, scores, self.preferences)
+            ],
+            "differences": [asdict(one) for one in differences(self._of_ratings, self.ratings)],
+            "ceiling": ceiling(self.ratings),
+        }
+
+
+def score_items(
+    vectors: TextVectors, references: Mapping[str, Sequence[str]], items: Sequence[tuple[str, str]]
+) -> Scores:
+    """Score candidate texts, each against the references of its clip.
+
+    Args:
+        vectors: Of all texts.
+        references: The references of each clip.
+        items: Clip and candidate text of each item.
+    """
+    places: dict[str, list[int]] = {}
+    for place, (clip, _) in enumerate(items):
+        places.setdefault(clip, []).append(place)
+    modes: Sequence[Mode] = (
+        ("best", "mean", "first") if any(len(references[clip]) > 1 for clip in places) else ("best",)
+    )
+    found: Scores = {mode: {measure: np.full(len(items), np.nan) for measure in MEASURES} for mode in modes}
+    for clip, own in places.items():
+        of_references = [vectors[text] for text in references[clip]]
+        for place in own:
+            candidate = vectors[items[place][1]]
+            against = [score_pair(reference, candidate) for reference in of_references]
+            for mode in modes:
+                score = against[0] if mode == "first" else over_references(against, mode)
+                for measure in MEASURES:
+                    found[mode][measure][place] = _value(score, measure)
+    return found
+
+
+def _value(score: PairScore, measure: str) -> float:
+    value = getattr(score, measure)
+    return np.nan if value is None else float(value)
+
+
+def agreement_rows(judge: str, scores: Scores, ratings: Sequence[Rating]) -> Iterator[Row]:
+    """How well each measure of one judge agrees with people, at every level.
+
+    Args:
+        judge: The judge's spec.
+        scores: From `score_items`, of the ratings' clips and candidates in their order.
+        ratings: What people said.
+    """
+    gold = np.array([rating.score for rating in ratings])
+    clips = numbered(rating.clip for rating in ratings)
+    each = [(place, score) for place, rating in enumerate(ratings) for score in rating.raters]
+    systems = None if any(rating.system is None for rating in ratings) else numbered(str(one.system) for one in ratings)
+    for mode, measures in scores.items():
+        for measure, values in measures.items():
+            there = np.isfinite(values)
+            if there.sum() < 2:
+                continue
+            rows = partial(Row, judge, measure)
+            x, y, groups = values[there], gold[there], np.unique(clips[there], return_inverse=True)[1]
+            yield rows("item", "mean", mode, *_over_items(x, y, groups))
+            yield rows("clip", "mean", mode, *_within_clips(x, y, groups))
+            if systems is not None and systems.max() > 1:
+                yield rows("system", "mean", mode, *_over_systems(x, y, groups, systems[there]))
+            if each:
+                rated = np.array([place for place, _ in each if there[place]])
+                x, y = values[rated], np.array([score for place, score in each if there[place]])
+                groups = np.unique(clips[rated], return_inverse=True)[1]
+                yield rows("item", "rater", mode, *_over_items(x, y, groups))
+                yield rows("clip", "rater", mode, *_within_clips(x, y, groups))
+
+
+Found = tuple[Correlations, float | None, float | None]
+"""Correlations, and the interval of Spearman's rho."""
+
+
+def _over_items(x: Array, y: Array, groups: Groups) -> Found:
+    found = correlate(x, y)
+    if found.spearman is None or groups.max() == 0:
+        return found, None, None
+    return found, *interval(resampled_spearman(y, x[None], groups, resamples=RESAMPLES, seed=_SEED)[0])
+
+
+def _within_clips(x: Array, y: Array, groups: Groups) -> Found:
+    found, by_clip = correlate_within(x, y, groups)
+    defined = by_clip[np.isfinite(by_clip)]
+    if len(defined) < 2:
+        return found, None, None
+    every = np.arange(len(defined))
+    drawn = np.concatenate([weights @ defined / len(defined) for weights in draws(every, RESAMPLES, _SEED, len(every))])
+    return found, *interval(drawn)
+
+
+def _over_systems(x: Array, y: Array, clips: Groups, systems: Groups) -> Found:
+    from scipy.stats import spearmanr  # noqa: PLC0415
+
+    shape = (int(clips.max()) + 1, int(systems.max()) + 1)
+    sums = np.zeros((3, *shape))
+    for total, values in zip(sums, (x, y, np.ones_like(x)), strict=True):
+        np.add.at(total, (clips, systems), values)
+    means = sums[:2].sum(axis=1) / sums[2].sum(axis=0)
+    drawn = []
+    for weights in draws(clips, RESAMPLES, _SEED, len(x)):
+        of_x, of_y, count = weights @ sums
+        with np.errstate(invalid="ignore"):
+            drawn += [
+                spearmanr(a, b).statistic for a, b in zip(of_x / count, of_y / count, strict=True) if np.all(count > 0)
+            ]
+    return correlate(*means), *interval(np.array(drawn))
+
+
+def differences(scores: Mapping[str, Scores], ratings: Sequence[Rating]) -> list[MeasureDifference]:
+    """Every two measures of a judge, and every two judges' same measure, of the best reference against the mean.
+
+    Measures that some items have not (order, for single sentences) are left out.
+    """
+    if not ratings:
+        return []
+    gold = np.array([rating.score for rating in ratings])
+    clips = numbered(rating.clip for rating in ratings)
+    names = [
+        (judge, measure)
+        for judge, own in scores.items()
+        for measure, values in own["best"].items()
+        if np.isfinite(values).all() and np.ptp(values) > 0
+    ]
+    pairs = [(a, b) for a, b in itertools.combinations(range(len(names)), 2) if _differ_once(names[a], names[b])]
+    if not pairs or np.ptp(gold) == 0:
+        return []
+    values = np.stack([scores[judge]["best"][measure] for judge, measure in names])
+    observed = [correlate(row, gold).spearman or 0.0 for row in values]
+    drawn = resampled_spearman(gold, values, clips, resamples=RESAMPLES, seed=_SEED)
+    found = []
+    for a, b in pairs:
+        apart = drawn[a] - drawn[b]
+        p = min(1.0, 2 * (1 + min((apart <= 0).sum(), (apart >= 0).sum())) / (1 + len(apart)))
+        found.append((names[a], names[b], observed[a] - observed[b], *interval(apart), float(p)))
+    adjusted = holm([one[-1] for one in found])
+    return [MeasureDifference(*one, p) for one, p in zip(found, adjusted, strict=True)]
+
+
+def _differ_once(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    return (one[0] == other[0]) != (one[1] == other[1])
+
+
+def ceiling(ratings: Sequence[Rating]) -> dict[str, Any] | None:
+    """How far one rater agrees with the mean of the others: mean over raters; None without two raters for each item."""
+    number = min(len(rating.raters) for rating in ratings) if ratings else 0
+    if number < 2 or any(len(rating.raters) != number for rating in ratings):
+        return None
+    table = np.array([rating.raters for rating in ratings])
+    found = [correlate(table[:, one], np.delete(table, one, axis=1).mean(axis=1)) for one in range(number)]
+    names = ("spearman", "kendall_b", "kendall_c", "pearson")
+    values = {name: [getattr(one, name) for one in found if getattr(one, name) is not None] for name in names}
+    return {
+        **{name: float(np.mean(own)) if own else None for name, own in values.items()},
+        "raters": number,
+        "n": len(table),
+    }
+
+
+def accuracies(judge: str, scores: Scores, preferences: Sequence[Preference]) -> list[dict[str, Any]]:
+    """The share of preferences in which a measure puts the preferred text first; equal scores count half.
+
+    Args:
+        judge: The judge's spec.
+        scores: Of the first and the second text of each preference, one after the other.
+        preferences: What people said.
+    """
+    preferred = np.array([one.preferred for one in preferences])
+    clips = numbered(one.clip for one in preferences)
+    rows = []
+    for mode, measures in scores.items():
+        for measure, values in measures.items():
+            apart = values[1::2] - values[0::2]
+            there = np.isfinite(apart)
+            if not there.any():
+                continue
+            right = (np.sign(apart[there]) * np.where(preferred[there] == 1, 1, -1) + 1) / 2
+            groups = np.unique(clips[there], return_inverse=True)[1]
+            drawn = [
+                (weights[:, groups] @ right) / weights[:, groups].sum(axis=1)
+                for weights in draws(groups, RESAMPLES, _SEED, len(right))
+            ]
+            low, high = interval(np.concatenate(drawn))
+            of = {"judge": judge, "measure": measure, "level": "pair", "references": mode}
+            rows.append({**of, "accuracy": float(right.mean()), "n": len(right), "low": low, "high": high})
+    return rows
+
+
+def numbered(names: Iterable[str]) -> Groups:
+    """Each name's number, from 0, in the order in which they come."""
+    known: dict[str, int] = {}
+    return np.array([known.setdefault(name, len(known)) for name in names], dtype=np.intp)

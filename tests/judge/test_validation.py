@@ -1,0 +1,177 @@
+"""The judge against people: figures of human-rated sets that were found by other code, and ratings of every form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau, spearmanr
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.judge.ratings import Preference, Rating, read_ratings
+from stella_mteb.judge.validation import accuracies, agreement_rows, ceiling, differences
+from tests.conftest import SHARED, Call, needs_shared
+
+REFERENCES = {"1": ("A man parks a red van.",), "2": ("Two girls cross the bridge.", "Girls walk over a bridge.")}
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def made_up(seed: int = 0, clips: int = 40) -> tuple[list[Rating], np.ndarray]:
+    generator = np.random.default_rng(seed)
+    ratings, values = [], []
+    for clip in range(clips):
+        for system in "abc":
+            truth = generator.normal() + "abc".index(system)
+            raters = tuple(float(np.clip(np.round(3 + truth + generator.normal()), 1, 5)) for _ in range(3))
+            ratings.append(Rating(str(clip), "text", float(np.mean(raters)), raters, system))
+            values.append(truth)
+    return ratings, np.array(values)
+
+
+def test_levels_are_those_of_scipy_over_items_ratings_and_systems() -> None:
+    ratings, values = made_up()
+    gold = np.array([one.score for one in ratings])
+    each = np.array([score for one in ratings for score in one.raters])
+
+    rows = {(row.level, row.against): row for row in agreement_rows("j", {"best": {"hm_cf": values}}, ratings)}
+
+    assert rows["item", "mean"].correlations.spearman == pytest.approx(spearmanr(values, gold).statistic)
+    assert rows["item", "rater"].correlations.kendall_b == pytest.approx(
+        kendalltau(np.repeat(values, 3), each).statistic
+    )
+    assert rows["item", "rater"].correlations.n == 3 * len(ratings)
+    means = [[side[k::3].mean() for k in range(3)] for side in (values, gold)]
+    assert rows["system", "mean"].correlations.pearson == pytest.approx(np.corrcoef(*means)[0, 1])
+    for row in rows.values():
+        assert row.low is not None and row.high is not None and row.correlations.spearman is not None
+        assert row.low <= row.correlations.spearman <= row.high
+
+
+def test_a_better_measure_is_found_better_and_a_copy_is_not() -> None:
+    ratings, values = made_up()
+    noisy = values + np.random.default_rng(1).normal(size=len(values)) * 2
+    nearly = values + np.random.default_rng(2).normal(size=len(values)) * 1e-3
+
+    found = {(one.first[1], one.second[1]): one for one in differences(
+        {"j": {"best": {"hm_cf": values, "coarse": noisy, "f1": nearly}}}, ratings
+    )}  # fmt: skip
+
+    assert found["hm_cf", "coarse"].low > 0  # type: ignore[operator]
+    assert found["hm_cf", "coarse"].p_adjusted < 0.05
+    assert found["hm_cf", "f1"].p_adjusted > 0.05
+
+
+def test_the_ceiling_is_one_rater_against_the_mean_of_the_others() -> None:
+    ratings, _ = made_up()
+    table = np.array([one.raters for one in ratings])
+    expected = np.mean([spearmanr(table[:, r], np.delete(table, r, 1).mean(1)).statistic for r in range(3)])
+
+    found = ceiling(ratings)
+
+    assert found is not None
+    assert found["spearman"] == pytest.approx(expected)
+    assert ceiling([Rating("1", "text", 3.0)]) is None
+
+
+def test_preferences_count_equal_scores_half() -> None:
+    preferences = [Preference(str(n), ("a", "b"), preferred) for n, preferred in enumerate((0, 1, 1, 0))]
+    values = np.array([0.9, 0.1, 0.2, 0.8, 0.9, 0.3, 0.5, 0.5])
+
+    (row,) = accuracies("j", {"best": {"hm_cf": values}}, preferences)
+
+    assert (row["accuracy"], row["n"]) == ((1 + 1 + 0 + 0.5) / 4, 4)
+
+
+def test_ratings_and_preferences_are_read(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "r.jsonl", [
+        {"id": "1", "system": 3, "candidate": "A van.", "raters": [4, 5, "3"]},
+        {"id": 2, "candidate": "Girls.", "score": 0},
+        {"id": "2", "candidates": ["Girls.", "Boys."], "preferred": 0},
+    ])  # fmt: skip
+
+    ratings, preferences = read_ratings(path, REFERENCES)
+
+    assert ratings == [Rating("1", "A van.", 4.0, (4.0, 5.0, 3.0), "3"), Rating("2", "Girls.", 0.0)]
+    assert preferences == [Preference("2", ("Girls.", "Boys."), 0)]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"id": "9", "candidate": "A van.", "score": 1}, "'9' has no reference"),
+        ({"id": "1", "candidate": " ", "score": 1}, "'candidate' must be text"),
+        ({"id": "1", "candidate": "A van."}, "needs 'score'"),
+        ({"id": "1", "candidate": "A van.", "score": "good"}, "'score' must be a number"),
+        ({"id": "1", "candidate": "A van.", "score": True}, "'score' must be a number"),
+        ({"id": "1", "candidates": ["a"], "preferred": 0}, "two texts"),
+        ({"id": "1", "candidates": ["a", "b"], "preferred": 2}, "0 or 1"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_its_line(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "r.jsonl", [{"id": "1", "candidate": "A van.", "score": 1}, row])
+
+    with pytest.raises(ConfigError) as caught:
+        read_ratings(path, REFERENCES)
+
+    assert "r.jsonl:2" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def validated(call: Call, name: str, *options: object) -> dict[str, Any]:
+    folder = SHARED / "human" / name
+    files = ["--references", folder / "references.jsonl", "--ratings", folder / "ratings.jsonl"]
+    code, out, err = call("validate", *files, "-m", "all_minilm_l6_v2", "--format", "json", *options)
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def row_of(found: dict[str, Any], measure: str, level: str, against: str, references: str = "best") -> dict[str, Any]:
+    wanted = (measure, level, against, references)
+    (row,) = [r for r in found["rows"] if (r["measure"], r["level"], r["against"], r["references"]) == wanted]
+    return dict(row)
+
+
+@needs_shared
+def test_factuality_of_video_paragraphs(call: Call) -> None:
+    """Figures of a probe with other code: HM-CF .611, precision .578."""
+    found = validated(call, "factvc_youcook2", "--published", "factvc_youcook2")
+
+    assert row_of(found, "hm_cf", "item", "mean")["pearson"] == pytest.approx(0.611, abs=0.003)
+    assert row_of(found, "precision", "item", "mean")["pearson"] == pytest.approx(0.578, abs=0.003)
+    assert {row["metric"]: row["pearson"] for row in found["published"]}["BERTScore"] == 0.426
+    assert found["ceiling"] is None
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "measure", "against", "references", "figures"),
+    [
+        ("squality", "hm_cf", "mean", "best", {"spearman": 0.609}),
+        ("flickr8k_expert", "coarse", "rater", "best", {"kendall_c": 0.552}),
+        ("vatex_eval", "coarse", "rater", "best", {"kendall_b": 0.386, "spearman": 0.494}),
+        ("vatex_eval", "coarse", "rater", "first", {"kendall_b": 0.284, "spearman": 0.367}),
+    ],
+)
+def test_figures_on_larger_sets(
+    call: Call, name: str, measure: str, against: str, references: str, figures: dict[str, float]
+) -> None:
+    row = row_of(validated(call, name), measure, "item", against, references)
+
+    assert {key: row[key] for key in figures} == pytest.approx(figures, abs=0.003)
+
+
+def test_a_set_of_which_nothing_is_published_is_refused_with_those_that_are_known(call: Call, tmp_path: Path) -> None:
+    code, _, err = call("validate", "--references", tmp_path / "r", "--ratings", tmp_path / "s", "-m", "x",
+                        "--published", "vatex")  # fmt: skip
+
+    assert code == 2
+    assert "vatex_eval" in err
