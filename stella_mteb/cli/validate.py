@@ -13,6 +13,7 @@ import typer
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say, token_progress
 from stella_mteb.cli.options import Cache, Device, Format, Offline, PromptKind
+from stella_mteb.cli.registry import registry
 from stella_mteb.files.folders import cache_folder
 from stella_mteb.files.tables import render
 
@@ -50,7 +51,7 @@ def validate(
     of_others = published_figures(published) if published else []
     texts = read_references(references)
     validation = Validation(texts, *read_ratings(ratings, texts))
-    for model in [resolve(spec) for spec in models]:
+    for model in [resolve(spec, registry=registry) for spec in models]:
         say(f"loading {model.spec} ...")
         encoder, prompt = load_judge(model, prompt_type, validation.texts, device=device, cache=cache or cache_folder())
         with token_progress(f"judging with {model.spec}") as progress:

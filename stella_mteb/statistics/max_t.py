@@ -99,7 +99,8 @@ def _sign_flips(families: int, resamples: int, seed: int) -> tuple[Array, bool]:
     """[flips, families] of -1 and 1, and whether they are all there are: of a flip and its opposite, one."""
     if 2 ** (families - 1) <= resamples:
         return np.array([(1.0, *rest) for rest in itertools.product((1.0, -1.0), repeat=families - 1)]), True
-    return np.random.default_rng(seed).integers(0, 2, (resamples, families)) * 2.0 - 1.0, False
+    signs = np.random.default_rng(seed).integers(0, 2, (resamples, families))
+    return 2.0 * signs.astype(np.float64) - 1.0, False
 
 
 def _not_rejected(sums: Array, counts: Array, critical: float) -> tuple[Array, Array]:
