@@ -45,9 +45,12 @@ def compare(
     from stella_mteb.compare.items import items_of, price_of  # noqa: PLC0415
     from stella_mteb.compare.sources import select  # noqa: PLC0415
     from stella_mteb.compare.text import render_comparison  # noqa: PLC0415
+    from stella_mteb.errors import ConfigError  # noqa: PLC0415
 
     found = _sources(models or [], results or [], published, remote, english)
     scores = select(found.scores, models) if models else found.scores
+    if not any(scores.values()):
+        raise ConfigError("\n  ".join(["nothing to compare: no score could be read", *found.notes_on(scores)]))
     items = {(system.label, task): items_of(score) for system, own in scores.items() for task, score in own.items()}
     prices = [price_of(system, next(iter(own.values())).source) for system, own in scores.items() if own]
     comparison = compare_scores(

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from stella_mteb.compare.naming import Meaning
 from stella_mteb.compare.published import published_table, remarks_on, task_facts
 from stella_mteb.compare.records import Score, System
 from stella_mteb.compare.score_file import TaskFacts, read_score
 from stella_mteb.compare.sources import Found, Row, labelled
+from stella_mteb.compare.words import listed
 from stella_mteb.errors import ConfigError
 from stella_mteb.models.identity import is_ours
 from stella_mteb.outputs.items import task_type
 from stella_mteb.outputs.layout import details_path, model_folder, results_folder
-from stella_mteb.outputs.old_result import current_name
+from stella_mteb.outputs.old_result import current_name, is_old
 from stella_mteb.outputs.result_file import read_result
 
 Facts = Callable[[str], TaskFacts]
@@ -25,7 +26,9 @@ Facts = Callable[[str], TaskFacts]
 Subsets = Literal["all", "eng"]
 """`all` that a file has; `eng`: of the tasks of MTEB(eng, v1) only the subset that this benchmark scores."""
 
+_LAYOUT = "results/<organisation>__<name>/<revision>/<Task>.json"
 _EXTERNAL = "external"  # MTEB's revision folder of what authors report of themselves
+_UNKNOWN = {_EXTERNAL, "no_revision_available"}
 
 
 def local_scores(
@@ -67,30 +70,56 @@ def read_folder(
     root = results_folder(folder)
     if not root.is_dir():
         raise ConfigError(f"{folder}: no such folder")
-    present = {path.name: path for path in _subfolders(root) if "__" in path.name}
-    if not present:
-        layout = "results/<organisation>__<name>/<revision>/<Task>.json"
-        raise ConfigError(f"{folder}: holds no results in MTEB's layout, {layout}")
+    present = {path.name: path for path in _subfolders(root)}
     chosen, notes = set(present), []
     if models is not None:
         specs = {name: name.partition(" (")[0] for name in models}  # a label has its details after the spec
-        wanted = {name: set(map(model_folder, Meaning.of(spec).models)) for name, spec in specs.items()}
+        wanted = {name: _folder_names(Meaning.of(spec).models) for name, spec in specs.items()}
         chosen &= set().union(*wanted.values())
         for name, names in wanted.items():
             if not names & chosen:
-                near = difflib.get_close_matches(min(names), present, n=3)
+                near = difflib.get_close_matches(max(names, key=len), present, n=3)
                 hint = f"; the nearest are {', '.join(map(_model_of, near))}" if near else ""
                 notes.append(f"{origin}: no results of {name}{hint}")
     subset_of = {line["task"]: line["subset"] for line in published_table()} if subsets == "eng" else {}
-    rows = [
-        _row(path, root, origin, facts, subset_of, of_others=of_others)
-        for name, model in present.items()
-        if name in chosen
-        for revision in _subfolders(model)
-        for path in (revision, *_subfolders(revision / "experiments"))
-        if _result_files(path)
-    ]
+    places, stray = _places(root, [present[name] for name in sorted(chosen)])
+    if stray:
+        notes.append(f"{origin}: {listed(stray)} lie in no place of a result, which is {_LAYOUT}")
+    if not places and models is None:
+        raise ConfigError("\n".join([f"{folder}: holds no results in MTEB's layout, {_LAYOUT}", *notes]))
+    rows = [_row(place, root, origin, facts, subset_of, of_others=of_others) for place in places]
     return Found(labelled(rows), tuple(notes))
+
+
+class _Place(NamedTuple):
+    """A folder of result files, and what its path says of them."""
+
+    folder: Path
+    files: list[Path]
+    model: str
+    revision: str | None = None
+    experiment: str = ""
+
+
+def _places(root: Path, models: Sequence[Path]) -> tuple[list[_Place], list[str]]:
+    """The folders of result files of models, and every other JSON file of theirs and of the root."""
+    places = []
+    for model in models:
+        # Early versions of mteb made no folder of the revision.
+        if (model / "model_meta.json").is_file() or any(map(_is_result, _result_files(model))):
+            places.append(_Place(model, _result_files(model), model.name))
+        for revision in _subfolders(model):
+            places.append(_Place(revision, _result_files(revision), model.name, revision.name))
+            for experiment in _subfolders(revision / "experiments"):
+                files = _result_files(experiment)
+                places.append(_Place(experiment, files, model.name, revision.name, experiment.name))
+    known = {path for place in places for path in place.files}
+    stray = [
+        path
+        for path in [*root.glob("*.json"), *(path for model in models for path in model.rglob("*.json"))]
+        if path not in known and path.name != "model_meta.json"
+    ]
+    return [place for place in places if place.files], [path.relative_to(root).as_posix() for path in sorted(stray)]
 
 
 def _subfolders(path: Path) -> list[Path]:
@@ -103,16 +132,29 @@ def _result_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.json") if path.name != "model_meta.json")
 
 
+def _is_result(path: Path) -> bool:
+    try:
+        content = read_result(path)
+    except ConfigError:
+        return False
+    return "scores" in content or is_old(content)
+
+
+def _folder_names(models: Iterable[str]) -> set[str]:
+    """The folders in which results of a model may stand: with its organisation, or without."""
+    return {name for model in models for name in (model_folder(model), model_folder(model.rpartition("/")[2]))}
+
+
 def _model_of(folder_name: str) -> str:
     return folder_name.replace("__", "/", 1)
 
 
-def _row(folder: Path, root: Path, origin: str, facts: Facts, subset_of: Mapping[str, str], *, of_others: bool) -> Row:
-    system, faults = _system(folder, root, origin, of_others=of_others)
+def _row(place: _Place, root: Path, origin: str, facts: Facts, subset_of: Mapping[str, str], *, of_others: bool) -> Row:
+    system, faults = _system(place, root, origin, of_others=of_others)
     scores: dict[str, Score] = {}
     gaps: dict[str, str] = {}
     undecided: list[str] = []
-    for path in _result_files(folder):
+    for path in place.files:
         task = current_name(path.stem)
         known = facts(task)
         if known == TaskFacts() and (details := details_path(path)):
@@ -132,33 +174,37 @@ def _row(folder: Path, root: Path, origin: str, facts: Facts, subset_of: Mapping
     return Row(system, scores, gaps, tuple(remarks))
 
 
-def _system(folder: Path, root: Path, origin: str, *, of_others: bool) -> tuple[System, list[str]]:
+def _system(place: _Place, root: Path, origin: str, *, of_others: bool) -> tuple[System, list[str]]:
     """The system of a folder of result files, and what is wrong with its description."""
-    place = folder.relative_to(root).parts  # model, revision[, "experiments", experiment]
-    experiment = place[3] if len(place) > 2 else ""
+    description = place.folder / "model_meta.json"
     faults = []
     meta: Mapping[str, Any] = {}
-    if experiment or (folder / "model_meta.json").exists():
+    if place.experiment or description.exists():
         try:
-            meta = read_result(folder / "model_meta.json")
+            meta = read_result(description)
         except ConfigError as error:
-            faults.append(f"settings are not known: {'/'.join(place)}/model_meta.json: {error}")
+            faults.append(f"settings are not known: {description.relative_to(root).as_posix()}: {error}")
     stated = meta.get("experiment_kwargs")
-    settings: dict[str, Any] = {"experiment": experiment} if experiment else {}
+    settings: dict[str, Any] = {"experiment": place.experiment} if place.experiment else {}
     if isinstance(stated, dict) and stated:
         plain = bool | int | float | None
         settings = {key: value if isinstance(value, plain) else str(value) for key, value in stated.items()}
-    name = meta.get("name")
+    model, name = _model_of(place.model), meta.get("name")
+    if isinstance(name, str) and (place.revision is None or place.model in _folder_names([name])):
+        model = name
+    elif isinstance(name, str):
+        faults.append(f"its model_meta.json says that it is {name}")
+    revision = place.revision or meta.get("revision")
     system = System(
         label="",
-        model=name if isinstance(name, str) and model_folder(name) == place[0] else _model_of(place[0]),
+        model=model,
         provenance="self-reported"
-        if place[1] == _EXTERNAL
+        if revision == _EXTERNAL
         else "measured here"
         if is_ours(settings) and not of_others
         else "measured by others",
         origin=origin,
-        revision=None if place[1] in {_EXTERNAL, "no_revision_available"} else place[1],
+        revision=revision if isinstance(revision, str) and revision not in _UNKNOWN else None,
         settings=settings,
     )
     return system, faults

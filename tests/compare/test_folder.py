@@ -148,6 +148,72 @@ def test_a_folder_that_holds_no_results_is_an_error_that_shows_the_layout(tmp_pa
         local_scores(tmp_path / "absent")
 
 
+def test_a_model_folder_without_organisation_is_read_as_mteb_reads_it(tmp_path: Path) -> None:
+    """As all-MiniLM-L6-v2 stands in MTEB's public results, and a model that has no organisation."""
+    import mteb
+
+    for name, model in (("custom_model", "custom_model"), ("all-MiniLM-L6-v2", MINILM)):
+        folder = tmp_path / "results" / name / "no_revision_available"
+        result(folder, "STSBenchmark", 0.9)
+        (folder / "model_meta.json").write_text(json.dumps({"name": model, "revision": "no_revision_available"}))
+    result(of_others(tmp_path), "STSBenchmark", 0.7)
+
+    found = local_scores(tmp_path)
+    read_by_mteb = mteb.ResultCache(tmp_path).load_results(include_remote=False)
+
+    assert {system.model: scores["STSBenchmark"].value for system, scores in found.scores.items()} == {
+        each.model_name: each.task_results[0].get_score() for each in read_by_mteb
+    }
+    assert {system.revision for system in found.scores} == {None, RERUN}
+    for spec in ("custom_model", "all_minilm_l6_v2", MINILM):
+        assert len(local_scores(tmp_path, models=[spec]).rows) == 1
+
+
+def test_a_description_of_another_model_is_not_believed_and_said(tmp_path: Path) -> None:
+    folder = of_others(tmp_path)
+    result(folder, "STS12", 0.8)
+    (folder / "model_meta.json").write_text('{"name": "org/other"}')
+
+    (row,) = local_scores(tmp_path).rows
+
+    assert row.system.model == STELLA
+    assert "its model_meta.json says that it is org/other" in row.remarks
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_results_without_a_folder_of_the_revision_are_read(tmp_path: Path, described: bool) -> None:
+    folder = tmp_path / "results" / ("here" if described else STELLA.replace("/", "__"))
+    result(folder, "STS12", 0.8)
+    if described:
+        (folder / "model_meta.json").write_text(json.dumps({"name": STELLA, "revision": RERUN}))
+
+    system, scores = one(local_scores(tmp_path))
+
+    assert (system.model, system.revision) == (STELLA, RERUN if described else None)
+    assert scores["STS12"].value == 0.8
+
+
+@pytest.mark.fault(48, "the gap is shown with its reason")
+def test_every_json_file_ends_as_a_score_a_gap_or_a_note(tmp_path: Path) -> None:
+    folder = of_others(tmp_path)
+    for place in ("", "a/", "a/b/", f"{folder.relative_to(tmp_path / 'results').as_posix()}/"):
+        for name in ("STS12", "odd"):
+            path = tmp_path / "results" / place / f"{name}.json"
+            result(path.parent, name, 0.5) if name == "STS12" else path.write_text("{}")
+    result(folder / "old", "STS13", 0.5)
+    result(folder / "experiments", "STS14", 0.5)
+
+    found = local_scores(tmp_path)
+
+    gaps = {f"{row.system.model}@{row.system.revision}: {task}" for row in found.rows for task in row.gaps}
+    assert gaps == {"a@None: odd", "a@b: odd", f"{STELLA}@{RERUN}: odd"}
+    assert [list(row.scores) for row in found.rows] == [["STS12"]] * 3
+    (note,) = found.notes
+    for stray in ("old/STS13.json", "experiments/STS14.json", "STS12.json", "odd.json"):
+        assert stray in note
+    assert "lie in no place of a result, which is results/<organisation>__<name>/<revision>/<Task>.json" in note
+
+
 def test_the_type_of_a_task_that_is_not_known_any_more_is_as_the_run_noted_it(tmp_path: Path) -> None:
     folder = our_run(tmp_path)
     result(folder, "OnceMine", 0.5)
