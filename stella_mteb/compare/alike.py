@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from stella_mteb.compare.records import Gap, Score, Scores, System, TaskRow
@@ -28,6 +30,25 @@ def alike(one: Score, other: Score) -> bool:
     return _agree(_condition(one), _condition(other))
 
 
+def with_aggregates(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """Scores with the mean of a task's parts where all of them are there and it is not, as MTEB makes it."""
+    made = {}
+    for task, parts in AGGREGATES.items():
+        own = [scores[part] for part in sorted(parts) if part in scores]
+        if task in scores or len(own) < len(parts) or len({(part.split, part.subsets) for part in own}) > 1:
+            continue
+        made[task] = replace(
+            own[0],
+            task=task,
+            value=math.fsum(part.value for part in own) / len(own),
+            languages=tuple(sorted({language for part in own for language in part.languages})),
+            dataset_revision=None,
+            mteb_version=", ".join(sorted({part.mteb_version for part in own if part.mteb_version})) or None,
+            source=f"mean of its {len(own)} parts",
+        )
+    return {**scores, **made}
+
+
 def task_row(task: str, scores: Scores, gaps: Mapping[System, Mapping[str, str]]) -> TaskRow:
     """One task over all systems: the scores that most systems share, the others as gaps.
 
@@ -39,11 +60,23 @@ def task_row(task: str, scores: Scores, gaps: Mapping[System, Mapping[str, str]]
     found = {system: of[task] for system, of in scores.items() if task in of}
     shared = _shared(map(_condition, found.values()))
     cells = tuple(
-        _cell(found[system], shared) if system in found else Gap(gaps.get(system, {}).get(task, "no score"))
+        _cell(found[system], shared)
+        if system in found
+        else Gap(gaps.get(system, {}).get(task) or _lacking(task, scores[system]))
         for system in scores
     )
     alone = sum(isinstance(cell, Score) for cell in cells) < 2
     return TaskRow(task, next(iter(found.values())).type, cells, "" if alone else _as_text(shared))
+
+
+def _lacking(task: str, scores: Mapping[str, Score]) -> str:
+    parts = AGGREGATES.get(task, frozenset())
+    missing = sorted(parts - scores.keys())
+    if len(missing) == len(parts):
+        return "no score"
+    if not missing:
+        return "its parts are not alike"
+    return f"{len(parts) - len(missing)} of its {len(parts)} parts, without {listed(missing)}"
 
 
 def once(tasks: Sequence[str]) -> tuple[str, ...]:

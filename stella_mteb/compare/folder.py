@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from stella_mteb.compare.alike import with_aggregates
 from stella_mteb.compare.naming import Meaning
 from stella_mteb.compare.published import published_table, remarks_on, task_facts
 from stella_mteb.compare.records import Score, System
@@ -171,7 +172,7 @@ def _row(place: _Place, root: Path, origin: str, facts: Facts, subset_of: Mappin
     remarks = [*remarks_on(system), *faults]
     if undecided:
         remarks.append(f"the split test is shown; there are others of {', '.join(undecided)}")
-    return Row(system, scores, gaps, tuple(remarks))
+    return Row(system, with_aggregates(scores), gaps, tuple(remarks))
 
 
 def _system(place: _Place, root: Path, origin: str, *, of_others: bool) -> tuple[System, list[str]]:

@@ -11,16 +11,19 @@ from typing import Any, get_args
 
 import pytest
 
+from stella_mteb.compare.alike import AGGREGATES
 from stella_mteb.compare.comparison import compare
 from stella_mteb.compare.folder import local_scores
 from stella_mteb.compare.html import render_report
 from stella_mteb.compare.published import published, published_scores
+from stella_mteb.compare.records import Gap, Score
 from stella_mteb.compare.score_file import TaskFacts
 from stella_mteb.compare.sources import merge, select
 from stella_mteb.compare.text import render_comparison
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.tables import TableFormat
 from tests.support.result_folders import (
+    BGE,
     MINILM,
     PINNED,
     RERUN,
@@ -222,6 +225,48 @@ def test_the_type_of_a_task_that_is_not_known_any_more_is_as_the_run_noted_it(tm
     note.write_text('{"task": "OnceMine", "type": "Retrieval", "items": []}')
 
     assert one(local_scores(tmp_path))[1]["OnceMine"].type == "Retrieval"
+
+
+# ---------------------------------------------------------------------------------------------- aggregates and parts
+
+
+PARTS = sorted(AGGREGATES["CQADupstackRetrieval"])
+
+
+def forums(root: Path, names: list[str], model: str = STELLA) -> None:
+    for i, name in enumerate(names):
+        result(of_others(root, model), name, 0.3 + i / 100)
+
+
+def test_the_twelve_forums_are_their_mean_beside_a_published_aggregate(tmp_path: Path) -> None:
+    forums(tmp_path, PARTS)
+    result(of_others(tmp_path, BGE), "CQADupstackRetrieval", 0.47)
+
+    comparison = compare(local_scores(tmp_path, facts=lambda _: TaskFacts("Retrieval", ("test",))).scores)
+
+    (row,) = [row for row in comparison.rows if row.task == "CQADupstackRetrieval"]
+    values = [cell.value for cell in row.cells if isinstance(cell, Score)]
+    assert sorted(values) == pytest.approx([sum(0.3 + i / 100 for i in range(12)) / 12, 0.47])
+    assert comparison.common == ("CQADupstackRetrieval",)
+
+
+def test_forums_never_count_as_twelve_tasks(tmp_path: Path) -> None:
+    for model in (STELLA, BGE):
+        forums(tmp_path, PARTS, model)
+
+    assert compare(local_scores(tmp_path).scores).common == ("CQADupstackRetrieval",)
+
+
+def test_forums_that_lack_one_are_named_and_make_no_mean(tmp_path: Path) -> None:
+    forums(tmp_path, PARTS[:-1])
+    result(of_others(tmp_path, BGE), "CQADupstackRetrieval", 0.47)
+
+    comparison = compare(local_scores(tmp_path).scores)
+
+    (row,) = [row for row in comparison.rows if row.task == "CQADupstackRetrieval"]
+    assert [cell.reason for cell in row.cells if isinstance(cell, Gap)] == [
+        "11 of its 12 parts, without CQADupstackWordpressRetrieval"
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------ the known traps
