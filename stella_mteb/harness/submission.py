@@ -6,12 +6,14 @@ Source: the repository's tests (path, names, size, unchanged scores) and its pul
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import mteb
+from mteb.results import TaskResult
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_json_object
@@ -20,7 +22,7 @@ from stella_mteb.models.identity import is_ours
 from stella_mteb.outputs.layout import model_folder, results_folder
 from stella_mteb.outputs.result_file import entries_by_split, main_score, read_result
 
-MAX_BYTES = 10_000_000
+MAX_BYTES = 10_485_760
 MAX_CHANGE = 0.001
 _NOT_RESULTS = {"model_meta.json"}
 
@@ -89,29 +91,40 @@ def _model(root: Path, folder: Path) -> Iterator[Finding]:
 
 
 def _known_model(where: Path, name: str) -> Finding:
-    # Not its name on the hub: MTEB would make up a description for anything that is there.
-    known = name in {meta.name for meta in mteb.get_model_metas()}
-    return _finding(
-        where, "MTEB knows the model", known, f"{name or 'no name'} {'is' if known else 'is not'} in its list"
-    )
+    rule = "MTEB knows the model"
+    try:
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # a name that it had before
+            known = mteb.get_model_meta(name).name
+    except KeyError:
+        return _finding(where, rule, False, f"{name or 'no name'} is not in its list")
+    return _finding(where, rule, True, f"{known} is in its list")
 
 
 def _result(root: Path, path: Path, against: Path | None) -> Iterator[Finding]:
     where = path.relative_to(root)
     size = path.stat().st_size
-    yield _finding(where, f"smaller than {MAX_BYTES // 1_000_000} MB", size < MAX_BYTES, f"{size:,} bytes")
+    yield _finding(where, f"at most {MAX_BYTES:,} bytes", size <= MAX_BYTES, f"{size:,} bytes")
     try:
         result = read_result(path)
         scores = _main_scores(result)
     except ConfigError as error:
         yield Finding(str(where), "the result can be read", "not met", str(error))
         return
+    try:
+        loaded = TaskResult.from_disk(path)
+    except (ValueError, KeyError) as error:
+        yield Finding(str(where), "MTEB can load the result", "not met", str(error).replace("\n", " "))
+        return
     task = str(result.get("task_name"))
     yield _finding(where, "file is called as its task", path.stem == task, f"task_name is {task}")
     wrong = [place for place, score in scores.items() if score is None]
     detail = f"no finite main score in {', '.join(map('/'.join, wrong))}" if wrong else f"{len(scores)} main scores"
     yield _finding(where, "every main score is a number", bool(scores) and not wrong, detail)
+    beyond = [f"{'/'.join(place)} is {score:g}" for place, score in scores.items() if score and not -1 <= score <= 1]
+    yield _finding(where, "every main score is from -1 to 1", not beyond, "; ".join(beyond) or "they are")
     yield _known_task(where, task)
+    if is_mteb_task(task):
+        yield _fits_task(where, loaded)
     yield _unchanged(where, scores, against)
 
 
@@ -119,6 +132,21 @@ def _known_task(where: Path, task: str) -> Finding:
     known = is_mteb_task(task)
     detail = f"{task} is one of MTEB's" if known else f"{task} is a task of your own; publish it in MTEB first"
     return _finding(where, "MTEB knows the task", known, detail)
+
+
+def _fits_task(where: Path, loaded: TaskResult) -> Finding:
+    task = loaded.task
+    subsets = {"default"} if task.is_aggregate else set(task.metadata.hf_subsets)
+    languages = {} if task.is_aggregate else task.metadata.hf_subsets_to_langscripts
+    faults = [f"split {split} is missing" for split in task.metadata.eval_splits if split not in loaded.scores]
+    for split, entries in loaded.scores.items():
+        for entry in entries:
+            subset, stated = entry["hf_subset"], set(entry["languages"])
+            if subset not in subsets:
+                faults.append(f"{split} has a subset {subset}, which the task has not")
+            elif stated != set(languages.get(subset, stated)):
+                faults.append(f"{split}/{subset} states the languages {', '.join(sorted(stated)) or 'none'}")
+    return _finding(where, "splits, subsets and languages are the task's", not faults, "; ".join(faults) or "they are")
 
 
 def _unchanged(where: Path, scores: Mapping[tuple[str, str], float | None], against: Path | None) -> Finding:

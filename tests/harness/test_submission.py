@@ -39,7 +39,12 @@ OURS = {"embed_dim": 384, "pipeline": "2", "prompts": "none"}
         ({"found": {**result(), "scores": {}}}, "the result can be read", "no scores by split"),
         ({"found": {"task_name": "STSBenchmark"}}, "the result can be read", "no scores by split"),
         ({"found": result(task="MyOwn"), "name": "MyOwn"}, "MTEB knows the task", "a task of your own"),
-        ({"found": {**result(), "more": "x" * 10_000_000}}, "smaller than 10 MB", "10,000,"),
+        ({"found": {**result(), "more": "x" * 10_485_760}}, "at most 10,485,760 bytes", "10,48"),
+        ({"found": result(70.5)}, "every main score is from -1 to 1", "test/default is 70.5"),
+        ({"found": {**result(), "dataset_revision": None}}, "MTEB can load the result", "dataset_revision"),
+        ({"found": result(split="validation")}, "splits, subsets and languages", "split test is missing"),
+        ({"found": result(subset="en")}, "splits, subsets and languages", "test has a subset en"),
+        ({"found": result(languages=["deu-Latn"])}, "splits, subsets and languages", "states the languages deu-Latn"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -48,6 +53,15 @@ def test_a_broken_rule_is_named(change: dict[str, Any], rule: str, detail: str, 
 
     assert len(found) == 1
     assert detail in found[0].detail
+
+
+def test_a_model_that_mteb_has_renamed_is_known(tmp_path: Path) -> None:
+    from mteb.models.get_model_meta import _MODEL_RENAMES
+
+    old = next(iter(_MODEL_RENAMES))
+    found = [one for one in check(write(tmp_path, meta={**META, "name": old})) if one.rule == "MTEB knows the model"]
+
+    assert [(one.status, one.detail) for one in found] == [("met", f"{_MODEL_RENAMES[old]} is in its list")]
 
 
 def test_a_published_score_may_change_by_a_thousandth_and_no_more(tmp_path: Path) -> None:
