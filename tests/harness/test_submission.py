@@ -42,7 +42,7 @@ OURS = {"embed_dim": 384, "pipeline": "2", "prompts": "none"}
         ({"found": {**result(), "more": "x" * 10_485_760}}, "at most 10,485,760 bytes", "10,48"),
         ({"found": result(70.5)}, "every main score is from -1 to 1", "test/default is 70.5"),
         ({"found": {**result(), "dataset_revision": None}}, "MTEB can load the result", "dataset_revision"),
-        ({"found": result(split="validation")}, "splits, subsets and languages", "split test is missing"),
+        ({"found": result(split="validation")}, "splits, subsets and languages", "none of the splits test is there"),
         ({"found": result(subset="en")}, "splits, subsets and languages", "test has a subset en"),
         ({"found": result(languages=["deu-Latn"])}, "splits, subsets and languages", "states the languages deu-Latn"),
     ],
