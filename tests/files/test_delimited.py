@@ -133,6 +133,14 @@ def test_the_delimiter_is_the_files_and_not_its_suffixs(
     assert pairs.scores == [3, 0.5]
 
 
+def test_a_comma_inside_a_number_does_not_make_commas_the_delimiter(tmp_path: Path) -> None:
+    """As spreadsheets of many countries write it: SheetJS/sheetjs #2239."""
+    path = tmp_path / "x.csv"
+    path.write_text("A;B;C\n1,1;2,2;3,3\n1,1;2,2;3,3\n")
+
+    assert rows_of(path) == [{"A": "1,1", "B": "2,2", "C": "3,3"}] * 2
+
+
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
     path = tmp_path / "sts-test.csv"
