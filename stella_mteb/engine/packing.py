@@ -9,16 +9,15 @@ across texts, without a word.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from stella_mteb.engine import varlen
 from stella_mteb.engine.devices import to_device
 from stella_mteb.engine.prefix import Prefix, attend, merge
 
@@ -41,8 +40,8 @@ class Packing:
 
     Attributes:
         bounds: int32 [texts + 1], on the device: text i is `bounds[i]` up to `bounds[i + 1]`.
-        longest: Tokens of the longest text.
-        over_prefix: With `after`: bounds of all tokens as one text and of the prefix, and how long each is.
+        within: Every text as queries and as keys.
+        over_prefix: With `after`: all tokens as one text, and the prefix as its keys.
     """
 
     def __init__(
@@ -54,12 +53,13 @@ class Packing:
         after: Prefix | None = None,
         into: Prefix | None = None,
     ) -> None:
-        self.causal, self.longest = causal, max(lengths)
-        self.after, self.into = after, into
+        self.causal, self.after, self.into = causal, after, into
         self.bounds = to_device(np.cumsum([0, *lengths], dtype=np.int32), device)
+        self.within: varlen.Bounds = (self.bounds, self.bounds, max(lengths), max(lengths))
         if after is not None:
-            ends = np.array([[0, sum(lengths)], [0, len(after.ids)]], dtype=np.int32)
-            self.over_prefix = (*to_device(ends, device), *ends[:, 1].tolist())
+            tokens, shared = sum(lengths), len(after.ids)
+            ends = to_device(np.array([[0, tokens], [0, shared]], dtype=np.int32), device)
+            self.over_prefix: varlen.Bounds = (ends[0], ends[1], tokens, shared)
         self._runs = [(length, len(list(run))) for length, run in itertools.groupby(lengths)]
 
     def runs(self) -> Iterator[tuple[slice, int]]:
@@ -112,8 +112,8 @@ def attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention within each text of a packed row; transformers calls it in every layer.
 
-    On CUDA in half precision this is FlashAttention's variable-length kernel, which ships with torch; elsewhere one
-    call of `scaled_dot_product_attention` for each run of texts of equal length (docs/decisions/006-packing.md).
+    On CUDA in half precision this is the FlashAttention that ships with torch (`varlen`); elsewhere one call of
+    `scaled_dot_product_attention` for each run of texts of equal length (docs/decisions/006-packing.md).
 
     Args:
         module: The calling layer.
@@ -131,10 +131,20 @@ def attention(
     if packing.into is not None:
         packing.into.layers[layer] = key[0], value[0]
     if packing.after is not None:
-        shared = _shared(query, *packing.after.layers[layer], packing, scaling)
-        return merge(shared, _own(query, key, value, packing, scaling), query.dtype).transpose(0, 1).unsqueeze(0), None
-    if _has_varlen(query):
-        return _varlen(query, key, value, packing, scaling).unsqueeze(0), None
+        before = packing.after.layers[layer]
+        if varlen.runs_for(query):
+            shared = varlen.attend_with_sums(query[0], *before, packing.over_prefix, scaling, causal=False)
+            own = varlen.attend_with_sums(query[0], key[0], value[0], packing.within, scaling, causal=packing.causal)
+        else:
+            shared = attend(query[0], *before, scaling, causal=False)
+            own = _own(query, key, value, packing, scaling)
+        return merge(shared, own, query.dtype).transpose(0, 1).unsqueeze(0), None
+    if varlen.runs_for(query):
+        seen = varlen.attend(query[0], key[0], value[0], packing.within, scaling, causal=packing.causal)
+        return seen.unsqueeze(0), None
+    if query.is_cuda and query.shape[1] != key.shape[1]:
+        # For grouped heads in float32, torch 2.13 has on CUDA only the kernel that holds all scores in memory.
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
     out = torch.empty_like(query.transpose(1, 2))
     for where, length in packing.runs():
         q, k, v = (_texts(part, where, length) for part in (query, key, value))
@@ -149,71 +159,13 @@ def _texts(part: torch.Tensor, where: slice, length: int) -> torch.Tensor:
     return part[0, :, where].reshape(part.shape[1], -1, length, part.shape[3]).transpose(0, 1)
 
 
-def _shared(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every token's attention to the shared prefix, [heads, tokens, width], and its softmax sums, [heads, tokens]."""
-    if _has_varlen(query):
-        return _varlen_with_sums(query, key.unsqueeze(0), value.unsqueeze(0), packing, scaling, shared=True)
-    return attend(query[0], key, value, scaling, causal=False)
-
-
 def _own(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Each text's attention to itself, [heads, tokens, width], and its softmax sums, [heads, tokens]."""
-    if _has_varlen(query):
-        return _varlen_with_sums(query, key, value, packing, scaling)
     found = []
     for where, length in packing.runs():
         q, k, v = (_texts(part, where, length) for part in (query, key, value))
         seen, sums = attend(q, k, v, scaling, causal=packing.causal)
         found.append((seen.transpose(0, 1).flatten(1, 2), sums.transpose(0, 1).flatten(1, 2)))
     return torch.cat([seen for seen, _ in found], dim=1), torch.cat([sums for _, sums in found], dim=1)
-
-
-def _has_varlen(query: torch.Tensor) -> bool:
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    if not (query.is_cuda and half and torch.cuda.get_device_capability(query.device) >= (8, 0)):
-        return False
-    try:
-        from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 -- torch 2.9 does not have it
-    except ImportError:
-        return False
-    return {"scale", "window_size", "return_aux"} <= _parameters(varlen_attn)  # torch 2.10 lacks the first two
-
-
-@functools.cache
-def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters)
-
-
-def _varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    packing: Packing,
-    scaling: float,
-    *,
-    shared: bool = False,
-    **options: Any,
-) -> Any:
-    """FlashAttention within each text, or of all tokens over the shared prefix."""
-    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
-
-    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
-    options |= {"scale": scaling, "window_size": (-1, 0) if packing.causal and not shared else (-1, -1)}
-    if "enable_gqa" in _parameters(varlen_attn):
-        options["enable_gqa"] = True
-    else:  # torch 2.11
-        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
-    where = packing.over_prefix if shared else (packing.bounds, packing.bounds, packing.longest, packing.longest)
-    return varlen_attn(query, key, value, *where, **options)
-
-
-def _varlen_with_sums(*parts: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    from torch.nn.attention.varlen import AuxRequest  # noqa: PLC0415
-
-    seen, sums = _varlen(*parts, **options, return_aux=AuxRequest(lse=True))
-    # The sums are [heads, tokens]: torch's documentation has it the other way round, its kernels do not.
-    return seen.transpose(0, 1).float(), sums

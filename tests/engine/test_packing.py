@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -436,122 +434,6 @@ def test_a_text_without_a_token_is_zeros_alone_and_between_others(backbone: Back
     assert (encoder.encode(["", " "]) == 0).all()
 
 
-# --------------------------------------------------------------------------------- the kernel that is only on CUDA
-
-
-def plain_varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seq_q: torch.Tensor,
-    cu_seq_k: torch.Tensor,
-    max_q: int,
-    max_k: int,
-    *,
-    scale: float | None = None,
-    window_size: tuple[int, int] = (-1, -1),
-    enable_gqa: bool = False,
-) -> torch.Tensor:
-    """What the documentation of `varlen_attn` says, text by text and head by head."""
-    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
-    assert enable_gqa or query.shape[1] == key.shape[1] == value.shape[1]
-    assert cu_seq_q.tolist() == cu_seq_k.tolist()
-    assert max_q == max_k == int(cu_seq_q.diff().max())
-    assert int(cu_seq_q[-1]) == len(query) == len(key) == len(value)
-    out = torch.full_like(query, float("nan"))
-    for start, end in itertools.pairwise(cu_seq_q.tolist()):
-        for head in range(query.shape[1]):
-            shared = head * key.shape[1] // query.shape[1]
-            scores = query[start:end, head] @ key[start:end, shared].T * (scale or query.shape[2] ** -0.5)
-            ahead = torch.arange(end - start)[None, :] - torch.arange(end - start)[:, None]
-            left, right = window_size
-            hidden = ((ahead > right) & (right >= 0)) | ((-ahead > left) & (left >= 0))
-            out[start:end, head] = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1) @ value[start:end, shared]
-    return out
-
-
-def plain_varlen_of_torch_2_11(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seq_q: torch.Tensor,
-    cu_seq_k: torch.Tensor,
-    max_q: int,
-    max_k: int,
-    *,
-    scale: float | None = None,
-    window_size: tuple[int, int] = (-1, -1),
-) -> torch.Tensor:
-    """Without `enable_gqa`: as many heads of keys as of queries."""
-    return plain_varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size)
-
-
-@pytest.mark.parametrize("kernel", [plain_varlen, plain_varlen_of_torch_2_11], ids=["today's", "torch 2.11's"])
-@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
-@pytest.mark.parametrize("key_heads", [1, 2, 6])
-def test_the_kernel_is_asked_for_what_the_other_branch_computes(
-    monkeypatch: pytest.MonkeyPatch, kernel: Any, causal: bool, key_heads: int
-) -> None:
-    module = ModuleType("torch.nn.attention.varlen")
-    module.varlen_attn = kernel  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(1, n, sum(LENGTHS), 8, generator=generator) for n in (6, key_heads, key_heads))
-    pack = Packing(LENGTHS, causal=causal, device=torch.device("cpu"))
-
-    asked = packing._varlen(query, key, value, pack, 0.5)
-
-    computed, _ = packing.attention(torch.nn.Identity(), query, key, value, None, packing=pack, scaling=0.5)
-    torch.testing.assert_close(asked, computed[0], atol=1e-5, rtol=0)
-    assert abs(computed).mean() > 0.1
-
-
-class OnCuda(torch.Tensor):
-    """Says that it is on a GPU."""
-
-    is_cuda = True
-
-
-def varlen_of_torch_2_13(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux, scale, window_size,
-                         enable_gqa):  # type: ignore[no-untyped-def]  # fmt: skip
-    raise NotImplementedError
-
-
-def varlen_of_torch_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):  # type: ignore[no-untyped-def]
-    raise NotImplementedError
-
-
-@pytest.mark.parametrize(
-    ("dtype", "new_enough", "kernel", "varlen"),
-    [
-        (torch.bfloat16, True, varlen_of_torch_2_13, True),
-        (torch.float16, True, varlen_of_torch_2_13, True),
-        (torch.float32, True, varlen_of_torch_2_13, False),
-        (torch.bfloat16, False, varlen_of_torch_2_13, False),
-        (torch.bfloat16, True, varlen_of_torch_2_10, False),
-        (torch.bfloat16, True, None, False),  # torch 2.9 has no such module
-    ],
-)
-def test_the_kernel_is_taken_in_half_precision_on_a_gpu_and_a_torch_that_have_it(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, new_enough: bool, kernel: Any, varlen: bool
-) -> None:
-    module = ModuleType("torch.nn.attention.varlen")
-    module.varlen_attn = kernel  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module if kernel else None)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0) if new_enough else (7, 5))
-    monkeypatch.setattr(packing, "_varlen", lambda query, *_: torch.full((7, 2, 8), 99.0, dtype=query.dtype))
-    query = torch.randn(1, 2, 7, 8).to(dtype)
-    pack = Packing([3, 4], causal=False, device=torch.device("cpu"))
-    asked = {"packing": pack, "scaling": 1.0}
-
-    on_gpu, _ = packing.attention(torch.nn.Identity(), query.as_subclass(OnCuda), query, query, None, **asked)
-    on_cpu, _ = packing.attention(torch.nn.Identity(), query, query, query, None, **asked)
-
-    assert on_gpu.shape == on_cpu.shape == (1, 7, 2, 8)
-    assert bool((on_gpu == 99).all()) == varlen
-    assert not (on_cpu == 99).any()
-
-
 @settings(max_examples=50, deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12))
 def test_the_runs_cover_the_row_and_cut_no_text(lengths: list[int]) -> None:
@@ -562,4 +444,4 @@ def test_the_runs_cover_the_row_and_cut_no_text(lengths: list[int]) -> None:
     bounds = pack.bounds.tolist()
     assert pieces == [range(start, end) for start, end in itertools.pairwise(bounds)]
     assert [len(piece) for piece in pieces] == lengths
-    assert pack.longest == max(lengths)
+    assert pack.within[2:] == (max(lengths), max(lengths))

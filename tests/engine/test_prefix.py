@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from stella_mteb.engine import packing
+from stella_mteb.engine import varlen
 from stella_mteb.engine.encoder import TextEncoder
 from stella_mteb.engine.packing import Packing
 from stella_mteb.engine.pooling import Pooling
@@ -25,6 +21,7 @@ from stella_mteb.errors import EnvironmentProblem
 from stella_mteb.models.resolve import resolve
 from stella_mteb.prompts.examples import Example, frame
 from tests.support.spies import S2S, padded, runs_out_above, twin, watch
+from tests.support.varlen import install, of_torch_2_11, today
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -362,49 +359,6 @@ def test_bfloat16_scores_are_not_rounded() -> None:
 # ---------------------------------------------------------------------------------- the kernel that is only on CUDA
 
 
-class AuxRequest(NamedTuple):
-    lse: bool = False
-
-
-def varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seq_q: torch.Tensor,
-    cu_seq_k: torch.Tensor,
-    max_q: int,
-    max_k: int,
-    *,
-    return_aux: AuxRequest | None = None,
-    scale: float | None = None,
-    window_size: tuple[int, int] = (-1, -1),
-    enable_gqa: bool = False,
-) -> Any:
-    """What torch's kernel does, text by text; queries and keys may be of different lengths."""
-    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
-    assert enable_gqa or query.shape[1] == key.shape[1]
-    assert (max_q, max_k) == (int(cu_seq_q.diff().max()), int(cu_seq_k.diff().max()))
-    assert (int(cu_seq_q[-1]), int(cu_seq_k[-1])) == (len(query), len(key))
-    assert window_size in {(-1, -1), (-1, 0)}
-    group = query.shape[1] // key.shape[1]
-    key, value = (part.repeat_interleave(group, dim=1) for part in (key, value))
-    out, sums = torch.full_like(query, float("nan")), torch.full(query.shape[1::-1], float("nan"))
-    ends = zip(itertools.pairwise(cu_seq_q.tolist()), itertools.pairwise(cu_seq_k.tolist()), strict=True)
-    for (start, end), (first, last) in ends:
-        scores = torch.einsum("qhd,khd->hqk", query[start:end], key[first:last]) * (scale or 1.0)
-        if window_size == (-1, 0):
-            # The last query sees the last key.
-            hidden = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1 + last - first - end + start)
-            scores = scores.masked_fill(hidden, float("-inf"))
-        sums[:, start:end] = scores.logsumexp(dim=-1)
-        out[start:end] = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), value[first:last])
-    return (out, sums) if return_aux is not None and return_aux.lse else out
-
-
-def varlen_of_torch_2_11(*parts: Any, return_aux: Any = None, scale: Any = None, window_size: Any = (-1, -1)) -> Any:
-    return varlen(*parts, return_aux=return_aux, scale=scale, window_size=window_size)
-
-
 def use_kernel(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[tuple[int, int]]:
     """Take the branch for CUDA, with a kernel that runs here; gives queries and keys of each of its calls."""
     calls: list[tuple[int, int]] = []
@@ -413,15 +367,13 @@ def use_kernel(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[tuple[int, 
         calls.append((len(parts[0]), len(parts[1])))
         return kernel(*parts, **options)
 
-    noted.__signature__ = inspect.signature(kernel)  # type: ignore[attr-defined]
-    module = ModuleType("torch.nn.attention.varlen")
-    module.varlen_attn, module.AuxRequest = noted, AuxRequest  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(packing, "_has_varlen", lambda _: True)
+    options = {"enable_gqa": True} if kernel is today else {}
+    install(monkeypatch, noted)
+    monkeypatch.setattr(varlen, "_options", lambda *_: options)
     return calls
 
 
-@pytest.mark.parametrize("kernel", [varlen, varlen_of_torch_2_11], ids=["today's", "torch 2.11's"])
+@pytest.mark.parametrize("kernel", [today, of_torch_2_11])
 def test_with_the_kernel_vectors_are_those_of_full_recomputation_without_it(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, kernel: Any
 ) -> None:

@@ -1,0 +1,104 @@
+"""torch's FlashAttention over texts of different lengths: where it can run, and how it is called.
+
+What was read for this in which sources, and what is not known without a GPU: docs/decisions/013-cuda.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from stella_mteb.engine.devices import is_out_of_memory
+
+Bounds = tuple[torch.Tensor, torch.Tensor, int, int]
+"""int32 [texts + 1] of queries and of keys, on the device; tokens of the longest text of each."""
+
+# Of mha_varlen_fwd, which refuses others; `scaled_dot_product_attention` pads them.
+_MULTIPLE, _WIDEST = 8, 256
+
+
+def runs_for(query: torch.Tensor) -> bool:
+    """Whether the kernel can run for queries like these: [..., width]."""
+    return _options(query.device, query.dtype, query.shape[-1]) is not None
+
+
+@functools.cache
+def _options(device: torch.device, dtype: torch.dtype, width: int) -> MappingProxyType[str, Any] | None:
+    """What the kernel is told beside the texts; None if it cannot run. Asked in every layer, found out once."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    if device.type != "cuda" or not half or width % _MULTIPLE or width > _WIDEST:
+        return None
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    try:
+        from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 -- torch 2.9 does not have it
+    except ImportError:
+        return None
+    known = inspect.signature(varlen_attn).parameters
+    if not {"scale", "window_size", "return_aux"} <= set(known):  # torch 2.10 lacks the first two
+        return None
+    options: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in known else {}
+    if "num_splits" in known and _takes_one_split(varlen_attn, device, dtype, width):
+        # Else the longest neighbour may decide how a text is split, and newer torch may choose cuDNN.
+        options["num_splits"] = 1
+    return MappingProxyType(options)
+
+
+def _takes_one_split(varlen_attn: Any, device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether the kernel takes `num_splits`: on ROCm, and in torch 2.12 without FlashAttention 3, it refuses it."""
+    one = torch.ones(1, 1, width, device=device, dtype=dtype)
+    bounds = torch.tensor([0, 1], device=device, dtype=torch.int32)
+    try:
+        varlen_attn(one, one, one, bounds, bounds, 1, 1, num_splits=1)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: Bounds,
+    scaling: float,
+    *,
+    causal: bool,
+    **asked: Any,
+) -> Any:
+    """Attention of each text's queries to its keys.
+
+    Args:
+        query: float16 or bfloat16 [heads, tokens, width].
+        key: [key heads, keys, width]; a divisor of the heads.
+        value: As `key`.
+        bounds: Where the texts are.
+        scaling: Of the scores.
+        causal: Whether a token sees only those before it.
+        asked: Further options of `varlen_attn`.
+
+    Returns:
+        [tokens, heads, width], in the dtype of `query`.
+    """
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
+
+    options = {"scale": scaling, "window_size": (-1, 0) if causal else (-1, -1), **asked}
+    options |= _options(query.device, query.dtype, query.shape[-1]) or {}
+    query, key, value = (part.transpose(0, 1) for part in (query, key, value))
+    if "enable_gqa" not in options:  # torch 2.11
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+    return varlen_attn(query, key, value, *bounds, **options)
+
+
+def attend_with_sums(*parts: Any, causal: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `attend`: float32 [heads, tokens, width], and the logarithms of the softmax sums, float32 [heads, tokens]."""
+    from torch.nn.attention.varlen import AuxRequest  # noqa: PLC0415
+
+    seen, sums = attend(*parts, causal=causal, return_aux=AuxRequest(lse=True))
+    # The sums are [heads, tokens]: torch 2.13's documentation has it the other way round, its kernels do not.
+    return seen.transpose(0, 1).float(), sums
