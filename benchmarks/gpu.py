@@ -99,7 +99,7 @@ class Setup:
         self.backbone = self.build()
         self.tokens = 4_096 if tiny else (131_072 if name == "stella" else 65_536)
         self.budgets = (512, 1024) if tiny else (4_096, 8_192, 16_384, 32_768, 65_536)
-        self.rates: dict[str, float] = {}
+        self.rates: dict[str, bench.MatmulRate] = {}
 
     def build(self) -> Any:
         """Weights in bf16, made where they are used: no copy in the memory of the host."""
@@ -123,15 +123,15 @@ class Setup:
 
 
 def figures(setup: Setup, texts: Sequence[str], seconds: Sequence[float]) -> dict[str, Any]:
-    """Tokens per second and the share of the measured matrix-product rate; all time counts, the tokenizer's too."""
+    """Tokens per second and the share of the sustained matrix-product rate; all time counts, the tokenizer's too."""
     lengths = [text.count(" ") + 2 for text in texts]
     speed = sum(lengths) / statistics.median(seconds)
     flops = bench.flops_per_token(setup.backbone, bench.attended_length(lengths))
-    share = speed * flops / rate(setup, "bfloat16")
+    share = speed * flops / rate(setup, "bfloat16").sustained
     return {"tokens_per_second": speed, "share_of_matmul_rate": share, "seconds": list(seconds)}
 
 
-def rate(setup: Setup, dtype: str) -> float:
+def rate(setup: Setup, dtype: str) -> bench.MatmulRate:
     if dtype not in setup.rates:
         setup.rates[dtype] = bench.matmul_rate(setup.device, getattr(torch, dtype))
     return setup.rates[dtype]
@@ -165,8 +165,8 @@ def environment(setup: Setup) -> dict[str, Any]:
     return found
 
 
-def matmul(setup: Setup) -> dict[str, float]:
-    return {dtype: rate(setup, dtype) for dtype in ("bfloat16", "float32")}
+def matmul(setup: Setup) -> dict[str, Any]:
+    return {dtype: vars(rate(setup, dtype)) for dtype in ("bfloat16", "float32")}
 
 
 def check(setup: Setup) -> dict[str, Any]:
@@ -277,16 +277,18 @@ def heads(setup: Setup) -> dict[str, Any]:
 def table(setup: Setup) -> dict[str, Any]:
     """A batch of 16 texts of 512 tokens, as the comparison of Stella with BGE-ICL has it."""
     texts, found = texts_of([512], 16 * 512), {}
-    for dtype in (torch.bfloat16, torch.float32):
-        backbone = setup.backbone if dtype == torch.bfloat16 else copy.deepcopy(setup.backbone).float()
-        if backbone is not setup.backbone:
-            setup.backbone.to("cpu")  # so that only one of the two counts
-        batch = partial(setup.encoder(backbone, budget=16 * 512).encode, texts)
-        seconds = bench.interleave({"batch": batch}, 10, device=setup.device)["batch"]
-        memory = with_peak(setup, batch)
-        found[str(dtype)] = {"seconds": seconds, "median": statistics.median(seconds), **memory}
-        say(setup, str(dtype), f"{statistics.median(seconds):.4f} s, {memory['peak_memory'] / 2**30:.2f} GiB")
-    setup.backbone.to(setup.device)
+    try:
+        for dtype in (torch.bfloat16, torch.float32):
+            backbone = setup.backbone if dtype == torch.bfloat16 else copy.deepcopy(setup.backbone).float()
+            if backbone is not setup.backbone:
+                setup.backbone.to("cpu")  # so that only one of the two counts
+            batch = partial(setup.encoder(backbone, budget=16 * 512).encode, texts)
+            seconds = bench.interleave({"batch": batch}, 10, device=setup.device)["batch"]
+            memory = with_peak(setup, batch)
+            found[str(dtype)] = {"seconds": seconds, "median": statistics.median(seconds), **memory}
+            say(setup, str(dtype), f"{statistics.median(seconds):.4f} s, {memory['peak_memory'] / 2**30:.2f} GiB")
+    finally:
+        setup.backbone.to(setup.device)  # the stages after this one need it there, whatever happened
     return found
 
 

@@ -267,7 +267,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if options.dtype == "bf16":
         engines["engine, bf16"] = load_engine(options.model, folder, "bf16")
     reference = load_reference(folder)
-    rates = {name: bench.matmul_rate("cpu", engine.dtype) for name, engine in engines.items()}
+    rates = {name: bench.matmul_rate("cpu", engine.dtype).burst for name, engine in engines.items()}
     texts = workloads(options.data, options.tokens, lambda text: len(engines[ENGINE].tokenise([text])[0]))
     reports: dict[str, Any] = {}
     for kind in options.workloads:

@@ -105,7 +105,7 @@ def _side_by_side(model: ResolvedModel, encoder: TextEncoder, texts: list[str], 
     times = interleave(variants, _ROUNDS, device=encoder.device, warm_up=False)
     lengths = [len(ids) for ids in encoder.tokenise(texts)]
     flops = flops_per_token(encoder.backbone, attended_length(lengths))
-    peak = matmul_rate(encoder.device, encoder.dtype)
+    peak = matmul_rate(encoder.device, encoder.dtype).sustained
     return [
         {
             "what": name,

@@ -61,6 +61,19 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class MatmulRate:
+    """Floating-point operations per second of matrix products.
+
+    Attributes:
+        burst: The best of some runs of milliseconds; on a GPU before power and heat lower its clock.
+        sustained: Over a second of nothing else, which is what an encoder can be held against.
+    """
+
+    burst: float
+    sustained: float
+
+
+@dataclass(frozen=True)
 class Budgets:
     """What `recommend_budget` found.
 
@@ -146,32 +159,43 @@ def time_heads(encoder: TextEncoder, texts: Sequence[str], repeats: int) -> Time
 # --------------------------------------------------------------------------------------------------------- limits
 
 
-def matmul_rate(device: torch.device | str, dtype: torch.dtype) -> float:
+def matmul_rate(
+    device: torch.device | str,
+    dtype: torch.dtype,
+    seconds: float = 1.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> MatmulRate:
     """The floating-point operations per second that matrix products reach on a device.
 
-    The best of several runs over the shapes of Stella's feed-forward layers and a square one, on random numbers (on
-    zeros a GPU is faster): a measured ceiling, not a datasheet's.
+    Over the shapes of Stella's feed-forward layers and a square one, on random numbers (on zeros a GPU is faster): a
+    measured ceiling, not a datasheet's.
 
     Args:
         device: Where.
         dtype: Of both matrices.
+        seconds: How long the sustained rate is measured.
+        clock: Gives seconds.
     """
     large = torch.device(device).type != "cpu"
     rows, launches = (16_384, 10) if large else (512, 1)
     shapes = [(rows, 1536, 8960), (rows, 8960, 1536), (8_192, 8_192, 8_192) if large else (2_048, 2_048, 1_024)]
-    return max(_product_rate(shape, device, dtype, launches) for shape in shapes)
+    burst = sustained = 0.0
+    for m, k, n in shapes:
+        a, b = torch.randn(m, k, device=device, dtype=dtype), torch.randn(k, n, device=device, dtype=dtype)
 
+        def product(a: torch.Tensor = a, b: torch.Tensor = b) -> None:
+            for _ in range(launches):
+                torch.mm(a, b)
 
-def _product_rate(shape: tuple[int, int, int], device: torch.device | str, dtype: torch.dtype, launches: int) -> float:
-    m, k, n = shape
-    a, b = torch.randn(m, k, device=device, dtype=dtype), torch.randn(k, n, device=device, dtype=dtype)
-
-    def product() -> None:
-        for _ in range(launches):
-            torch.mm(a, b)
-
-    times = interleave({"product": product}, 5, device=device)["product"]
-    return 2 * m * k * n * launches / min(times)
+        operations = 2 * m * k * n * launches
+        burst = max(burst, operations / min(interleave({"": product}, 5, clock, device=device)[""]))
+        started, done = clock(), 0
+        while clock() - started < seconds / len(shapes):
+            product()
+            synchronise(device)
+            done += operations
+        sustained = max(sustained, done / (clock() - started))
+    return MatmulRate(burst, sustained)
 
 
 def flops_per_token(backbone: torch.nn.Module, length: float = 0.0) -> float:

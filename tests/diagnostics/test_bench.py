@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -85,6 +85,26 @@ def test_all_heads_are_timed_with_one_pass_through_the_backbone() -> None:
 
     one_and_all = ["pool", 256, "pool", 256, 1024]
     assert calls == one_and_all * 2
+
+
+def test_a_device_that_slows_down_has_a_burst_above_what_it_sustains(
+    clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each product takes a hundredth of a second for the first half second of a shape, then a fiftieth."""
+    shapes: dict[tuple[int, ...], float] = {}
+
+    def product(a: torch.Tensor, b: torch.Tensor) -> None:
+        shape = (*a.shape, b.shape[1])
+        shapes.setdefault(shape, clock.now)
+        clock.now += 0.01 if clock.now - shapes[shape] < 0.5 else 0.02
+
+    monkeypatch.setattr(torch, "mm", product)
+
+    found = bench.matmul_rate("cpu", torch.float32, seconds=30.0, clock=clock.read)
+
+    m, k, n = max((512, 1536, 8960), (2048, 2048, 1024), key=lambda shape: shape[0] * shape[1] * shape[2])
+    assert found.burst == pytest.approx(2 * m * k * n / 0.01)
+    assert found.sustained == pytest.approx(2 * m * k * n / 0.02, rel=0.05)
 
 
 # -------------------------------------------------------------------------------------------------------- counting
@@ -311,6 +331,33 @@ def test_sentences_of_the_scaling_texts_are_distinct_and_as_long_as_the_real_one
     assert len(set(found)) == len(found) == 60
     assert set(sentences) <= set(found)
     assert {len(text.split()) for text in found} == {3, 6}
+
+
+def test_a_failure_in_one_half_of_the_gpu_table_leaves_the_backbone_on_its_device() -> None:
+    from benchmarks import gpu
+
+    class Backbone:
+        places: ClassVar[list[str]] = []
+
+        def float(self) -> Backbone:
+            return self
+
+        def to(self, device: str) -> None:
+            self.places.append(device)
+
+    class Setup:
+        backbone, device, name = Backbone(), "meta", "stella"
+
+        def encoder(self, backbone: Any, budget: int) -> Any:
+            if backbone is not self.backbone:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return SimpleNamespace(encode=len)
+
+    setup: Any = Setup()
+    with pytest.raises(torch.OutOfMemoryError):
+        gpu.table(setup)
+
+    assert setup.backbone.places == ["cpu", "meta"]
 
 
 @pytest.mark.slow
