@@ -11,7 +11,7 @@ import torch
 
 from stella_mteb.engine import packing, varlen
 from stella_mteb.engine.packing import Packing
-from tests.support.varlen import OnCuda, install, of_torch_2_10, of_torch_2_11, of_torch_2_12, today
+from tests.support.varlen import OnCuda, before_num_splits, install, of_torch_2_10, of_torch_2_11, today
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,7 +46,7 @@ def attention(parts: list[torch.Tensor], *, causal: bool = False) -> torch.Tenso
     [
         (torch.bfloat16, (8, 0), 8, today, {"enable_gqa": True, "num_splits": 1}),
         (torch.float16, (9, 0), 256, today, {"enable_gqa": True, "num_splits": 1}),
-        (torch.bfloat16, (9, 0), 128, of_torch_2_12, {"enable_gqa": True}),
+        (torch.bfloat16, (9, 0), 128, before_num_splits, {"enable_gqa": True}),
         (torch.bfloat16, (9, 0), 128, of_torch_2_11, {}),
         (torch.bfloat16, (9, 0), 128, of_torch_2_10, None),
         (torch.bfloat16, (9, 0), 128, None, None),  # torch 2.9
@@ -103,7 +103,7 @@ def test_what_a_device_can_do_is_asked_once_and_not_in_every_layer(monkeypatch: 
     assert asked == [OnCuda.device]
 
 
-@pytest.mark.parametrize("kernel", [today, of_torch_2_12, of_torch_2_11])
+@pytest.mark.parametrize("kernel", [today, before_num_splits, of_torch_2_11])
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("key_heads", [1, 2, 6])
 def test_the_kernel_is_asked_for_what_the_other_branch_computes(

@@ -62,7 +62,7 @@ def today(
     return (out, sums) if return_aux is not None and return_aux.lse else out
 
 
-def of_torch_2_12(*parts: Any, return_aux: Any = None, scale: Any = None, window_size: Any = (-1, -1),
+def before_num_splits(*parts: Any, return_aux: Any = None, scale: Any = None, window_size: Any = (-1, -1),
                   enable_gqa: bool = False, num_splits: int | None = None) -> Any:  # fmt: skip
     """`num_splits` is there, and is refused without FlashAttention 3; on ROCm it is refused by torch 2.13 too."""
     if num_splits is not None:
