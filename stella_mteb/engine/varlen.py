@@ -49,7 +49,7 @@ def _options(device: torch.device, dtype: torch.dtype, width: int) -> MappingPro
 
 
 def _takes_one_split(varlen_attn: Any, device: torch.device, dtype: torch.dtype, width: int) -> bool:
-    """Whether the kernel takes `num_splits`: on ROCm, and before pytorch #179760 without FlashAttention 3, it refuses it."""
+    """Whether the kernel takes `num_splits`; on ROCm, and before pytorch #179760, it has the option and refuses it."""
     one = torch.ones(1, 1, width, device=device, dtype=dtype)
     bounds = torch.tensor([0, 1], device=device, dtype=torch.int32)
     try:
