@@ -57,13 +57,17 @@ def _show_model(name: str, form: TableFormat) -> None:
     try:
         model = resolve(spec, offline=True, registry=registry)
         config, similarity = model.config, f"; similarity: {model.similarity}"
-        here, dimensions, length = "yes", ", ".join(map(str, model.layout.dimensions)), str(model.max_length)
+        here, dimensions, length = "yes", ", ".join(map(str, model.layout.dimensions)), f"{model.max_length} tokens"
     except EnvironmentProblem:
         config, similarity = find_config(spec.name, registry, spec.registered_as), ""
-        here, dimensions, length = "no", str(config.dimension or "of its files"), str(config.max_length or "its files'")
+        here, dimensions, length = (
+            "no",
+            str(config.dimension or "as its files say"),
+            f"{config.max_length} tokens" if config.max_length else "as its files say",
+        )
     profile = spec.prompts or config.prompts.profile
     say(f"{config.name}: {config.full_name}")
-    say(f"on this machine: {here}; dimensions: {dimensions}; longest input: {length} tokens{similarity}")
+    say(f"on this machine: {here}; dimensions: {dimensions}; longest input: {length}{similarity}")
     say(f"prompts by task type, profile {profile} (a task may have one of its own):")
     types: dict[tuple[str, str], list[str]] = {}
     for task_type, row in table("card").items():

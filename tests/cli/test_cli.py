@@ -180,6 +180,26 @@ def test_the_tasks_are_the_folders_of_tasks(call: Call) -> None:
     )
 
 
+def test_models_says_what_is_wrong_with_a_folder_and_a_dimension(call: Call) -> None:
+    from stella_mteb.models.resolve import resolve
+
+    folder = resolve("all_minilm_l6_v2").folder
+    code, _, err = call("models", f"{folder}@128")
+
+    assert code == 2
+    assert "no head of dimension 128; on disk are 384" in err
+    assert f"{folder}@128[cut] keeps the first 128 numbers" in err
+
+
+def test_models_shows_what_mtebs_registry_says_of_a_name_that_is_not_here(call: Call) -> None:
+    code, out, err = call("models", "intfloat/e5-small-v2", "--format", "json")
+
+    assert code == 0
+    assert "on this machine: no; dimensions: as its files say; longest input: as its files say" in err
+    (asymmetric,) = [row for row in json.loads(out) if "Reranking" in row["task types"].split(", ")]
+    assert (asymmetric["text or query"], asymmetric["document"]) == ("query: ", "passage: ")
+
+
 def test_the_prompts_that_models_shows_are_those_of_the_card(call: Call) -> None:
     code, out, err = call("models", "stella_en_1.5B_v5", "--format", "json")
 
