@@ -46,6 +46,7 @@ def compare(
     from stella_mteb.compare.sources import select  # noqa: PLC0415
     from stella_mteb.compare.text import render_comparison  # noqa: PLC0415
     from stella_mteb.errors import ConfigError  # noqa: PLC0415
+    from stella_mteb.harness.mteb_facts import load_facts  # noqa: PLC0415
 
     found = _sources(models or [], results or [], published, remote, english)
     scores = select(found.scores, models) if models else found.scores
@@ -59,6 +60,7 @@ def compare(
         prices=[price for price in prices if price is not None],
         gaps=found.gaps,
         notes=found.notes_on(scores),
+        families={name: task["family"] for name, task in load_facts()["tasks"].items()},
     )
     typer.echo(render_comparison(comparison, form))
     if html is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,14 +25,12 @@ from stella_mteb.compare.records import (
 )
 from stella_mteb.compare.words import listed, many, verdict, winner
 from stella_mteb.errors import ConfigError
+from stella_mteb.statistics.max_t import max_t
 from stella_mteb.statistics.paired import (
     Difference,
     Part,
     holm,
-    mean_interval,
     paired_differences,
-    rank_intervals,
-    sign_flip_p,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +44,7 @@ def compare(
     prices: Sequence[Price] = (),
     gaps: Mapping[System, Mapping[str, str]] | None = None,
     notes: Sequence[str] = (),
+    families: Mapping[str, str] | None = None,
     alpha: float = 0.05,
     resamples: int = 9_999,
     seed: int = 0,
@@ -62,6 +61,7 @@ def compare(
         prices: Shown as they are.
         gaps: Why a system has no score on a task, by system and task, where that is known.
         notes: Shown before those that the comparison itself gives rise to.
+        families: By task, the family of tasks on shared data that it belongs to; a task that is not there is alone.
         alpha: Level of the tests; intervals are 1 - alpha.
         resamples: Of the bootstrap and the permutations.
         seed: Of both; the same seed gives the same figures.
@@ -76,10 +76,7 @@ def compare(
     placed = sorted(scores, key=lambda system: -math.inf if (mean := means[system]) is None else mean, reverse=True)
     how = _How(alpha, resamples, seed)
     by_item = _differences_by_item(scores, items or {}, how)
-    duels = _adjusted(
-        [_duel(a, b, scores, by_item[a.label, b.label], how) for a, b in itertools.combinations(placed, 2)], alpha
-    )
-    ranks = _ranks(placed, duels, alpha)
+    duels, needed = _duels(placed, scores, by_item, families or {}, how)
     types = {row.task: row.type for row in rows}
     return Comparison(
         systems=tuple(scores),
@@ -87,9 +84,10 @@ def compare(
         common=common,
         standings=tuple(
             Standing(system, means[system], _by_type(scores[system], common, types), *rank, len(scores[system]))
-            for system, rank in zip(placed, ranks, strict=True)
+            for system, rank in zip(placed, _ranks(placed, duels, alpha), strict=True)
         ),
         duels=duels,
+        needed=needed,
         prices=tuple(prices),
         per_label=_per_label(rows, tuple(scores)),
         notes=(*notes, *_notes(scores, rows, common, by_item, prices)),
@@ -193,30 +191,50 @@ def _differences_by_item(
     return found
 
 
-def _duel(first: System, second: System, scores: Scores, by_item: Mapping[str, _ByItem], how: _How) -> Duel:
-    one, other = scores[first], scores[second]
+def _duels(
+    placed: Sequence[System],
+    scores: Scores,
+    by_item: Mapping[tuple[str, str], Mapping[str, _ByItem]],
+    families: Mapping[str, str],
+    how: _How,
+) -> tuple[tuple[Duel, ...], int]:
+    """Every two systems over the tasks that both have alike, and how many families of tasks a finding takes."""
+    tasks, pairs = _tasks(scores), list(itertools.combinations(placed, 2))
+    column = {task: i for i, task in enumerate(tasks)}
+    differences = np.full((len(pairs), len(tasks)), np.nan)
     both = [
-        task
-        for task in _tasks({first: one, second: other})
-        if task in one and task in other and alike(one[task], other[task])
+        [task for task, score in scores[one].items() if task in scores[other] and alike(score, scores[other][task])]
+        for one, other in pairs
     ]
-    tasks = once(both)
-    differences = np.array([one[task].value - other[task].value for task in tasks])
-    low, high = mean_interval(differences, **how._asdict()) or (None, None)
-    return Duel(
-        first=first,
-        second=second,
-        tasks=len(tasks),
-        difference=_mean(differences.tolist()),
-        low=low,
-        high=high,
-        p=sign_flip_p(differences, resamples=how.resamples, seed=how.seed) if len(tasks) > 1 else None,
-        p_holm=None,
-        wins=int((differences > 0).sum()),
-        ties=int((differences == 0).sum()),
-        losses=int((differences < 0).sum()),
-        verdict="",
-        by_task=_task_differences({task: by_item[task] for task in both if task in by_item}),
+    for row, (one, other), shared in zip(differences, pairs, both, strict=True):
+        for task in once(shared):
+            row[column[task]] = scores[one][task].value - scores[other][task].value
+    numbers = np.unique([families.get(task, task) for task in tasks], return_inverse=True)[1]
+    tested = max_t(differences, numbers, **how._asdict())
+    duels = []
+    for i, ((one, other), shared) in enumerate(zip(pairs, both, strict=True)):
+        row, known = differences[i][np.isfinite(differences[i])], by_item[one.label, other.label]
+        bounded = len(row) > 0 and tested.low[i] > -math.inf
+        duels.append(
+            Duel(
+                first=one,
+                second=other,
+                tasks=len(row),
+                families=int(tested.families[i]),
+                difference=float(tested.difference[i]) if len(row) else None,
+                low=float(tested.low[i]) if bounded else None,
+                high=float(tested.high[i]) if bounded else None,
+                p=float(tested.p[i]) if len(row) else None,
+                p_adjusted=float(tested.p_adjusted[i]) if len(row) else None,
+                wins=int((row > 0).sum()),
+                ties=int((row == 0).sum()),
+                losses=int((row < 0).sum()),
+                verdict="",
+                by_task=_task_differences({task: known[task] for task in tasks if task in shared and task in known}),
+            )
+        )
+    return tuple(replace(duel, verdict=verdict(duel, tested.needed, len(duels), how.alpha)) for duel in duels), (
+        tested.needed
     )
 
 
@@ -224,27 +242,22 @@ def _task_differences(by_item: Mapping[str, _ByItem]) -> tuple[TaskDifference, .
     known = {task: (one.difference, one) for task, one in by_item.items() if one.difference}
     adjusted = holm([difference.p for difference, _ in known.values()])
     return tuple(
-        TaskDifference(task, d.value, d.low, d.high, d.p, p_holm, one.items, one.unit)
-        for (task, (d, one)), p_holm in zip(known.items(), adjusted, strict=True)
+        TaskDifference(task, d.value, d.low, d.high, d.p, p_adjusted, one.items, one.unit)
+        for (task, (d, one)), p_adjusted in zip(known.items(), adjusted, strict=True)
     )
 
 
-def _adjusted(duels: Sequence[Duel], alpha: float) -> tuple[Duel, ...]:
-    """With Holm's adjustment over all duels, and what then can be said."""
-    tested = [duel.p for duel in duels if duel.p is not None]
-    adjusted = iter(holm(tested))
-    duels = [duel if duel.p is None else replace(duel, p_holm=next(adjusted)) for duel in duels]
-    return tuple(replace(duel, verdict=verdict(duel, len(tested), alpha)) for duel in duels)
-
-
 def _ranks(placed: Sequence[System], duels: Sequence[Duel], alpha: float) -> list[tuple[int, int]]:
-    number = {system.label: i for i, system in enumerate(placed)}
-    better = np.zeros((len(placed), len(placed)), dtype=bool)
+    """The best and the worst rank that each system may have; wide enough that no rank contradicts the order."""
+    better, worse = Counter[str](), Counter[str]()
     for duel in duels:
         if best := winner(duel, alpha):
-            loser = duel.second if best is duel.first else duel.first
-            better[number[best.label], number[loser.label]] = True
-    return rank_intervals(better)
+            better[(duel.second if best is duel.first else duel.first).label] += 1
+            worse[best.label] += 1
+    best_ranks = [1 + better[system.label] for system in placed]
+    worst_ranks = [len(placed) - worse[system.label] for system in placed]
+    upwards = list(itertools.accumulate(reversed(best_ranks), min))
+    return list(zip(reversed(upwards), itertools.accumulate(worst_ranks, max), strict=True))
 
 
 def _notes(

@@ -12,7 +12,7 @@ from stella_mteb.compare.records import Comparison, Gap, Score, System, TaskRow
 from stella_mteb.compare.words import headline
 from stella_mteb.files.tables import render, without_secrets
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the JSON object; raised when a key changes its meaning or goes."""
 
 
@@ -26,6 +26,7 @@ def as_json(comparison: Comparison) -> str:
         "standings": _jsonable(comparison.standings),
         "tasks": [_task_as_json(comparison.systems, row) for row in comparison.rows],
         "duels": _jsonable(comparison.duels),
+        "needed": comparison.needed,
         "prices": _jsonable(comparison.prices),
         "per_label": _jsonable(comparison.per_label or {}),
         "notes": list(comparison.notes),

@@ -106,7 +106,7 @@ def _figures(duel: Duel) -> list[float | None]:
     points = [
         None if x is None or not math.isfinite(x) else round(100 * x, 2) for x in (duel.difference, duel.low, duel.high)
     ]
-    p = None if duel.p_holm is None else round(duel.p_holm, 6)
+    p = None if duel.p_adjusted is None else round(duel.p_adjusted, 6)
     return [*points, p, duel.tasks, duel.wins, duel.ties, duel.losses]
 
 

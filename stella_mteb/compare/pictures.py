@@ -95,7 +95,7 @@ def strips(comparison: Comparison) -> Strips | None:
             parts.append(svg.line(x(start), 11, x(end), 11, "bar first" if start <= first <= end else "bar even"))
             told += f"; {interval(duel.low, duel.high)} below the first place"
         if duel:
-            doubt = duel.p_holm is None or duel.p_holm >= comparison.alpha
+            doubt = duel.p_adjusted is None or duel.p_adjusted >= comparison.alpha
         colour = "s0" if other == label else "s0 hollow" if doubt else "s5"
         rows[other] = svg.strip(_STRIP, 22, told, [*parts, svg.mark(0, x(mean), 11, 4.5, colour)])
     return Strips(axis, rows)
@@ -161,7 +161,7 @@ def _rows(comparison: Comparison, duel: Duel) -> list[_Row]:
     for row in comparison.rows:
         a, b, one = row.cells[i], row.cells[j], known.get(row.task)
         if one is not None:
-            found.append(_Row(plain(row.task), one.difference, one.low, one.high, one.p_holm))
+            found.append(_Row(plain(row.task), one.difference, one.low, one.high, one.p_adjusted))
         elif isinstance(a, Score) and isinstance(b, Score):
             found.append(_Row(plain(row.task), a.value - b.value))
     return sorted((one for one in found if math.isfinite(one.value)), key=lambda one: -one.value)
@@ -173,7 +173,7 @@ def _how_to_read(comparison: Comparison, duel: Duel, rows: Sequence[_Row], first
     if known:
         text += (
             f" A bar is the {per_cent(comparison.alpha)} interval over the items of the task; a hollow mark is not "
-            f"beyond doubt (Holm-adjusted p of {comparison.alpha:g} or more)."
+            f"beyond doubt (adjusted p of {comparison.alpha:g} or more)."
         )
     if known < len(rows):
         which = "a mark on a thin stem has no interval" if known else "no mark has an interval"

@@ -103,8 +103,10 @@ class Standing:
         system: The system.
         mean: Mean main score over `Comparison.common`, 0 to 1; None if that is empty.
         by_type: The same by task type.
-        best_rank: 1 + the number of systems that are better beyond doubt (Holm-adjusted p < alpha).
-        worst_rank: The number of systems - the number that are worse beyond doubt.
+        best_rank: 1 + the number of systems that are better beyond doubt (adjusted p < alpha); less where a system
+            below has a better one.
+        worst_rank: The number of systems - the number that are worse beyond doubt; more where one above has a worse
+            one.
         tasks: How many tasks it has a score for, comparable or not.
     """
 
@@ -126,7 +128,7 @@ class TaskDifference:
         low: Lower end of the interval.
         high: Upper end.
         p: Of the hypothesis that there is no difference; two-sided.
-        p_holm: The same, adjusted for the number of tasks of this duel.
+        p_adjusted: The same, adjusted for the number of tasks of this duel.
         items: How many pairs or queries.
         unit: `pairs`, `queries` or `texts`.
     """
@@ -136,7 +138,7 @@ class TaskDifference:
     low: float
     high: float
     p: float
-    p_holm: float
+    p_adjusted: float
     items: int
     unit: str
 
@@ -149,11 +151,12 @@ class Duel:
         first: A system.
         second: Another.
         tasks: How many tasks.
+        families: How many families these are: tasks on shared data are no independent evidence.
         difference: Mean difference of main scores; None without a common task.
-        low: Lower end of its interval over tasks; None with fewer than six tasks.
+        low: Lower end of its interval over tasks, for all duels together; None with too few families.
         high: Upper end.
-        p: Sign-flip permutation over tasks, two-sided; None with fewer than two tasks.
-        p_holm: The same, adjusted for the number of duels.
+        p: Of sign flips of families, two-sided; None without a common task.
+        p_adjusted: The same, adjusted for all duels; below alpha exactly where the interval leaves out 0.
         wins: Tasks on which the first is better.
         ties: Tasks on which they are equal.
         losses: Tasks on which the second is better.
@@ -164,11 +167,12 @@ class Duel:
     first: System
     second: System
     tasks: int
+    families: int
     difference: float | None
     low: float | None
     high: float | None
     p: float | None
-    p_holm: float | None
+    p_adjusted: float | None
     wins: int
     ties: int
     losses: int
@@ -212,6 +216,7 @@ class Comparison:
             a task that is itself among them are left out.
         standings: Best first.
         duels: Every two systems.
+        needed: How many families of tasks a duel must have for any difference to be a finding.
         prices: Where our own runs measured them.
         per_label: Rows per label by task and system label.
         notes: What a reader must know: gaps, unstated revisions, different machines.
@@ -225,6 +230,7 @@ class Comparison:
     common: tuple[str, ...]
     standings: tuple[Standing, ...]
     duels: tuple[Duel, ...]
+    needed: int
     prices: tuple[Price, ...] = ()
     per_label: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] | None = None
     notes: tuple[str, ...] = ()

@@ -155,7 +155,7 @@ def _duels(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
             "second": shown[duel.second.label],
             "points": signed(duel.difference),
             "interval": interval(duel.low, duel.high),
-            "p (Holm)": p_value(duel.p_holm),
+            "p adjusted": p_value(duel.p_adjusted),
             "tasks": f"{duel.wins}/{duel.ties}/{duel.losses}",
         }
         for duel in found
@@ -171,7 +171,7 @@ def _by_task(comparison: Comparison, duel: Duel, shown: Mapping[str, str]) -> _S
             "task": plain(one.task),
             "difference": signed(one.difference),
             "interval": interval(one.low, one.high),
-            "p (Holm)": p_value(one.p_holm),
+            "p adjusted": p_value(one.p_adjusted),
             "items": f"{one.items} {one.unit}",
         }
         for one in duel.by_task

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 
 from stella_mteb.compare.records import Comparison, Duel, Gap, Standing, System
 from stella_mteb.files.tables import plain
-from stella_mteb.statistics.paired import tasks_needed
 
 # -------------------------------------------------------------------------------------------------------- sentences
 
@@ -27,6 +26,10 @@ def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> 
         return f"{labels[0]} stands alone: there is nothing to compare it with" if labels else "No results to compare"
     if not comparison.common:
         return f"No task has comparable scores of all {len(labels)} systems"
+    known = [duel for duel in comparison.duels if duel.families]
+    if known and all(duel.families < comparison.needed and not winner(duel, comparison.alpha) for duel in known):
+        most = many(max(duel.families for duel in known), "independent task")
+        return f"No finding is possible: these systems share {most}, and a test needs {comparison.needed} to tell"
     top = [label for standing, label in zip(standings, labels, strict=True) if standing.best_rank == 1]
     if len(top) != 1:
         start = "These" if len(top) == len(labels) else "At the top, these"
@@ -39,39 +42,44 @@ def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> 
 
 def winner(duel: Duel, alpha: float) -> System | None:
     """The system that is better beyond doubt over tasks, if one is."""
-    if duel.difference is None or duel.p_holm is None or duel.p_holm >= alpha:
+    if duel.difference is None or duel.p_adjusted is None or duel.p_adjusted >= alpha:
         return None
     return duel.first if duel.difference > 0 else duel.second
 
 
-def verdict(duel: Duel, duels: int, alpha: float) -> str:
+def verdict(duel: Duel, needed: int, duels: int, alpha: float) -> str:
     """A duel in one sentence, over tasks and item by item.
 
     Args:
         duel: Tested, and adjusted.
+        needed: How many families of tasks a finding takes.
         duels: How many there are, for the adjustment to be named.
         alpha: Level of the tests.
     """
     said = defaultdict(list)
     for one in duel.by_task:
         better = duel.first if one.difference > 0 else duel.second
-        said[f"{better.label} is better on" if one.p_holm < alpha else "no difference is certain on"].append(one.task)
+        said[f"{better.label} is better on" if one.p_adjusted < alpha else "no difference is certain on"].append(
+            one.task
+        )
     by_item = ", ".join(f"{words} {listed(tasks)}" for words, tasks in said.items())
-    return _over_tasks(duel, duels, alpha) + (f"; item by item {by_item}" if by_item else "")
+    return _over_tasks(duel, needed, duels, alpha) + (f"; item by item {by_item}" if by_item else "")
 
 
-def _over_tasks(duel: Duel, duels: int, alpha: float) -> str:
+def _over_tasks(duel: Duel, needed: int, duels: int, alpha: float) -> str:
     first, second = duel.first.label, duel.second.label
     if duel.difference is None:
         return f"{first} and {second} have no task in common that was measured alike"
     if not duel.wins and not duel.losses:
         return f"{first} and {second} have the same score on {many(duel.tasks, 'common task')}"
-    if duel.tasks < tasks_needed(alpha):
+    better = winner(duel, alpha)
+    if better is None and duel.families < needed:
+        of = f" on {many(duel.families, 'data set')}" if duel.families < duel.tasks else ""
         return (
-            f"{first} and {second}: too few tasks to tell: {duel.tasks}, where no test can tell with fewer than "
-            f"{tasks_needed(alpha)} (difference {signed(duel.difference)} points)"
+            f"{first} and {second}: too few tasks to tell: {duel.tasks}{of}, where no test can tell with fewer than "
+            f"{needed} (difference {signed(duel.difference)} points)"
         )
-    better, figures = winner(duel, alpha), (duel.difference, duel.low, duel.high)
+    figures = (duel.difference, duel.low, duel.high)
     start = f"{first} and {second} cannot be separated: difference"
     if better is duel.first:
         start = f"{first} is better than {second}:"
@@ -80,10 +88,10 @@ def _over_tasks(duel: Duel, duels: int, alpha: float) -> str:
         figures = (-duel.difference, duel.high and -duel.high, duel.low and -duel.low)
     difference, *ends = figures
     between = "" if None in ends else f" ({interval(*ends)})"
-    p = p_value(duel.p_holm)
+    p = p_value(duel.p_adjusted)
     return (
         f"{start} {signed(difference)} points{between} over {duel.tasks} tasks, p {p if p[0] == '<' else f'= {p}'}"
-        + (f" (Holm, {duels} duels)" if duels > 1 else "")
+        + (f" (adjusted for {duels} duels)" if duels > 1 else "")
     )
 
 

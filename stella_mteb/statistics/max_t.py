@@ -97,8 +97,10 @@ def families_needed(alpha: float) -> int:
 
 def _sign_flips(families: int, resamples: int, seed: int) -> tuple[Array, bool]:
     """[flips, families] of -1 and 1, and whether they are all there are: of a flip and its opposite, one."""
-    if 2 ** (families - 1) <= resamples:
-        return np.array([(1.0, *rest) for rest in itertools.product((1.0, -1.0), repeat=families - 1)]), True
+    free = max(families - 1, 0)
+    if 2**free <= resamples:
+        every = [(1.0, *rest) for rest in itertools.product((1.0, -1.0), repeat=free)]
+        return np.array(every)[:, :families], True
     signs = np.random.default_rng(seed).integers(0, 2, (resamples, families))
     return 2.0 * signs.astype(np.float64) - 1.0, False
 

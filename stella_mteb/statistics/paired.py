@@ -1,7 +1,4 @@
-"""How sure a difference is: intervals, permutation tests and ranks, on arrays alone.
-
-Systems on the same items (pairs, queries): `paired_differences`. Two systems over tasks: `sign_flip_p` and
-`mean_interval`. Many of either: `holm` and `rank_intervals`.
+"""How sure the differences of systems on the same items (pairs, queries) are: intervals and permutation tests.
 
 A resample of items is a row of weights over items that are sorted once, and one draw serves all systems. So no
 resample costs a sort, and memory does not grow with their number: 10 000 rated pairs take seconds where ranking
@@ -11,7 +8,6 @@ every resample, as with `scipy.stats.bootstrap`, takes minutes.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -29,8 +25,6 @@ MIN_ITEMS = 20
 """No interval is given for fewer."""
 MIN_OF_A_LABEL = 10
 """Nor for the average precision of fewer positives, or fewer negatives."""
-MIN_TASKS = 6
-"""No interval is given for fewer."""
 
 _CELLS = 2**18  # weights of one batch: small enough for the processor's cache
 _LEFT_OUT = 2_000  # parts of the jackknife; leaving out every item of many costs more than it tells
@@ -134,62 +128,6 @@ def paired_differences(
     return found
 
 
-def tasks_needed(alpha: float) -> int:
-    """With fewer tasks than this, no sign-flip test can fall below alpha: of 5 tasks, 2 of the 32 signs are 0.0625."""
-    return math.floor(1 - math.log2(alpha)) + 1
-
-
-def sign_flip_p(differences: Array, *, resamples: int, seed: int) -> float:
-    """Two-sided p of the hypothesis that each task's difference is as likely as its negative.
-
-    Exact (all signs) where there are no more of them than resamples: up to 13 tasks for 9 999.
-    """
-    from scipy.stats import permutation_test  # noqa: PLC0415 -- half a second of import
-
-    if len(differences) < 2 or not differences.any():
-        return 1.0
-    test = permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=resamples,
-        batch=max(1, _CELLS // len(differences)),
-        rng=np.random.default_rng(seed),
-    )
-    return float(test.pvalue)
-
-
-def mean_interval(differences: Array, *, alpha: float, resamples: int, seed: int) -> tuple[float, float] | None:
-    """An interval of the mean difference over tasks: the symmetric bootstrap-t.
-
-    It was chosen by simulation. How often the nominal 95 % interval of 10 / 20 / 56 differences held the true mean
-    (3 000 simulations each; the last column draws from the 56 published differences of Stella and BGE-ICL):
-
-    | method                | normal          | t, 3 d.f.       | exponential     | published       |
-    |-----------------------|-----------------|-----------------|-----------------|-----------------|
-    | percentile            | .90 / .93 / .94 | .89 / .92 / .94 | .86 / .91 / .93 | .83 / .88 / .92 |
-    | BCa                   | .89 / .93 / .94 | .87 / .89 / .92 | .88 / .92 / .94 | .81 / .87 / .92 |
-    | Student's t           | .95 / .95 / .95 | .95 / .96 / .96 | .90 / .92 / .93 | .91 / .91 / .94 |
-    | bootstrap-t           | .94 / .95 / .95 | .92 / .94 / .93 | .94 / .96 / .94 | .90 / .90 / .93 |
-    | symmetric bootstrap-t | .96 / .96 / .95 | .97 / .97 / .96 | .93 / .94 / .94 | .93 / .93 / .94 |
-
-    Returns:
-        None for fewer than `MIN_TASKS`.
-    """
-    n = len(differences)
-    if n < MIN_TASKS:
-        return None
-    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / n**0.5
-    draws = np.random.default_rng(seed).choice(differences, (resamples, n))
-    errors = draws.std(axis=1, ddof=1) / n**0.5
-    varied = errors > 0  # not one task n times
-    if not varied.any():
-        return mean, mean
-    reach = error * float(np.quantile(np.abs(draws.mean(axis=1) - mean)[varied] / errors[varied], 1 - alpha))
-    return mean - reach, mean + reach
-
-
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's adjustment: of findings with adjusted values below alpha, any is false with probability alpha at most."""
     adjusted, largest = [0.0] * len(p), 0.0
@@ -197,16 +135,6 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - done) * p[i]))
         adjusted[i] = largest
     return adjusted
-
-
-def rank_intervals(better: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """The best and the worst rank that each system may have.
-
-    Args:
-        better: [systems, systems]; whether the row's system is better beyond doubt than the column's.
-    """
-    n = len(better)
-    return [(1 + int(better[:, i].sum()), n - int(better[i].sum())) for i in range(n)]
 
 
 def _pairs(systems: int) -> Iterator[tuple[int, int]]:

@@ -17,8 +17,10 @@ from scipy.stats import spearmanr
 from stella_mteb.compare.alike import AGGREGATES
 from stella_mteb.compare.comparison import compare
 from stella_mteb.compare.records import Comparison, Duel, Gap, Price, Score, System
+from stella_mteb.compare.words import headline
 from stella_mteb.errors import ConfigError
 from stella_mteb.outputs.items import Items
+from stella_mteb.statistics.max_t import max_t
 from stella_mteb.statistics.paired import paired_difference
 
 TASKS = [f"Task{i:02}" for i in range(12)]
@@ -337,11 +339,11 @@ def test_fewer_than_six_tasks_cannot_tell(tasks: int, words: str) -> None:
 
 
 @pytest.mark.fault(50, "one common task: a difference without p")
-def test_one_common_task_has_a_difference_and_no_p() -> None:
+def test_one_common_task_has_a_difference_and_no_interval() -> None:
     (duel,) = fast(scores_of(a={"A": 0.9}, b={"A": 0.1})).duels
 
     assert duel.difference == pytest.approx(0.8)
-    assert (duel.p, duel.p_holm, duel.low, duel.high) == (None, None, None, None)
+    assert (duel.p, duel.p_adjusted, duel.low, duel.high) == (1, 1, None, None)
     assert "too few tasks to tell: 1," in duel.verdict
 
 
@@ -363,29 +365,53 @@ def test_systems_that_share_no_task_say_so() -> None:
     assert [(s.mean, s.best_rank, s.worst_rank) for s in comparison.standings] == [(None, 1, 2), (None, 1, 2)]
 
 
-def test_p_is_adjusted_for_the_number_of_duels() -> None:
-    tasks = TASKS[:8]
-    comparison = fast(
-        scores_of(
-            top=values(0.6, tasks), one=values(0.5, tasks, seed=1), two=values(0.5, tasks, seed=2), few={"Task00": 0.1}
-        )
+def test_all_duels_are_tested_together() -> None:
+    table = {
+        "top": values(0.6, TASKS[:8]),
+        "one": values(0.5, TASKS[:8], seed=1),
+        "two": values(0.5, TASKS[:8], seed=2),
+        "few": {"Task00": 0.1},
+    }
+    comparison = fast(scores_of(**table), resamples=9_999)
+    pairs = itertools.combinations([standing.system.label for standing in comparison.standings], 2)
+    rows = [[table[a].get(t, np.nan) - table[b].get(t, np.nan) for t in TASKS[:8]] for a, b in pairs]
+
+    expected = max_t(np.array(rows), np.arange(8), alpha=0.05, resamples=9_999, seed=0)
+
+    assert [duel.p for duel in comparison.duels] == pytest.approx(expected.p.tolist())
+    assert [duel.p_adjusted for duel in comparison.duels] == pytest.approx(expected.p_adjusted.tolist())
+    assert comparison.needed == expected.needed
+    assert "(adjusted for 6 duels)" in duel_of(comparison, "top", "one").verdict
+
+
+def test_tasks_of_a_family_are_one_piece_of_evidence() -> None:
+    scores = scores_of(a=dict.fromkeys(TASKS[:7], 0.9), b=dict.fromkeys(TASKS[:7], 0.1))
+
+    apart = fast(scores).duels[0]
+    together = fast(scores, families={"Task00": "same", "Task01": "same"}).duels[0]
+
+    assert (apart.tasks, apart.families, apart.p) == (7, 7, 1 / 2**6)
+    assert (together.tasks, together.families, together.p) == (7, 6, 1 / 2**5)
+
+
+def test_where_no_finding_is_possible_the_headline_says_so() -> None:
+    comparison = fast(scores_of(a=dict.fromkeys(TASKS[:4], 0.9), b=dict.fromkeys(TASKS[:4], 0.1)))
+
+    assert headline(comparison) == (
+        "No finding is possible: these systems share 4 independent tasks, and a test needs 6 to tell"
     )
 
-    assert duel_of(comparison, "top", "one").p == pytest.approx(2 / 2**8)
-    assert duel_of(comparison, "top", "one").p_holm == pytest.approx(3 * 2 / 2**8)
-    assert duel_of(comparison, "top", "two").p_holm == pytest.approx(3 * 2 / 2**8)
-    assert duel_of(comparison, "one", "two").p_holm == duel_of(comparison, "one", "two").p
-    assert "p = 0.023 (Holm, 3 duels)" in duel_of(comparison, "top", "one").verdict
 
+@given(st.lists(st.lists(st.integers(0, 9), min_size=8, max_size=8), min_size=2, max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_order_and_rank_agree(table: list[list[int]]) -> None:
+    rows = {f"s{i}": dict(zip(TASKS, [v / 10 for v in row], strict=False)) for i, row in enumerate(table)}
 
-def test_what_holms_adjustment_leaves_in_doubt_is_no_finding() -> None:
-    tasks = TASKS[:6]
-    comparison = fast(scores_of(a=values(0.6, tasks), b=values(0.5, tasks, seed=1), c=values(0.5, tasks, seed=2)))
+    standings = fast(scores_of(**rows)).standings
 
-    duel = duel_of(comparison, "a", "b")
-    assert (duel.p, duel.p_holm) == pytest.approx((2 / 2**6, 3 * 2 / 2**6))
-    assert duel.verdict.startswith("a and b cannot be separated")
-    assert {(standing.best_rank, standing.worst_rank) for standing in comparison.standings} == {(1, 3)}
+    assert [one.mean for one in standings] == sorted((one.mean for one in standings), reverse=True)
+    assert [one.best_rank for one in standings] == sorted(one.best_rank for one in standings)
+    assert [one.worst_rank for one in standings] == sorted(one.worst_rank for one in standings)
 
 
 def test_systems_that_cannot_be_separated_share_their_ranks() -> None:
@@ -448,7 +474,7 @@ def test_a_difference_on_one_task_is_found_item_by_item_where_tasks_are_too_few(
     assert (first.task, first.items, first.unit) == ("A", 200, "pairs")
     assert first.difference == pytest.approx(spearmanr(good.gold, good.values)[0] - spearmanr(bad.gold, bad.values)[0])
     assert (first.low, first.high, first.p) == pytest.approx((alone.low, alone.high, alone.p), abs=1e-9)
-    assert first.p_holm == pytest.approx(2 * first.p) == 2 / 500
+    assert first.p_adjusted == pytest.approx(2 * first.p) == 2 / 500
     assert second.low < 0 < second.high
     assert duel.verdict.startswith("good and bad: too few tasks to tell: 2,")
     assert duel.verdict.endswith("; item by item good is better on A, no difference is certain on B")

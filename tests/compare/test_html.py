@@ -834,7 +834,7 @@ def test_a_bar_that_does_not_reach_the_first_place_is_that_of_one_beyond_doubt()
     comparison = ten_by_fifty()
     first = comparison.standings[0].system
     duels = [
-        replace(duel, p_holm=0.001, low=0.03, high=0.05)
+        replace(duel, p_adjusted=0.001, low=0.03, high=0.05)
         if duel.second.label.startswith("organisation_model_0")
         else replace(duel, low=-0.01, high=0.05)
         for duel in comparison.duels

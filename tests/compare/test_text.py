@@ -259,7 +259,7 @@ def test_json_is_one_strict_object_at_full_precision() -> None:
 
     content = json.loads(render_comparison(comparison, "json"), parse_constant=refuse)
 
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2
     assert content["headline"] == words.headline(comparison)
     assert [one["mean"] for one in content["standings"]] == [one.mean for one in comparison.standings]
     assert [one["difference"] for one in content["duels"]] == [one.difference for one in comparison.duels]

@@ -123,6 +123,7 @@ def test_a_duel_without_a_task_and_no_duel_at_all() -> None:
     assert np.isnan(found.difference).tolist() == [True, False]
     assert found.families.tolist() == [0, 1]
     assert len(max_t(np.empty((0, 3)), np.arange(3), **HOW).p) == 0
+    assert max_t(np.empty((1, 0)), np.arange(0), **HOW).families.tolist() == [0]
 
 
 # ----------------------------------------------------------------------------------------------------------- many duels

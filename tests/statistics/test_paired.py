@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import itertools
 import tracemalloc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,10 @@ from stella_mteb.statistics.paired import (
     Difference,
     Part,
     holm,
-    mean_interval,
     of_weights,
     paired_difference,
     paired_differences,
-    rank_intervals,
     scores,
-    sign_flip_p,
-    tasks_needed,
 )
 
 HOW: dict[str, Any] = {"alpha": 0.05, "resamples": 1_999, "seed": 0}
@@ -337,65 +332,6 @@ def test_ten_thousand_items_take_bounded_memory() -> None:
     assert peak < 64e6  # the resamples themselves are 40 MB, the jackknife's 160 MB
 
 
-# ------------------------------------------------------------------------------------------------- over tasks
-
-
-@given(st.lists(st.integers(-9, 9), min_size=2, max_size=9).filter(any))
-@settings(max_examples=50, deadline=None)
-def test_sign_flips_of_few_tasks_are_exact(differences: list[int]) -> None:
-    flipped = [abs(np.dot(signs, differences)) for signs in itertools.product([-1, 1], repeat=len(differences))]
-    expected = np.mean([one >= abs(sum(differences)) for one in flipped])
-
-    assert sign_flip_p(np.array(differences, dtype=float), resamples=9_999, seed=0) == pytest.approx(expected)
-
-
-def test_sign_flips_of_many_tasks_come_close_to_the_exact_p() -> None:
-    differences = np.random.default_rng(0).integers(-12, 16, 40)
-    ways = np.ones(1)  # of each sum of signed differences, one task after the other
-    for d in abs(differences):
-        ways = np.convolve(ways, np.bincount([0, 2 * d]) / 2 if d else np.ones(1))
-    sums = np.arange(len(ways)) - abs(differences).sum()
-    expected = ways[abs(sums) >= abs(differences.sum())].sum()
-
-    found = sign_flip_p(differences.astype(float), resamples=9_999, seed=0)
-
-    assert 0.01 < expected < 0.5
-    assert found == pytest.approx(expected, abs=4 * np.sqrt(expected / 9_999))
-
-
-def test_no_difference_and_a_single_task_prove_nothing() -> None:
-    assert sign_flip_p(np.zeros(20), resamples=99, seed=0) == 1
-    assert sign_flip_p(np.array([0.3]), resamples=99, seed=0) == 1
-
-
-@pytest.mark.parametrize("alpha", [0.1, 0.0625, 0.05, 0.01])
-def test_the_fewest_tasks_that_can_tell_are_known(alpha: float) -> None:
-    n = tasks_needed(alpha)
-
-    assert sign_flip_p(np.arange(1.0, n + 1), resamples=9_999, seed=0) < alpha
-    assert sign_flip_p(np.arange(1.0, n), resamples=9_999, seed=0) >= alpha
-
-
-def test_five_tasks_cannot_tell_and_six_can() -> None:
-    assert tasks_needed(0.05) == 6
-    assert mean_interval(np.arange(5.0), **HOW) is None
-
-
-def test_the_interval_of_the_mean_is_students_for_normal_differences() -> None:
-    differences = np.random.default_rng(0).standard_normal(56)
-    error = differences.std(ddof=1) / np.sqrt(56)
-
-    low, high = mean_interval(differences, **HOW) or (0, 0)
-
-    assert (low + high) / 2 == pytest.approx(differences.mean())
-    assert (high - low) / 2 == pytest.approx(2.004 * error, rel=0.06)
-
-
-def test_a_difference_that_is_the_same_on_all_tasks_has_an_interval_of_no_width() -> None:
-    assert mean_interval(np.full(8, 0.25), **HOW) == (0.25, 0.25)
-    assert mean_interval(np.zeros(8), **HOW) == (0, 0)
-
-
 # ---------------------------------------------------------------------------------------------------- many systems
 
 
@@ -412,15 +348,6 @@ def test_holm_lies_between_no_adjustment_and_bonferroni_and_keeps_the_order(p: l
 
     assert all(one <= more <= min(1, len(p) * one) + 1e-15 for one, more in zip(p, adjusted, strict=True))
     assert [adjusted[i] for i in np.argsort(p, kind="stable")] == sorted(adjusted)
-
-
-def test_ranks_are_intervals_where_systems_cannot_be_separated() -> None:
-    better = np.zeros((4, 4), dtype=bool)
-    better[0, 1:] = True  # the first beats all, the second beats the last
-    better[1, 3] = True
-
-    assert rank_intervals(better) == [(1, 1), (2, 3), (2, 4), (3, 4)]
-    assert rank_intervals(np.zeros((3, 3), dtype=bool)) == [(1, 3)] * 3
 
 
 # ------------------------------------------------------------------------------------------- against a known truth
@@ -456,46 +383,3 @@ def test_the_test_over_items_finds_nothing_where_there_is_nothing(kind: Any, n: 
     ]
 
     assert plausible(sum(one.p <= 0.05 for one in found if one), sum(map(bool, found)), 0.02, 0.05)
-
-
-DIFFERENCES: dict[str, tuple[Callable[[np.random.Generator, Any], Array], float]] = {
-    "normal": (lambda rng, size: rng.standard_normal(size), 0.0),
-    "heavy tails": (lambda rng, size: rng.standard_t(3, size), 0.0),
-    "skewed": (lambda rng, size: rng.exponential(size=size), 1.0),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [10, 20, 56])
-@pytest.mark.parametrize("kind", DIFFERENCES)
-def test_intervals_over_tasks_hold_the_true_mean(kind: str, n: int) -> None:
-    draw, truth = DIFFERENCES[kind]
-    rng, trials = np.random.default_rng(n), 1_500
-
-    found = [mean_interval(draw(rng, n), alpha=0.05, resamples=999, seed=i) or (1, 0) for i in range(trials)]
-
-    assert plausible(sum(low <= truth <= high for low, high in found), trials, 0.93, 0.97)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [8, 20, 56])
-@pytest.mark.parametrize("kind", ["normal", "heavy tails"])
-def test_the_test_over_tasks_finds_nothing_where_there_is_nothing(kind: str, n: int) -> None:
-    rng, trials = np.random.default_rng(n), 1_500
-
-    p = [sign_flip_p(DIFFERENCES[kind][0](rng, n), resamples=499, seed=i) for i in range(trials)]
-
-    assert plausible(sum(one <= 0.05 for one in p), trials, 0.04, 0.05)
-
-
-@pytest.mark.slow
-def test_with_holm_a_leaderboard_of_equals_has_a_false_finding_in_one_of_twenty_at_most() -> None:
-    rng, trials, wrong, unadjusted = np.random.default_rng(0), 600, 0, 0
-    for i in range(trials):
-        table = rng.standard_normal((5, 20)) + rng.standard_normal(20)
-        p = [sign_flip_p(one - other, resamples=999, seed=i) for one, other in itertools.combinations(table, 2)]
-        wrong += min(holm(p)) < 0.05
-        unadjusted += min(p) < 0.05
-
-    assert plausible(wrong, trials, 0.01, 0.05)
-    assert unadjusted > 0.15 * trials

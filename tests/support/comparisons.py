@@ -109,7 +109,7 @@ def compare_by_hand(
     placed = [list(systems).index(standing.system) for standing in standings]
     duels = [_duel(rows, systems, i, j, items or {}) for i, j in combinations(placed, 2)]
     return Comparison(
-        tuple(systems), rows, common, tuple(standings), tuple(duels), tuple(prices), notes=tuple(notes), seed=7
+        tuple(systems), rows, common, tuple(standings), tuple(duels), 0, tuple(prices), notes=tuple(notes), seed=7
     )
 
 
@@ -126,11 +126,12 @@ def _duel(
     by_task = items.get((first.label, second.label), ())
     if not differences:
         verdict = f"{first.label} and {second.label} share no task that can be compared."
-        return Duel(first, second, 0, None, None, None, None, None, 0, 0, 0, verdict, by_task)
+        return Duel(first, second, 0, 0, None, None, None, None, None, 0, 0, 0, verdict, by_task)
     middle = sum(differences) / len(differences)
     return Duel(
         first,
         second,
+        len(differences),
         len(differences),
         middle,
         middle - 0.012,

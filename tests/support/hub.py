@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer."""
         self._answer()
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_GET  # noqa: N815 -- names of http.server
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -138,7 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
                            "downloads": 0, "likes": 0, "siblings": [{"rfilename": file} for file in files]}  # fmt: skip
         elif what == "tree":
             top = folder / (below or "")
-            deep = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query).get("recursive") in (["true"], ["True"], ["1"])
+            deep = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query).get("recursive") in (
+                ["true"],
+                ["True"],
+                ["1"],
+            )
             answer = [_entry(path, folder) for path in sorted(top.rglob("*") if deep else top.glob("*"))]
             if not top.is_dir():
                 return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
