@@ -19,6 +19,7 @@ from stella_mteb.files.tables import render
 
 _TITLES = {
     ("item", "rater"): "Over all texts, each rater's score counted for itself",
+    ("item", "each"): "Over all texts, against each rater apart: mean over raters",
     ("item", "mean"): "Over all texts, against the mean of the raters",
     ("clip", "rater"): "Within clips, each rater's score for itself: mean over clips",
     ("clip", "mean"): "Within clips, against the mean of the raters: mean over clips",

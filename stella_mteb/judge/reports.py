@@ -95,6 +95,7 @@ def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> 
     """
     candidate, scores = judgement.candidate, list(judgement.scores.values())
     total = len(scores) + len(candidate.missing) + len(candidate.empty)
+    orders = [score.order for score in scores if score.order is not None]
     return {
         "decoder_name": judge,
         "model_name": candidate.slug,
@@ -107,6 +108,7 @@ def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> 
             name: _stats([getattr(score, name) for score in scores]) for name in ("precision", "recall", "f1")
         },
         "hybrid_stats": {"hm_cf": _stats([score.hm_cf for score in scores])},
+        "order_stats": _stats(orders) if orders else None,
         "missing": list(candidate.missing),
         "empty": list(candidate.empty),
         "unknown": list(candidate.unknown),

@@ -15,12 +15,13 @@ from typing import Any, Literal
 import numpy as np
 
 from stella_mteb.engine.pooling import FloatMatrix
+from stella_mteb.judge.order import order_kept
 
 Several = Literal["best", "mean"]
 """What counts where a clip has several references."""
 
 
-MEASURES = ("coarse", "precision", "recall", "f1", "hm_cf")
+MEASURES = ("coarse", "precision", "recall", "f1", "hm_cf", "order")
 """The fields of `PairScore` that say how good a candidate is."""
 
 
@@ -37,6 +38,7 @@ class PairScore:
         num_reference_sentences: A mean, where the scores are means over references.
         num_candidate_sentences: Of the candidate.
         reference: Which of the clip's references the scores are of, from 0; None for means over all.
+        order: Whether events are told in the reference's order: `stella_mteb.judge.order.order_kept`.
     """
 
     coarse: float
@@ -47,6 +49,7 @@ class PairScore:
     num_reference_sentences: float
     num_candidate_sentences: int
     reference: int | None = 0
+    order: float | None = None
 
 
 def harmonic_mean(a: float, b: float) -> float:
@@ -67,7 +70,10 @@ def score_pair(reference: FloatMatrix, candidate: FloatMatrix) -> PairScore:
     cosines = (candidate[1:] @ reference[1:].T).clip(-1, 1)
     precision, recall = float(cosines.max(axis=1).mean()), float(cosines.max(axis=0).mean())
     f1 = harmonic_mean(precision, recall)
-    return PairScore(coarse, precision, recall, f1, harmonic_mean(coarse, f1), len(reference) - 1, len(candidate) - 1)
+    return PairScore(
+        coarse, precision, recall, f1, harmonic_mean(coarse, f1), len(reference) - 1, len(candidate) - 1,
+        order=order_kept(cosines, f1),
+    )  # fmt: skip
 
 
 def over_references(scores: Sequence[PairScore], several: Several) -> PairScore:
@@ -81,4 +87,5 @@ def over_references(scores: Sequence[PairScore], several: Several) -> PairScore:
         return replace(scores[won], reference=won)
     names = ("coarse", "precision", "recall", "f1", "hm_cf", "num_reference_sentences")
     means: dict[str, Any] = {name: statistics.fmean(getattr(score, name) for score in scores) for name in names}
-    return replace(scores[0], **means, reference=None)
+    orders = [score.order for score in scores if score.order is not None]
+    return replace(scores[0], **means, reference=None, order=statistics.fmean(orders) if orders else None)

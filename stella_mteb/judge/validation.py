@@ -28,7 +28,7 @@ from stella_mteb.statistics.paired import holm
 
 Mode = Literal["best", "mean", "first"]
 Level = Literal["item", "clip", "system"]
-Against = Literal["rater", "mean"]
+Against = Literal["rater", "each", "mean"]
 Scores = dict[Mode, dict[str, Array]]
 """By what counts of several references and by measure: a value for each rated item, NaN where there is none."""
 
@@ -44,7 +44,9 @@ class Row:
         judge: The judge's spec.
         measure: One of `stella_mteb.judge.similarity.MEASURES`.
         level: Over all items; the mean of the correlations within clips; over the means of systems.
-        against: Each rater's score as an item of its own, or the mean of the raters.
+        against: Each rater's score as an item of its own (`rater`), the mean of the correlations with each rater
+            (`each`), or the mean of the raters (`mean`). Flickr8k-Expert is reported the first way, VATEX-EVAL the
+            second.
         references: Which of a clip's references count.
         correlations: The figures; `n` items, clips or systems.
         low: Lower end of the 95 % interval of Spearman's rho, by resampling clips.
@@ -191,6 +193,8 @@ def agreement_rows(judge: str, scores: Scores, ratings: Sequence[Rating]) -> Ite
     """
     gold = np.array([rating.score for rating in ratings])
     clips = numbered(rating.clip for rating in ratings)
+    same_raters = len({len(rating.raters) for rating in ratings}) == 1 and bool(ratings[0].raters)
+    table = np.array([rating.raters for rating in ratings]) if same_raters else np.empty((len(ratings), 0))
     each = [(place, score) for place, rating in enumerate(ratings) for score in rating.raters]
     systems = None if any(rating.system is None for rating in ratings) else numbered(str(one.system) for one in ratings)
     for mode, measures in scores.items():
@@ -204,6 +208,9 @@ def agreement_rows(judge: str, scores: Scores, ratings: Sequence[Rating]) -> Ite
             yield rows("clip", "mean", mode, *_within_clips(x, y, groups))
             if systems is not None and systems.max() > 1:
                 yield rows("system", "mean", mode, *_over_systems(x, y, groups, systems[there]))
+            if same_raters:
+                of_raters = [correlate(x, table[there, rater]) for rater in range(table.shape[1])]
+                yield rows("item", "each", mode, mean_of(of_raters), None, None)
             if each:
                 rated = np.array([place for place, _ in each if there[place]])
                 x, y = values[rated], np.array([score for place, score in each if there[place]])
@@ -292,13 +299,17 @@ def ceiling(ratings: Sequence[Rating]) -> dict[str, Any] | None:
         return None
     table = np.array([rating.raters for rating in ratings])
     found = [correlate(table[:, one], np.delete(table, one, axis=1).mean(axis=1)) for one in range(number)]
-    names = ("spearman", "kendall_b", "kendall_c", "pearson")
-    values = {name: [getattr(one, name) for one in found if getattr(one, name) is not None] for name in names}
-    return {
-        **{name: float(np.mean(own)) if own else None for name, own in values.items()},
-        "raters": number,
-        "n": len(table),
-    }
+    return {**asdict(mean_of(found)), "raters": number}
+
+
+def mean_of(found: Sequence[Correlations]) -> Correlations:
+    """The mean of each figure over those that have it; `n` is the first's."""
+
+    def mean(name: str) -> float | None:
+        values = [getattr(one, name) for one in found if getattr(one, name) is not None]
+        return float(np.mean(values)) if values else None
+
+    return Correlations(mean("spearman"), mean("kendall_b"), mean("kendall_c"), mean("pearson"), found[0].n)
 
 
 def accuracies(judge: str, scores: Scores, preferences: Sequence[Preference]) -> list[dict[str, Any]]:
