@@ -338,7 +338,7 @@ def test_fewer_than_six_tasks_cannot_tell(tasks: int, words: str) -> None:
     assert (duel.low is None) == (tasks < 6)
 
 
-@pytest.mark.fault(50, "one common task: a difference without p")
+@pytest.mark.fault(50, "one common task: a difference without interval")
 def test_one_common_task_has_a_difference_and_no_interval() -> None:
     (duel,) = fast(scores_of(a={"A": 0.9}, b={"A": 0.1})).duels
 
