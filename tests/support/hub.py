@@ -95,12 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing on stderr: it is the command's that is tested."""
 
     def do_GET(self) -> None:
-        """Answer."""
-        self._answer()
-
-    do_HEAD = do_POST = do_GET  # noqa: N815 -- names of http.server
-
-    def _answer(self) -> None:
+        """Answer any request."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urllib.parse.unquote(self.path)
         start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range") or "") or [0, 0])[1])
@@ -116,6 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(match[1] or "models", match[2], match[3], match[4], start, fault.cut)
         else:
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
+
+    do_HEAD = do_POST = do_GET  # noqa: N815
 
     def _repository(self, kind: str, name: str, revision: str) -> tuple[str, Path] | None:
         known = self.hub.repositories.get((kind, name))

@@ -1,0 +1,148 @@
+"""Fetching a model from a hub on the loopback: what is fetched, and every way in which it fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.hub import Fault, Hub, serve
+
+STELLA = "NovaSearch/stella_en_1.5B_v5"
+REVISION = "d03be74b361d4eb24f42a2fe5bd2e29917df4604"
+RESOLVE = """
+import sys, time, errno, huggingface_hub.utils._http as http
+from stella_mteb.errors import StellaMtebError
+time.sleep = lambda _: None  # the client waits longer after each failure
+if sys.argv[1:]:
+    def full(*_, **__):
+        raise OSError(int(sys.argv[1]), "injected")
+    import huggingface_hub.file_download as files
+    files.http_get = full
+from stella_mteb.models.resolve import resolve
+try:
+    print(resolve("stella_en_1.5B_v5").revision)
+except StellaMtebError as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+Resolve = Callable[..., str]
+
+
+@pytest.fixture
+def hub(stella_folder: Path, tmp_path: Path) -> Iterator[Hub]:
+    """The tiny Stella at the commit of the real one, beside files that nobody should fetch."""
+    folder = tmp_path / "repository"
+    shutil.copytree(stella_folder, folder)
+    for name in ("pytorch_model.bin", "modeling_qwen.py", "model.onnx"):
+        (folder / name).write_text("never fetched")
+    with serve() as hub:
+        hub.add("models", STELLA, REVISION, folder)
+        yield hub
+
+
+@pytest.fixture
+def resolve(hub: Hub, tmp_path: Path) -> Resolve:
+    """Resolve Stella in a process of its own, from an empty HF_HOME: the commit, or the error."""
+
+    def run(*arguments: str, home: str = "hub-home", offline: bool = False) -> str:
+        rest = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        more = {"HF_HUB_OFFLINE": "1"} if offline else {}
+        environment = {**rest, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / home), **more}
+        done = subprocess.run([sys.executable, "-c", RESOLVE, *arguments], check=False, env=environment,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
+
+
+def test_only_safetensors_json_and_text_are_fetched_and_then_no_socket_is_needed(hub: Hub, resolve: Resolve) -> None:
+    assert resolve() == REVISION
+    fetched = hub.fetched(STELLA)
+    asked = len(hub.asked)
+
+    assert {Path(name).suffix for name in fetched} <= {".safetensors", ".json", ".txt"}
+    assert {"model.safetensors", "modules.json", "tokenizer.json", "2_Dense_8192/model.safetensors"} <= fetched
+    assert resolve(offline=True) == REVISION
+    assert len(hub.asked) == asked
+
+
+def test_a_connection_cut_in_the_weights_goes_on_where_it_broke(hub: Hub, resolve: Resolve) -> None:
+    hub.faults = [Fault(r"/resolve/\w+/model\.safetensors", cut=12_000_000, times=1)]
+
+    assert resolve() == REVISION
+    starts = [start for method, path, start in hub.asked if method == "GET" and path.endswith("/model.safetensors")
+              and "Dense" not in path]  # fmt: skip
+    assert starts[0] == 0
+    assert starts[1] > 0
+
+
+def test_a_connection_that_stays_broken_is_one_sentence_and_the_next_start_goes_on(hub: Hub, resolve: Resolve) -> None:
+    hub.faults = [Fault(r"/resolve/\w+/model\.safetensors", cut=1_000)]
+    error = resolve()
+    before = hub.fetched(STELLA)
+    hub.faults, hub.asked = [], []
+
+    assert error.startswith(f"EnvironmentProblem: model {STELLA}: the connection to the hub broke")
+    assert error.endswith("the same command goes on")
+    assert resolve() == REVISION
+    assert not hub.fetched(STELLA) & (before - {"model.safetensors"})
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (
+            Fault(".", 403, "GatedRepo"),
+            r"is gated: ask for access at http://.*/NovaSearch/.*`hf auth login`, or set HF_TOKEN",
+        ),
+        (Fault(".", 401), r"no model .* for you \(401\): correct the name; .* `hf auth login`"),
+        (Fault(".", 403), r"no model .* for you \(403\)"),
+        (Fault("resolve.*modules.json", 404, "EntryNotFound"), "lacks a file that the hub lists .*`hf download "),
+        (Fault(".", 429), r"asks for fewer requests \(429\): wait some minutes"),
+        (Fault(".", 500), r"the hub failed \(500\) .* try again later"),
+        (Fault(".", 503), r"the hub failed \(503\) .* try again later"),
+    ],
+    ids=["gated", "401", "403", "file", "429", "500", "503"],
+)
+def test_what_the_hub_answers_is_said_with_the_cure(fault: Fault, expected: str, hub: Hub, resolve: Resolve) -> None:
+    hub.faults = [fault]
+    error = resolve()
+
+    assert re.match(f"EnvironmentProblem: .*{expected}", error), error
+    assert "\n" not in error
+
+
+def test_a_repository_that_is_not_there(hub: Hub, resolve: Resolve) -> None:
+    hub.repositories.clear()
+
+    assert "the hub has no model" in resolve()
+
+
+def test_a_commit_that_is_not_there(hub: Hub, resolve: Resolve) -> None:
+    _, folder = hub.repositories["models", STELLA]
+    hub.add("models", STELLA, "0" * 40, folder)
+
+    assert f"has no commit {REVISION} on the hub; correct `hub.revision`" in resolve()
+
+
+@pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, "no space"), (errno.EROFS, "cannot be kept in")])
+def test_a_disk_that_takes_no_more(number: int, expected: str, resolve: Resolve, tmp_path: Path) -> None:
+    error = resolve(str(number))
+
+    assert expected in error
+    assert str(tmp_path / "hub-home") in error
+    assert "HF_HOME" in error
+
+
+def test_a_hub_home_that_is_a_file(resolve: Resolve, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    assert "cannot be kept in" in resolve(home="file/x")
