@@ -124,7 +124,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _by_hand(hub: Hub) -> str:
     pinned = f" --revision {hub.revision}" if hub.revision else ""
     return (
-        f"on a machine with network run `stella-mteb fetch -m {hub.name}` (or `hf download {hub.name}{pinned}`) and copy "
-        "the cache, "
-        "or give the folder with the files: `path:` in the YAML, or its path as the model"
+        f"on a machine with network run `stella-mteb fetch -m {hub.name}` (or `hf download {hub.name}{pinned}`) and "
+        "copy the cache, or give the folder with the files: `path:` in the YAML, or its path as the model"
     )
