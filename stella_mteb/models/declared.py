@@ -75,7 +75,7 @@ def read_declared(folder: Path) -> Declared:
         raise ConfigError(f"{path}: prompts.{strange[0]} must be text (got {prompts[strange[0]]!r})")
     default = content.get("default_prompt_name")
     named = {"query": "", "document": "", **{name: prompt or "" for name, prompt in prompts.items()}}
-    if default is not None and default not in named:
+    if default is not None and (not isinstance(default, str) or default not in named):
         raise ConfigError(f"{path}: default_prompt_name {default!r} is none of the prompts ({', '.join(named)})")
     similarity: Any = content.get("similarity_fn_name") or "cosine"
     if similarity not in get_args(Similarity):

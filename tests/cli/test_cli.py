@@ -31,6 +31,7 @@ COMMANDS = [
     "rank",
     "models",
     "tasks",
+    "validate",
     "verify",
     "doctor",
     "fetch",
@@ -259,7 +260,7 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
         (["run", "-m", "x", "--max-bad-rows", "-1"], "greater than or equal to 0"),
         (
             ["judge", "--references", "r", "--predictions", "p", "-m", "x", "--prompt-type", "s3s"],
-            "s2s, s2p or none",
+            "'s2s', 's2p', 'none'",
         ),
     ],
 )
@@ -290,7 +291,7 @@ def test_no_command_at_all_shows_the_help(call: Call) -> None:
         ),
         (["-m", "all_minilm_l6_v2@512", "-t", "STS12"], "no head of dimension 512; on disk are 384"),
         (["-m", "all_minilm_l6_v2[fp99", "-t", "STS12"], "is not understood. The form is NAME"),
-        (["-m", "all_minilm_l6_v2[x=1]", "-t", "STS12"], "unknown setting 'x'; max_length=N and shots=N are known"),
+        (["-m", "all_minilm_l6_v2[x=1]", "-t", "STS12"], "unknown setting 'x=1'; max_length=N, shots=N and as="),
         (
             ["-m", "all_minilm_l6_v2", "-t", "VideoSumarySTS"],
             "no task is called 'VideoSumarySTS'.*VideoSummarySTS",

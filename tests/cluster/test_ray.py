@@ -707,7 +707,7 @@ def test_a_worker_reads_what_another_has_stored_since(worker: Any, tasks: list[s
     assert second.look(0).missing == (0, 1, 2)
     one = list(dict.fromkeys(_texts(tasks[:1])))
 
-    stored = first.encode(0, one, "")
+    stored = first.encode(0, one, S2S)
     report = second.run_task(0, 0)
 
     assert (stored.encoded["texts"], report.encoded["texts"], report.encoded["tokens"]) == (len(one), 0, 0)

@@ -509,7 +509,9 @@ def test_offline_never_asks_the_network_and_says_where_to_put_the_file(served: C
 def test_a_network_that_fails_is_a_problem_with_a_cure(served: Callable[[Any], list[str]], error: Exception) -> None:
     served(error)
 
-    with pytest.raises(EnvironmentProblem, match=r"examples of ArguAna could not be fetched \(.+\); fetch https://"):
+    with pytest.raises(
+        EnvironmentProblem, match=r"examples of ArguAna could not be fetched \(.+\); run `stella-mteb fetch"
+    ):
         find_examples("ArguAna", None, offline=False)
 
 

@@ -406,7 +406,7 @@ def test_an_id_with_half_a_character_is_refused_before_anything_is_encoded(tmp_p
     path.write_text(f"[{row}]" if suffix == "json" else row)
 
     for read in (read_references, lambda path: read_candidates([path], {"1": "a"})):
-        with pytest.raises(ConfigError, match=r"x\.json.*id 'clip \\ud83d' holds half a character"):
+        with pytest.raises(ConfigError, match=r"column 'id': 'clip \\ud83d' holds half a character"):
             read(path)
 
 

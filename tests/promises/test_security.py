@@ -264,9 +264,9 @@ def test_no_python_file_is_downloaded_without_consent(
 
     asked: list[dict[str, Any]] = []
 
-    def snapshot(_: str, **options: Any) -> str:
+    def snapshot(*, dry_run: bool = False, **options: Any) -> str | list[Any]:
         asked.append(options)
-        return str(copy)
+        return [] if dry_run else str(copy)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     more = "trust_remote_code: true\n" if consent else ""

