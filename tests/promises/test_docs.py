@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "docs/own-data.md", "docs/usage.md", "docs/upstream.md"]
+PAGES = ["README.md", "docs/package.md", "docs/own-data.md", "docs/usage.md", "docs/upstream.md"]
 _FENCE = re.compile(r"^```(?P<kind>\w+)(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -116,6 +116,10 @@ def test_links_between_documents_lead_somewhere() -> None:
     ]:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
+
+
+def test_the_page_of_the_package_has_no_link_that_needs_files_beside_it() -> None:
+    assert re.findall(r"\]\((?!https://)[^)]*\)", (ROOT / "docs/package.md").read_text()) == []
 
 
 def test_the_tree_in_the_architecture_names_every_module() -> None:
