@@ -29,6 +29,7 @@ from stella_mteb.errors import StellaMtebError, StorageProblem
 from stella_mteb.harness import registry
 from stella_mteb.harness.adapter import Encoder, texts_of
 from stella_mteb.harness.lazy_columns import columns_read_once
+from stella_mteb.harness.offline_data import cached_configurations
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ def collect(encoder: Encoder, tasks: Sequence[Any], texts: Texts) -> None:
     texts.flush()
 
 
+@cached_configurations()
 @columns_read_once()
 def _rehearse(rehearsal: _Rehearsal, task: Any) -> None:
     registry.reset_randomness(task)

@@ -35,6 +35,8 @@ BENCHMARK = "StellaMTEB(video)"
 BENCHMARK_ALIAS = "stella-video"
 SAVE_PREDICTIONS = "_save_task_predictions"
 """The method of a task that MTEB calls with its predictions, if there is a folder for them."""
+CONFIG_NAMES = "mteb.abstasks.retrieval_dataset_loaders:get_dataset_config_names"
+"""By which MTEB asks for the configurations of a retrieval task's data set."""
 
 _TASKS, _TASK_LIST = "mteb.get_tasks:_TASKS_REGISTRY", "mteb.get_tasks:TASK_LIST"
 _MODELS = "mteb.models.model_implementations:MODEL_REGISTRY"
@@ -47,6 +49,7 @@ _USED = {
     **dict.fromkeys((_TASKS, _TASK_LIST, _MODELS, _BENCHMARKS, *_WITH_CACHES), ""),
     _TYPE_PROMPT: "task_name",
     _OLDER_FOLDER: "model_meta output_folder",
+    CONFIG_NAMES: "path revision",
     "mteb.cli:main": "",
     "mteb:evaluate": "model tasks cache overwrite_strategy encode_kwargs show_progress_bar co2_tracker",
     "mteb:ResultCache.load_task_result": "task_name model_name model_revision experiment_name",

@@ -25,6 +25,7 @@ from stella_mteb.harness.adapter import Encoder
 from stella_mteb.harness.cost_capture import cost_recorded
 from stella_mteb.harness.item_capture import keep_items
 from stella_mteb.harness.lazy_columns import columns_read_once
+from stella_mteb.harness.offline_data import cached_configurations
 from stella_mteb.harness.result_cache import AtomicResultCache, read_task_result
 from stella_mteb.harness.task_yaml import TaskFile
 from stella_mteb.outputs.layout import result_path
@@ -173,6 +174,7 @@ def _is_stale(known: TaskResult | None, task: Any) -> bool:
     return known is not None and file is not None and file.revision != known.dataset_revision
 
 
+@cached_configurations()
 @columns_read_once()
 def _evaluate(encoder: Encoder, task: Any, cache: AtomicResultCache, known: Any) -> dict[str, Any]:
     file: TaskFile | None = getattr(task, "stella_mteb_file", None)
