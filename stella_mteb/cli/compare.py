@@ -96,7 +96,7 @@ def _sources(models: list[str], results: list[Path], published: bool, remote: st
 
 
 def _facts(folder: Path | None = None) -> Callable[[str], TaskFacts]:
-    """What is known of a task: by a YAML of ours or one in the folder or its `tasks/`, by our tables, or by MTEB."""
+    """Look a task up in the YAMLs of this project and of the folder, in the shipped tables, or in MTEB."""
     from stella_mteb.compare.published import task_facts  # noqa: PLC0415
     from stella_mteb.compare.score_file import TaskFacts  # noqa: PLC0415
     from stella_mteb.errors import ConfigError  # noqa: PLC0415

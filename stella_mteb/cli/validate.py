@@ -72,7 +72,7 @@ def validate(
 
 
 def _tables(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """What is shown to people: the best reference for every measure, other ways of several references for HM-CF."""
+    """Choose the rows for people: the best reference for every measure, other ways of several references for HM-CF."""
     tables: dict[str, list[dict[str, Any]]] = {}
     judges = dict.fromkeys(row["judge"] for row in found["rows"])
     for judge, (kind, title) in itertools.product(judges, _TITLES.items()):

@@ -67,7 +67,7 @@ class Place:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What the driver needs of a model that a worker has loaded, in order to cut corpora where the engine ends a batch.
+    """A loaded model as its worker describes it to the driver, which cuts corpora where the engine ends a batch.
 
     Attributes:
         fingerprint: Names the store (`VectorStore`).

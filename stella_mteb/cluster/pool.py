@@ -58,7 +58,7 @@ class DeadlyUnit(EnvironmentProblem):
 
 
 def end_run(error: StellaMtebError) -> None:
-    """What most errors of a unit do."""
+    """Raise the error, as most units do."""
     raise error
 
 

@@ -157,7 +157,7 @@ class Worker:
         return find_tasks(self._job.tasks, self._job.benchmarks, self._job.max_bad_rows)
 
     def _encoded(self) -> Counter[str]:
-        """What the model at hand has encoded, as a `Report` has it."""
+        """Count what the loaded model has encoded, in the form of a `Report`."""
         encoders = self._encoders  # once: `watch` is called from another thread
         if not encoders or not encoders[0].loaded:
             return Counter()

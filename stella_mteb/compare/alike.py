@@ -1,4 +1,4 @@
-"""What may meet: scores of one task under the same conditions, and no task beside its own parts."""
+"""Scores meet if they are of one task under the same conditions; no task meets its own parts."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _agree(one: _Condition, other: _Condition) -> bool:
 
 
 def _both(one: _Condition, other: _Condition) -> _Condition:
-    """What two scores that are alike state between them."""
+    """Join what two comparable scores state."""
     return one._replace(languages=one.languages or other.languages, revision=one.revision or other.revision)
 
 

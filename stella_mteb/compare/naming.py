@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stella_mteb.compare.records import System
 from stella_mteb.files.strict_yaml import COMMIT
-from stella_mteb.files.tables import clean
+from stella_mteb.files.tables import plain
 from stella_mteb.models.config import ModelConfig, bundled_models, load_config
 from stella_mteb.models.identity import IN_SPEC, fits, stated, unusual, with_settings
 from stella_mteb.models.locate import find_config
@@ -77,7 +77,7 @@ def _label(system: System, shown: set[str]) -> str:
     else:
         name, extra = system.model, [str(system.provenance)]
     extra += [f"{key}={_short(key, value)}" for key, value in details.items()]
-    return clean(name + (f" ({', '.join(extra)})" if extra else ""))
+    return plain(name + (f" ({', '.join(extra)})" if extra else ""))
 
 
 def _short(key: str, value: object) -> str:

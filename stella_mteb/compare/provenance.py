@@ -16,7 +16,7 @@ _OF_TASK: Mapping[str, Callable[[Score], str]] = {
     "revision of the data": lambda score: score.dataset_revision or "",
     "metric": lambda score: score.metric or "",
 }
-"""What is a task's own, so that most scores of it agree."""
+"""Find the conditions of a task that most of its scores share."""
 UNSTATED = "not stated"
 
 
@@ -30,7 +30,7 @@ class TaskCondition:
 
 @dataclass(frozen=True)
 class Stated:
-    """What a system's scores state otherwise than most.
+    """Find the conditions in which a system's scores differ from most.
 
     Attributes:
         name: Of what is stated.

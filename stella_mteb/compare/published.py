@@ -56,7 +56,7 @@ def task_facts(task: str) -> TaskFacts:
 
 
 def remarks_on(system: System) -> list[str]:
-    """What a reader of a system's scores has to know, from `published/remarks.yaml`."""
+    """Give the remarks on a system's scores from `published/remarks.yaml`."""
     return [
         f"{entry['text']} ({entry['source']})"
         for entry in _remarks()

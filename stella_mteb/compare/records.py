@@ -182,7 +182,7 @@ class Duel:
 
 @dataclass(frozen=True)
 class Price:
-    """What a system costs, from our own runs; None where it was not measured.
+    """The cost of a system in our own runs; None where it was not measured.
 
     Attributes:
         system: The system.

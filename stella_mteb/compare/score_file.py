@@ -27,7 +27,7 @@ _MAIN_SCORES = {
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What the reading of a result needs to know of a task; `unknown` and no splits if nobody knows it."""
+    """The facts of a task that the reader of a result needs; `unknown` and no splits if nobody knows it."""
 
     type: str = "unknown"
     splits: tuple[str, ...] = ()

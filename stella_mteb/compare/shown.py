@@ -1,4 +1,4 @@
-"""What systems are called on the page: the name that tells them apart, and beside it what else their labels say."""
+"""The page calls a system by the name that tells it apart, and shows the rest of its label beside it."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def shown(comparison: Comparison) -> dict[str, Name]:
 
 
 def shared_provenance(comparison: Comparison) -> str | None:
-    """Who measured, if that is the same for all."""
+    """Name the source of the scores if all rows share it."""
     found = {system.provenance for system in comparison.systems}
     return found.pop() if len(found) == 1 else None

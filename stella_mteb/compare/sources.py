@@ -1,4 +1,4 @@
-"""What sources have of systems, and which systems are chosen of it.
+"""Sources give rows of systems; specs choose among them.
 
     found = merge(local_scores(Path("results/sts")), published())
     scores = select(found.scores, ["all_minilm_l6_v2", "NovaSearch/stella_en_1.5B_v5"])

@@ -182,7 +182,7 @@ def names(comparison: Comparison, reserved: Collection[str] = ()) -> dict[str, s
 
 
 def settings(system: System) -> str:
-    """What tells the row from others, as one line."""
+    """Join the settings that tell the row from others into one line."""
     return ", ".join(f"{key}={value}" for key, value in sorted(system.settings.items()))
 
 

@@ -1,4 +1,4 @@
-"""What this machine can run, and what to do about the rest."""
+"""Check what this machine can run, and name a cure for the rest."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def examine() -> Iterator[Fact]:
 
 
 def device() -> Fact:
-    """What computes here, and in which dtype."""
+    """Name the device that computes here, and its dtype."""
     import torch  # noqa: PLC0415 -- seconds
 
     if torch.cuda.is_available():

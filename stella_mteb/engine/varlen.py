@@ -28,7 +28,7 @@ def runs_for(query: torch.Tensor) -> bool:
 
 @functools.cache
 def _options(device: torch.device, dtype: torch.dtype, width: int) -> MappingProxyType[str, Any] | None:
-    """What the kernel is told beside the texts; None if it cannot run. Asked in every layer, found out once."""
+    """Find the kernel's options once for all layers; None if the kernel cannot run."""
     half = dtype in (torch.bfloat16, torch.float16)
     if device.type != "cuda" or not half or width % _MULTIPLE or width > _WIDEST:
         return None

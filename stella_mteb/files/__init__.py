@@ -1,1 +1,1 @@
-"""What touches a disk and knows nothing of embeddings."""
+"""Files of every kind; nothing here knows of embeddings."""

@@ -111,7 +111,7 @@ def _swallowed(quoted: Reading, text: str) -> Cells | None:
 
 
 def look(reading: Reading) -> str:
-    """What a delimited file looks like, for an error that says that a column is missing."""
+    """Describe a delimited file, for an error that says that a column is missing."""
     cells = reading.rows[0].cells
     shown = ", ".join(map(repr, cells))
     return (

@@ -10,17 +10,17 @@ from stella_mteb.errors import EnvironmentProblem
 
 
 def cache_folder() -> Path:
-    """What this project keeps: $STELLA_MTEB_CACHE, else ~/.cache/stella-mteb."""
+    """Give the cache of this project: $STELLA_MTEB_CACHE, else ~/.cache/stella-mteb."""
     return _from_environment("STELLA_MTEB_CACHE", "~/.cache/stella-mteb")
 
 
 def mteb_cache_folder() -> Path:
-    """What MTEB keeps: $MTEB_CACHE, else ~/.cache/mteb. `import mteb` makes it."""
+    """Give MTEB's cache: $MTEB_CACHE, else ~/.cache/mteb. `import mteb` makes it."""
     return _from_environment("MTEB_CACHE", "~/.cache/mteb")
 
 
 def hub_cache_folder() -> Path:
-    """What the hub's libraries keep: $HF_HOME, else huggingface below $XDG_CACHE_HOME or ~/.cache."""
+    """Give the cache of the hub's libraries: $HF_HOME, else huggingface below $XDG_CACHE_HOME or ~/.cache."""
     return _from_environment("HF_HOME", f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface")
 
 

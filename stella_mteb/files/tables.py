@@ -103,8 +103,3 @@ def _terminal(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], width: 
     out = io.StringIO()
     Console(file=out, width=width, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines() if line.strip())
-
-
-def clean(value: object) -> str:
-    """Text of a file as one line that every terminal and file can take: no control characters, no lone surrogates."""
-    return plain(value).encode("utf-8", "replace").decode("utf-8")

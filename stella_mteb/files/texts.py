@@ -13,7 +13,7 @@ def is_blank(text: str) -> bool:
 
 
 def half_character(text: str) -> str | None:
-    """What is wrong with a text that cannot be written as UTF-8; None for any other."""
+    """Name the fault of a text that cannot be written as UTF-8; None for any other."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""What models and tasks need from the hub: what of it is on this machine, how large it is, and fetching it.
+"""Fetch the files of models and tasks from the hub, or say which are on this machine and how large they are.
 
 Everything goes through the loaders that a run uses, so that it lands in the caches where a run looks for it.
 """
@@ -148,4 +148,4 @@ def fault(error: BaseException) -> str:
 
 
 FAULTS = (StellaMtebError, HfHubHTTPError, OSError, ValueError, RuntimeError)
-"""What `Item.get` and `size` may raise."""
+"""`Item.get` and `size` may raise these."""

@@ -1,4 +1,4 @@
-"""What a run will take: texts, tokens, seconds and bytes of each task, before any of its data is here."""
+"""Forecast texts, tokens, seconds and bytes of each task of a run, before any of its data is here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOADING, _LOADING_ROW = 0.5, 5e-6
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one task will take with one model.
+    """The forecast of one task with one model.
 
     Attributes:
         task: Name of the task.

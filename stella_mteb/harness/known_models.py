@@ -1,4 +1,4 @@
-"""What MTEB's registry says of a model, as a config of this engine.
+"""Read MTEB's entry of a model as a config of this engine.
 
 Two of MTEB's wrappers are expressed: `SentenceTransformerEncoderWrapper`, whose prompts go by name, and
 `InstructSentenceTransformerModel`, which puts an instruction into a template. Everything in `ModelMeta.loader_kwargs`
@@ -115,7 +115,7 @@ def express(meta: ModelMeta) -> ModelConfig:
 
 
 def given_to_wrapper(meta: ModelMeta) -> dict[str, Any]:
-    """What a loader of `LOADERS` gives its wrapper: the registry's settings, and for Qwen3 the loader's own."""
+    """Give the settings that a loader hands its wrapper: the registry's, and for Qwen3 the loader's own."""
     given = dict(meta.loader_kwargs or {})
     if getattr(meta.loader, "__name__", "") == "q3e_instruct_loader":
         template = vars(sys.modules[meta.loader.__module__])["instruction_template"]

@@ -18,7 +18,7 @@ from stella_mteb.files.folders import cache_folder
 
 SHIPPED = Path(__file__).with_name("mteb_facts.json")
 _ENDINGS = re.compile(r"\.v\d+|P2P|S2S|Intent|Scenario|Domain|HardNegatives")
-"""What a task's name has more than that of another task on the same texts."""
+"""A task's name may carry these marks beyond the name of another task on the same texts."""
 
 
 def load_facts() -> dict[str, Any]:

@@ -223,7 +223,7 @@ def model_meta(
 
 
 def task_info(metadata: TaskMetadata) -> TaskInfo:
-    """What `stella_mteb.prompts` needs to know of an MTEB task."""
+    """Read the facts of an MTEB task that `stella_mteb.prompts` needs."""
     return TaskInfo(
         name=metadata.name,
         type=str(metadata.type),

@@ -70,7 +70,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Size:
-    """What a task asks of a model and of the processor beside it.
+    """The work that a task asks of a model and of the processor beside it.
 
     Attributes:
         texts: What is encoded.

@@ -10,7 +10,7 @@ from stella_mteb.errors import ConfigError
 
 
 def published_figures(name: str) -> list[dict[str, Any]]:
-    """What others report on a human-rated set.
+    """A figure that others report on a human-rated set.
 
     Returns:
         Rows of metric, references, level, against, the figures that are known, and where they are from.

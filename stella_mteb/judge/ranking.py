@@ -18,7 +18,7 @@ MIN_COVERAGE = 0.8
 """A model that was scored on a smaller share of the clips is not ranked: silence on hard clips would win."""
 
 Results = Mapping[str, Mapping[str, Result]]
-"""What judges said of candidate models, by judge and model."""
+"""Figures by judge and candidate model."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What people said of candidate texts: ratings, or which of two is better."""
+"""People rate candidate texts, or say which of two is better."""
 
 from __future__ import annotations
 

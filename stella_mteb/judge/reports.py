@@ -129,7 +129,7 @@ def _stats(values: Sequence[float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Result:
-    """What one judge said of one candidate model.
+    """Figures of one judge for one candidate model.
 
     Attributes:
         mean: Mean HM-CF over the clips that were scored.

@@ -18,7 +18,7 @@ from stella_mteb.engine.pooling import FloatMatrix
 from stella_mteb.judge.order import order_kept
 
 Several = Literal["best", "mean"]
-"""What counts where a clip has several references."""
+"""The reference that counts where a clip has several."""
 
 
 MEASURES = ("coarse", "precision", "recall", "f1", "hm_cf", "order")

@@ -98,7 +98,7 @@ class MeasureDifference:
 
 
 class Validation:
-    """What people said of candidate texts, and what judges say of the same.
+    """Compare the judges' figures of candidate texts with people's ratings.
 
     Args:
         references: The references of each clip.

@@ -1,4 +1,4 @@
-"""What chat models put around a summary: a reasoning block, a greeting, headings, an offer of more.
+"""Chat models wrap a summary: in a reasoning block, a greeting, headings, an offer of more.
 
 All of it would be scored as sentences of the summary. It is named, and taken out on request only: whether it belongs to
 what a model said is for the user to decide.

@@ -1,4 +1,4 @@
-"""What the settings files of a sentence-transformers folder declare; read as sentence-transformers 6.2 reads them.
+"""Read the settings files of a sentence-transformers folder as sentence-transformers 6.2 does.
 
 `config_sentence_transformers.json` belongs to the folder (`SentenceTransformer._load_config_modules`), and
 `sentence_bert_config.json`, or a file of an older name, to its Transformer module (`Transformer.load_config`). A key
@@ -31,7 +31,7 @@ TRANSFORMER_FILES = [
 
 @dataclass(frozen=True)
 class Declared:
-    """What `config_sentence_transformers.json` says.
+    """The content of `config_sentence_transformers.json`.
 
     Attributes:
         prompts: By name; `query` and `document` are always among them, as sentence-transformers adds them.

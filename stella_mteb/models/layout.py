@@ -1,4 +1,4 @@
-"""What a sentence-transformers folder holds, read without torch: pooling, heads, cuts, lengths, normalisation.
+"""Read a sentence-transformers folder without torch: pooling, heads, cuts, lengths, normalisation.
 
 A folder without `modules.json` is pooled as sentence-transformers pools a plain transformers folder.
 """

@@ -20,7 +20,7 @@ from stella_mteb.models.download import fetch
 from stella_mteb.prompts.examples import TOKENS
 
 Registry = Callable[[str], ModelConfig | None]
-"""What MTEB's registry says of a hub name; None if it does not know it."""
+"""Gives MTEB's entry of a hub name; None if MTEB does not know it."""
 
 
 def find_config(name: str, registry: Registry | None = None, registered_as: str | None = None) -> ModelConfig:

@@ -1,1 +1,1 @@
-"""What stands in an output folder."""
+"""Files of an output folder, read and written without MTEB."""

@@ -1,4 +1,4 @@
-"""What encoding cost: one entry for every run of a model in which texts were encoded."""
+"""Costs of encoding: one entry for every run of a model in which texts were encoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of one model cost.
+    """The cost of one run of one model.
 
     Attributes:
         machine: The processor with its cores and threads, or the GPU.

@@ -26,7 +26,7 @@ _TOLERANCE: dict[Kind, float] = {"spearman": 1e-6, "ap": 1e-6, "mean": 6e-6}
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """What the main score of one task, split and subset is made of.
+    """The items that the main score of one task, split and subset is made of.
 
     Attributes:
         task: Name of the task.

@@ -91,7 +91,7 @@ def require_writable(folder: Path) -> None:
 
 
 def _sound_files(room: Path, output: Path) -> Iterator[Path]:
-    """What is in a folder and below; StorageProblem at what would stop or mislead a later write."""
+    """List a folder and all below it; raise StorageProblem at what would stop or mislead a later write."""
     require_inside(room, output)
     if room.exists() and not room.is_dir():
         raise StorageProblem(f"{room}: a file stands where a folder has to; move it")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files.tables import clean
+from stella_mteb.files.tables import plain
 
 _NO_SPLITS = {"dataset_revision", "mteb_dataset_name", "mteb_version", "evaluation_phases"}
 _METRICS = {
@@ -80,6 +80,6 @@ def _flat(entry: Mapping[str, Any], main_scores: Sequence[str]) -> dict[str, Any
         named = [name for name in main_scores if name in flat]
         if not named:
             known = ", ".join(main_scores) or "none is known of this task"
-            raise ConfigError(f"has no main score ({known}) among {clean(', '.join(flat))}")
+            raise ConfigError(f"has no main score ({known}) among {plain(', '.join(flat))}")
         flat["main_score"] = flat[named[0]]
     return flat

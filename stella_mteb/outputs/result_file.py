@@ -14,7 +14,7 @@ from typing import Any
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_text
-from stella_mteb.files.tables import clean
+from stella_mteb.files.tables import plain
 
 Entry = Mapping[str, Any]
 """The scores of one split and subset."""
@@ -43,7 +43,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"key {clean(key)!r} stands twice")
+        raise ValueError(f"key {plain(key)!r} stands twice")
     return content
 
 
@@ -66,7 +66,7 @@ def _by_subset(entries: Sequence[Any]) -> dict[str, Entry]:
         if not isinstance(name, str):
             raise ConfigError("an entry names no subset (hf_subset)")
         if name in by_subset:
-            raise ConfigError(f"subset {clean(name)} stands twice")
+            raise ConfigError(f"subset {plain(name)} stands twice")
         by_subset[name] = entry
     if not by_subset:
         raise ConfigError("its split has no entries")
@@ -81,5 +81,5 @@ def main_score(entry: Entry) -> float:
     """
     value = entry.get("main_score")
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise ConfigError(f"subset {clean(entry.get('hf_subset'))} has no finite main score (got {clean(value)[:20]})")
+        raise ConfigError(f"subset {plain(entry.get('hf_subset'))} has no finite main score (got {plain(value)[:20]})")
     return float(value)

@@ -65,7 +65,7 @@ class PromptConfig(StrictModel):
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What a task brings along for choosing its prompt.
+    """The facts of a task that choose its prompt.
 
     Attributes:
         name: Name of the task.
