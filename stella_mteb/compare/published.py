@@ -8,7 +8,7 @@ import importlib.resources
 import io
 from pathlib import Path
 
-from stella_mteb.compare.records import Score, Scores, System
+from stella_mteb.compare.records import Score, System
 from stella_mteb.compare.score_file import TaskFacts
 from stella_mteb.compare.sources import Found, Row, labelled
 from stella_mteb.files.atomic import read_text
@@ -35,11 +35,6 @@ def published() -> Found:
     }
     rows = [Row(system, scores[model], remarks=tuple(remarks_on(system))) for model, system in systems.items()]
     return Found(labelled(rows))
-
-
-def published_scores() -> Scores:
-    """The scores of `published`."""
-    return published().scores
 
 
 @functools.cache

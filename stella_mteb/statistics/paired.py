@@ -80,14 +80,6 @@ def of_weights(part: Part) -> OfWeights:
     return (_spearman if part.kind == "spearman" else _average_precision)(part.gold, part.values)
 
 
-def paired_difference(
-    kind: Kind, gold: Array | None, first: Array, second: Array, *, alpha: float, resamples: int, seed: int
-) -> Difference | None:
-    """The difference of two systems on the same items; see `paired_differences`."""
-    part = Part(kind, gold, np.stack([first, second]))
-    return paired_differences([part], alpha=alpha, resamples=resamples, seed=seed)[0, 1]
-
-
 def paired_differences(
     parts: Sequence[Part], *, alpha: float, resamples: int, seed: int
 ) -> dict[tuple[int, int], Difference | None]:

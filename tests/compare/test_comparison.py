@@ -21,7 +21,7 @@ from stella_mteb.compare.words import headline
 from stella_mteb.errors import ConfigError
 from stella_mteb.outputs.items import Items
 from stella_mteb.statistics.max_t import max_t
-from stella_mteb.statistics.paired import paired_difference
+from tests.support.paired import paired_difference
 
 TASKS = [f"Task{i:02}" for i in range(12)]
 
@@ -76,9 +76,9 @@ def duel_of(comparison: Comparison, first: str, second: str) -> Duel:
 
 @pytest.fixture(scope="module")
 def published() -> Comparison:
-    from stella_mteb.compare.published import published_scores
+    from stella_mteb.compare.published import published as published_found
 
-    return compare(published_scores())
+    return compare(published_found().scores)
 
 
 def test_the_published_means_are_those_of_the_model_cards(published: Comparison) -> None:

@@ -15,7 +15,7 @@ from stella_mteb.compare.alike import AGGREGATES
 from stella_mteb.compare.comparison import compare
 from stella_mteb.compare.folder import local_scores
 from stella_mteb.compare.html import render_report
-from stella_mteb.compare.published import published, published_scores
+from stella_mteb.compare.published import published
 from stella_mteb.compare.records import Gap, Score
 from stella_mteb.compare.score_file import TaskFacts
 from stella_mteb.compare.sources import merge, select
@@ -322,7 +322,7 @@ def test_languages_of_one_file_are_told_and_english_can_be_had_alone(tmp_path: P
     assert mixed.value == pytest.approx((0.84513 + 0.61 + 0.36) / 3)
     assert (mixed.subsets, mixed.languages) == (("de", "en", "sw"), ("deu-Latn", "eng-Latn", "swa-Latn"))
     assert (english.value, english.subsets, english.languages) == (0.84513, ("en",), ("eng-Latn",))
-    card = {system.model: scores for system, scores in published_scores().items()}[STELLA]
+    card = {system.model: scores for system, scores in published().scores.items()}[STELLA]
     assert card["MassiveIntentClassification"].subsets == english.subsets != mixed.subsets
 
 

@@ -8,7 +8,7 @@ from statistics import mean
 
 import pytest
 
-from stella_mteb.compare.published import published, published_scores
+from stella_mteb.compare.published import published
 from tests.conftest import SHARED, needs_shared
 from tests.support.result_folders import (
     BGE,
@@ -18,7 +18,7 @@ from tests.support.result_folders import (
 
 def test_published_means_are_those_of_the_model_cards() -> None:
     means = {
-        system.model: mean(score.value for score in scores.values()) for system, scores in published_scores().items()
+        system.model: mean(score.value for score in scores.values()) for system, scores in published().scores.items()
     }
 
     assert {model: round(100 * value, 2) for model, value in means.items()} == {STELLA: 71.20, BGE: 71.68}
@@ -34,7 +34,7 @@ def test_published_means_by_type_are_those_of_the_model_cards() -> None:
         "STS": (10, 84.51, 84.25),
         "Summarization": (1, 31.49, 30.77),
     }
-    for place, scores in enumerate(published_scores().values()):
+    for place, scores in enumerate(published().scores.values()):
         assert Counter(score.type for score in scores.values()) == {kind: row[0] for kind, row in table.items()}
         for kind, row in table.items():
             values = [score.value for score in scores.values() if score.type == kind]
@@ -61,7 +61,7 @@ def test_published_splits_and_subsets_are_what_mteb_scores_in_that_benchmark() -
 
     tasks = {task.metadata.name: task for task in mteb.get_benchmark("MTEB(eng, v1)").tasks}
 
-    for scores in published_scores().values():
+    for scores in published().scores.values():
         assert scores.keys() == tasks.keys()
         for name, score in scores.items():
             metadata = tasks[name].metadata
@@ -76,7 +76,7 @@ def test_published_splits_and_subsets_are_what_mteb_scores_in_that_benchmark() -
 def test_published_scores_are_those_that_were_collected() -> None:
     with (SHARED / "published_mteb_eng_v1.csv").open() as file:
         lines = list(csv.DictReader(file))
-    scores = {system.model: of_model for system, of_model in published_scores().items()}
+    scores = {system.model: of_model for system, of_model in published().scores.items()}
 
     for line in lines:
         stella, bge = scores[STELLA][line["task"]], scores[BGE][line["task"]]

@@ -19,10 +19,10 @@ from stella_mteb.statistics.paired import (
     Part,
     holm,
     of_weights,
-    paired_difference,
     paired_differences,
     scores,
 )
+from tests.support.paired import paired_difference
 
 HOW: dict[str, Any] = {"alpha": 0.05, "resamples": 1_999, "seed": 0}
 Array = NDArray[np.float64]
