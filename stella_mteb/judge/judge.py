@@ -62,7 +62,7 @@ def judge_all(
     Args:
         encoder: The judge's engine. With a store attached, nothing is encoded twice across runs either.
         prompt: Put before every text and sentence, on both sides.
-        references: The references of each clip by its id.
+        references: The references of each clip by its id; a text by itself is one reference.
         candidates: From `stella_mteb.judge.inputs.read_candidates`.
         progress: Called after every batch of the encoding.
         several: Which score of a clip with several references counts: that of the best, or the mean.
@@ -70,6 +70,8 @@ def judge_all(
     Yields:
         One judgement for each candidate, in order.
     """
+    # A str is a sequence of str too: each of its characters would be a reference.
+    references = {clip: [texts] if isinstance(texts, str) else texts for clip, texts in references.items()}
     vectors = TextVectors(encoder, prompt, distinct_texts(references, candidates), progress)
     reference_vectors = {clip: [vectors[text] for text in texts] for clip, texts in references.items()}
     for candidate in candidates:

@@ -25,6 +25,7 @@ from stella_mteb.compare.records import Comparison, Gap, Score
 from stella_mteb.errors import StorageProblem
 from stella_mteb.files.tables import plain
 from tests.support.comparisons import (
+    ALL,
     HOSTILE,
     TYPES,
     compare_by_hand,
@@ -37,7 +38,6 @@ from tests.support.comparisons import (
     two_published,
 )
 
-ALL = [two_published, two_measured, three_with_gaps, ten_by_fifty, hostile]
 slow = partial(pytest.param, marks=pytest.mark.slow)
 VOID = {"meta", "link", "br", "wbr", "img", "input"}
 

@@ -19,6 +19,7 @@ from stella_mteb.compare.records import Comparison, Gap, Price, Score
 from stella_mteb.compare.text import render_comparison
 from stella_mteb.files.tables import TableFormat
 from tests.support.comparisons import (
+    ALL,
     compare_by_hand,
     hostile,
     score,
@@ -29,7 +30,6 @@ from tests.support.comparisons import (
     two_published,
 )
 
-ALL = [two_published, two_measured, three_with_gaps, ten_by_fifty, hostile]
 FORMS: list[TableFormat] = ["table", "md", "json", "csv"]
 
 

@@ -84,6 +84,15 @@ def test_all_pairs_together_score_as_each_pair_alone(
             assert found[slug][clip].num_candidate_sentences == score.num_candidate_sentences
 
 
+def test_a_text_by_itself_is_one_reference_and_not_its_characters(minilm: TextEncoder) -> None:
+    alone = {clip: text for clip, (text, *_) in GIVEN.items()}
+    one = {clip: [text] for clip, text in alone.items()}
+
+    assert scores_by_model(judge_all(twin(minilm), "", alone, candidates())) == scores_by_model(
+        judge_all(twin(minilm), "", one, candidates())
+    )
+
+
 def test_a_copy_of_the_reference_scores_one_and_beats_everything_else(minilm: TextEncoder) -> None:
     scores = scores_by_model(judge_all(twin(minilm), "", GIVEN, candidates()))
 

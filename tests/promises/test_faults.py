@@ -333,18 +333,6 @@ HEADERS = {
 }
 
 
-@pytest.fixture
-def copy(tmp_path: Path, stella_folder: Path) -> Path:
-    """Links to the tiny Stella's files; to change one, unlink it first."""
-    folder = tmp_path / "stella"
-    for path in stella_folder.rglob("*"):
-        if path.is_file():
-            link = folder / path.relative_to(stella_folder)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.hardlink_to(path)
-    return folder
-
-
 @pytest.mark.fault(24, "an error that names the file and says to download it again")
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
 @pytest.mark.parametrize("name", ["model.safetensors", "2_Dense_1024/model.safetensors"])

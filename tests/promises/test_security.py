@@ -43,18 +43,6 @@ def own_task(folder: Path, more: str = "data: pairs.jsonl\n", name: str = "OwnSa
     return folder / f"{name}.yaml"
 
 
-@pytest.fixture
-def copy(tmp_path: Path, stella_folder: Path) -> Path:
-    """Links to the tiny Stella's files; to change one, unlink it first."""
-    folder = tmp_path / "stella"
-    for path in stella_folder.rglob("*"):
-        if path.is_file():
-            link = folder / path.relative_to(stella_folder)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.hardlink_to(path)
-    return folder
-
-
 def rewrite(path: Path, **changes: Any) -> None:
     content = json.loads(path.read_text()) | changes
     path.unlink()

@@ -263,3 +263,6 @@ def hostile() -> Comparison:
     labels = {text: {systems[0].label: [{"label": text, text: text, "pairs": 1}]} for text in HOSTILE}
     systems_of_one_model = tuple(replace(one, model=HOSTILE[0]) for one in systems)
     return replace(comparison, per_label=labels, systems=systems_of_one_model)
+
+
+ALL = [two_published, two_measured, three_with_gaps, ten_by_fifty, hostile]
