@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import datasets
@@ -14,7 +15,8 @@ import huggingface_hub
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from stella_mteb.errors import StellaMtebError
-from stella_mteb.models.download import DOWNLOADED
+from stella_mteb.harness.known_models import known_config
+from stella_mteb.models.download import DOWNLOADED, NOT_DOWNLOADED
 from stella_mteb.models.locate import find_config
 from stella_mteb.models.resolve import resolve
 from stella_mteb.models.spec import Spec
@@ -51,12 +53,12 @@ def items(specs: Sequence[Spec], tasks: Sequence[Any]) -> Iterator[Item]:
         specs: The models.
         tasks: MTEB tasks; local data is not the hub's.
     """
-    configs = [find_config(spec.name) for spec in specs]
+    configs = [find_config(spec.name, known_config, spec.registered_as) for spec in specs]
     for spec, config in zip(specs, configs, strict=True):
         if config.hub is not None and config.path is None:
-            here = _holds(lambda spec=spec: resolve(spec, offline=True))  # type: ignore[misc]
-            get = lambda spec=spec: resolve(spec, offline=False)  # noqa: E731
-            yield Item("model", config.hub.name, config.hub.revision, (), get, here)
+            find = partial(resolve, spec, registry=known_config)
+            here = _holds(partial(find, offline=True))
+            yield Item("model", config.hub.name, config.hub.revision, (), partial(find, offline=False), here)
     hub = [task for whole in tasks for task in (whole.metadata.tasks if whole.is_aggregate else [whole])]
     for task in hub:
         file = getattr(task, "stella_mteb_file", None)
@@ -67,11 +69,9 @@ def items(specs: Sequence[Spec], tasks: Sequence[Any]) -> Iterator[Item]:
             )
     if any((spec.prompts or config.prompts.profile) == "icl" for spec, config in zip(specs, configs, strict=True)):
         for name in (task.metadata.name for task in hub if task.metadata.name in published()["sha256"]):
-            yield Item(
-                "examples", name, published()["commit"], (name,),
-                lambda name=name: find_examples(name, None, offline=False),  # type: ignore[misc]
-                _holds(lambda name=name: find_examples(name, None, offline=True)),  # type: ignore[misc]
-            )  # fmt: skip
+            get = partial(find_examples, name, None)
+            here = _holds(partial(get, offline=True))
+            yield Item("examples", name, published()["commit"], (name,), partial(get, offline=False), here)
 
 
 def _holds(find: Callable[[], object]) -> Callable[[], bool]:
@@ -125,9 +125,12 @@ def size(item: Item) -> int | None:
     api = huggingface_hub.HfApi()
     if item.kind == "model":
         found = api.model_info(item.name, revision=item.revision, files_metadata=True)
-        wanted = list(huggingface_hub.utils.filter_repo_objects(
-            found.siblings or [], allow_patterns=DOWNLOADED, key=lambda file: file.rfilename
-        ))  # fmt: skip
+        wanted = huggingface_hub.utils.filter_repo_objects(
+            found.siblings or [],
+            allow_patterns=DOWNLOADED,
+            ignore_patterns=NOT_DOWNLOADED,
+            key=lambda file: file.rfilename,
+        )
         return sum(file.size or 0 for file in wanted)
     data = api.dataset_info(item.name, revision=item.revision, files_metadata=True)
     return sum(file.size or 0 for file in data.siblings or [])

@@ -51,6 +51,15 @@ def test_weights_and_examples_are_needed_and_local_data_is_not(tmp_path: Path) -
     assert [item.is_here() for item in found] == [False, True, False, False]
 
 
+def test_weights_of_a_model_in_mtebs_registry_are_needed_at_the_commit_that_a_run_takes() -> None:
+    import mteb
+
+    (item,) = needed(["intfloat/e5-small-v2"], [])
+
+    assert item.revision == mteb.get_model_meta("intfloat/e5-small-v2").revision
+    assert len(item.revision) == 40
+
+
 def test_data_that_datasets_has_prepared_is_here(empty: Path, tmp_path: Path) -> None:
     import datasets
 
