@@ -66,7 +66,7 @@ class Forecaster:
         self._encoder, self._output, self._keeps = encoder, output, cache is not None
         model = encoder.resolved
         self._few_shot, self._most = bool(model.config.few_shot), model.max_length
-        self._width = model.layout.config["hidden_size"] * len(model.layout.pooling_modes)
+        self._width = model.layout.pooled_width
         self._tokenizer = tokenizer_of(model)
         self._characters_per_token = _measured(self._tokenizer)
         fingerprint = fingerprint_of(model, device)

@@ -84,7 +84,7 @@ def _explained(hub: Hub, error: Exception, *, offline: bool) -> str:
     statuses = (getattr(getattr(cause, "response", None), "status_code", None) for cause in causes)
     status = next((status for status in statuses if status), None)
     disk = next((cause for cause in causes if isinstance(cause, OSError) and cause.errno in _DISK), None)
-    model, kept = f"model {hub.name}", "what is fetched is kept, and the same command goes on"
+    model, kept = f"model {hub.name}", "files that are complete are kept, and the same command goes on"
     log_in = "log in with `hf auth login`, or set HF_TOKEN"
     why = "not in the hub's cache, and " + ("offline" if offline else "no network; --offline saves the waiting")
     lines = str(error).strip().splitlines() or [type(error).__name__]

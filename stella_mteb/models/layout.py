@@ -77,6 +77,11 @@ class Layout:
         """Of the vectors that sentence-transformers gives."""
         return min(self.declared.truncate_dim or self.width, self.width)
 
+    @property
+    def pooled_width(self) -> int:
+        """Of the pooled vectors, before any head; what a store keeps."""
+        return int(setting(self.config, "hidden_size")) * len(self.pooling_modes)
+
     def is_cut(self, dimension: int) -> bool:
         """Tell whether vectors of a dimension are the beginning of longer ones."""
         return any(module.kind == "Cut" for module in self.heads[dimension])

@@ -282,10 +282,12 @@ def test_backbones_that_call_their_width_otherwise_are_those_of_sentence_transfo
     write_json(tmp_path / "1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
     write_modules(tmp_path, [("", "Transformer"), ("1_Pooling", "Pooling")])
 
-    vectors = resolve(str(tmp_path)).load("cpu").encode(TEXTS)
+    model = resolve(str(tmp_path))
+    vectors = model.load("cpu").encode(TEXTS)
 
     expected = SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS, show_progress_bar=False)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert model.layout.pooled_width == expected.shape[1], "a forecast counts the bytes of vectors by it"
 
 
 def test_an_encoder_decoder_whose_encoder_is_not_computed_is_refused(tmp_path: Path) -> None:
