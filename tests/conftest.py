@@ -100,10 +100,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the caches of the person who runs it."""
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reads or writes the caches of the person who runs it, and none changes the environment of the next."""
+    before = dict(os.environ)
     monkeypatch.setenv("STELLA_MTEB_CACHE", str(tmp_path / "vector-cache"))
     monkeypatch.setenv("MTEB_CACHE", str(tmp_path / "mteb-cache"))
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture
@@ -111,7 +115,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """Call `stella-mteb` in this process; gives exit code, stdout, stderr. What it sets globally is undone."""
     from stella_mteb.cli import main
 
-    logger, environment = logging.getLogger("stella_mteb"), dict(os.environ)
+    logger = logging.getLogger("stella_mteb")
     propagate, level = logger.propagate, logging.getLogger("mteb").level
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -127,5 +131,3 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     yield run
     logger.propagate = propagate
     logging.getLogger("mteb").setLevel(level)
-    os.environ.clear()
-    os.environ.update(environment)

@@ -25,8 +25,9 @@ __all__ = ["ResolvedModel", "bundled_configs", "load_config", "resolve", "resolv
 
 
 def is_offline() -> bool:
-    """Whether the hub must not be asked, by the switch of huggingface_hub itself."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    """Tell whether the hub must not be asked, by the two switches that huggingface_hub reads itself."""
+    switch = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return switch.upper() in {"1", "ON", "YES", "TRUE"}
 
 
 @dataclass(frozen=True)

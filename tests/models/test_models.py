@@ -676,8 +676,12 @@ def test_a_snapshot_without_weights_says_how_to_get_them(hub_cache: Path) -> Non
         resolve("stella_en_1.5B_v5", offline=True)
 
 
-def test_the_environment_variable_means_offline(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_either_variable_that_the_hubs_client_reads_means_offline(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv(variable, "1")
 
     with pytest.raises(EnvironmentProblem, match=r"not in the hub's cache, and offline"):
         resolve("stella_en_1.5B_v5")

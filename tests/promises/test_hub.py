@@ -75,7 +75,7 @@ def hub(stella_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def run(hub: Hub, folder: Path, output: str, *more: str, tasks: list[str]) -> subprocess.CompletedProcess[str]:
     """`stella-mteb run` in a folder whose HF_HOME is all that it knows of a hub."""
-    rest = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     environment = {**rest, "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf")}
     names = [word for task in tasks for word in ("-t", task)]
     command = [sys.executable, "-m", "stella_mteb", "run", "-m", "stella_en_1.5B_v5@256", *names, "--no-cache",
