@@ -67,7 +67,7 @@ class RowChecker:
         more = f"\n  ... and {len(self.bad) - _SHOWN} more" if len(self.bad) > _SHOWN else ""
         raise ConfigError(
             f"{what}: {rows} bad {'row' if rows == 1 else 'rows'} ({self.max_bad_rows} allowed):\n{shown}{more}\n"
-            "Mend them, or leave them out with --max-bad-rows N (max_bad_rows in the task's YAML)"
+            "Fix the rows, or leave them out with --max-bad-rows N (max_bad_rows in the task's YAML)"
         )
 
 

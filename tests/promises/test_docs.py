@@ -17,7 +17,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "docs/package.md", "docs/own-data.md", "docs/usage.md", "docs/upstream.md"]
+PAGES = [
+    "README.md",
+    "docs/package.md",
+    "docs/own-data.md",
+    "docs/judge.md",
+    "docs/validate.md",
+    "docs/compare.md",
+    "docs/usage.md",
+    "docs/upstream.md",
+]
 _FENCE = re.compile(r"^```(?P<kind>\w+)(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
