@@ -20,11 +20,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",
     "docs/package.md",
-    "docs/own-data.md",
+    "docs/start.md",
+    "docs/run.md",
     "docs/judge.md",
     "docs/validate.md",
     "docs/compare.md",
-    "docs/usage.md",
+    "docs/own-data.md",
+    "docs/reference.md",
     "docs/upstream.md",
 ]
 _FENCE = re.compile(r"^```(?P<kind>\w+)(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
