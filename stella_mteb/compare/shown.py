@@ -1,4 +1,4 @@
-"""The page calls a system by the name that tells it apart, and shows the rest of its label beside it."""
+"""What views call a system: the name that tells it apart, with the rest of its label beside it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ class Name:
 
     Attributes:
         short: Without organisation and details where that is enough to tell it from all others.
+        telling: Without organisation, with the details.
         model: As short, even where others share it; `rest` stands beside it.
         rest: The organisation, settings, and who measured, unless that is the same for all.
     """
 
     short: str
+    telling: str
     model: str
     rest: str
 
@@ -26,16 +28,23 @@ class Name:
 def shown(comparison: Comparison) -> dict[str, Name]:
     """The names by label."""
     everywhere = shared_provenance(comparison)
-    parts = {}
+    forms: dict[str, tuple[str, str, str]] = {}
+    rests = {}
     for label, name in names(comparison).items():
         full, _, details = name.removesuffix(")").partition(" (") if name.endswith(")") else (name, "", "")
         organisation, _, model = full.rpartition("/")
         told = [one for one in details.split(", ") if one and one != everywhere]
-        parts[label] = (name, model or name, " \N{MIDDLE DOT} ".join(filter(None, [organisation, *told])))
-    models = [model for _, model, _ in parts.values()]
+        forms[label] = (model or name, f"{model or name} ({', '.join(told)})" if told else model or name, name)
+        rests[label] = " \N{MIDDLE DOT} ".join(filter(None, [organisation, *told]))
+    taken = [form for of_system in forms.values() for form in set(of_system)]
     return {
-        label: Name(model if models.count(model) == 1 else name, model, rest)
-        for label, (name, model, rest) in parts.items()
+        label: Name(
+            next((form for form in of_system if taken.count(form) == 1), of_system[-1]),
+            next((form for form in of_system[1:] if taken.count(form) == 1), of_system[-1]),
+            of_system[0],
+            rests[label],
+        )
+        for label, of_system in forms.items()
     }
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stella_mteb.compare.export import as_csv, as_json
-from stella_mteb.compare.records import Comparison, Duel, Standing
+from stella_mteb.compare.records import Comparison, Duel
+from stella_mteb.compare.shown import shared_provenance
+from stella_mteb.compare.shown import shown as short_names
 from stella_mteb.compare.words import (
     count,
     gaps,
@@ -21,7 +23,7 @@ from stella_mteb.compare.words import (
     listed,
     machines,
     main_duels,
-    names,
+    many,
     p_value,
     per_cent,
     points,
@@ -32,7 +34,14 @@ from stella_mteb.compare.words import (
 )
 from stella_mteb.files.tables import TableFormat, plain, render
 
-_NAME_WIDTH = 15
+_GAP = 3
+"""Columns between those of a table."""
+_TYPE = 5
+"""Columns of a task type: a score in points."""
+_LEAST_NAME = 16
+_ELSEWHERE = "see --format md, or the page of --html FILE"
+_MOST = 15
+"""Rows and lines of a section on a terminal, but those that answer the question."""
 _MARKS = re.compile(r"([|\\`<>\[\]*_&~])")
 _BEGINS_A_BLOCK = re.compile(r"^(\d*)([#+.)=-])")
 
@@ -60,23 +69,26 @@ def render_comparison(comparison: Comparison, form: TableFormat, width: int | No
 
 @dataclass(frozen=True)
 class _Section:
-    """A title with sentences and a table under it; any of them may be missing."""
+    """A title with sentences and a table under it; any of them may be missing. A terminal may show the first few."""
 
     title: str
     lines: Sequence[str] = ()
     rows: Sequence[Mapping[str, Any]] = ()
+    whole: bool = False
 
 
 def _sections(comparison: Comparison, width: int) -> Iterator[_Section]:
-    shown = names(comparison, reserved={"task type", "tasks"})
+    shown = {label: name.telling for label, name in short_names(comparison).items()}
     verdicts = [duel.verdict for duel in comparison.duels]
     if len(verdicts) == 1:  # it says what the headline says, and how sure that is
         yield _Section(verdicts[0])
     else:
-        yield _Section(headline(comparison), verdicts if len(verdicts) <= 3 else ())
+        yield _Section(headline(comparison, shown), verdicts if len(verdicts) <= 3 else ())
     yield _leaderboard(comparison, shown)
-    yield from _by_type(comparison, shown, width)
-    yield from _missing(comparison, shown)
+    if comparison.common:
+        yield _by_type(comparison, shown, width)
+    if missing := gaps(comparison):
+        yield _missing(missing, shown)
     if comparison.duels:
         yield _duels(comparison, shown)
     yield from (_by_task(comparison, duel, shown) for duel in main_duels(comparison) if duel.by_task)
@@ -85,83 +97,83 @@ def _sections(comparison: Comparison, width: int) -> Iterator[_Section]:
         yield _prices(comparison, shown)
     yield _sources(comparison, shown)
     if comparison.notes:
-        yield _Section("Notes", comparison.notes)
+        yield _Section("Notes", comparison.notes, whole=True)
 
 
 def _leaderboard(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
-    standings, common = comparison.standings, len(comparison.common)
+    standings, common, everywhere = comparison.standings, len(comparison.common), shared_provenance(comparison)
     rows = [
         {
             "rank": rank(one),
             "system": shown[one.system.label],
-            "provenance": one.system.provenance,
             "mean": points(one.mean),
             "tasks": f"{one.tasks} of {len(comparison.rows)}",
         }
         for one in standings
     ]
-    lines = []
+    lines = [f"All scores are {everywhere}."] if everywhere else []
+    if not everywhere and any(one.system.provenance == "measured here" for one in standings):
+        lines.append("A system without a remark beside its name was measured here.")
     if any(one.best_rank != one.worst_rank for one in standings):
         lines.append("A rank such as 1-2: these results cannot tell which of these places it is.")
     if not common:
         lines.append("No mean: there is no task on which all have comparable scores.")
-    tasks = f"{common} task" + "s" * (common != 1)
-    return _Section(f"Leaderboard: mean score in points (x 100) over the {tasks} that all have, alike", lines, rows)
+    title = f"Leaderboard: mean score in points (x 100) over the {many(common, 'task')} that all have, alike"
+    return _Section(title, lines, rows, whole=True)
 
 
-def _by_type(comparison: Comparison, shown: Mapping[str, str], width: int) -> Iterator[_Section]:
-    kinds = {f"{plain(kind)} ({number})": kind for kind, number in types(comparison).items()}
-    left = width - max(map(len, kinds), default=0)
-    title = "Mean by task type (number of tasks), in points"
-    for group in _groups(comparison.standings, shown, left) if kinds else ():
-        rows = [
-            {"task type": text, **{shown[one.system.label]: points(one.by_type.get(kind)) for one in group}}
-            for text, kind in kinds.items()
-        ]
-        yield _Section(title, (), rows)
-        title = "Mean by task type, the next systems"
-
-
-def _groups(standings: Sequence[Standing], shown: Mapping[str, str], width: int) -> list[list[Standing]]:
-    # As many columns side by side as fit with their names readable; the others in a further table.
-    found: list[list[Standing]] = []
-    left = 0
-    for standing in standings:
-        needs = 3 + max(min(len(shown[standing.system.label]), _NAME_WIDTH), len("100.00"))
-        if not found or needs > left:
-            found.append([])
-            left = width
-        found[-1].append(standing)
-        left -= needs
-    return found
-
-
-def _missing(comparison: Comparison, shown: Mapping[str, str]) -> Iterator[_Section]:
+def _by_type(comparison: Comparison, shown: Mapping[str, str], width: int) -> _Section:
+    """Types as columns: with their whole names where all fit, else short ones, as many as leave room for a name."""
+    kinds = types(comparison)
+    headings = {kind: f"{plain(kind)} ({number})" for kind, number in kinds.items()}
+    room = width - max(map(len, shown.values()), default=0)
+    if sum(len(heading) + _GAP for heading in headings.values()) > room:
+        headings = {kind: f"{_stacked(plain(kind))}\n({number})" for kind, number in kinds.items()}
+        headings = {kind: headings[kind] for kind in list(kinds)[: (width - _LEAST_NAME) // (_TYPE + _GAP)]}
     rows = [
-        {"system": shown[label], "tasks": len(tasks), "which": listed(tasks), "why": reason}
-        for (label, reason), tasks in gaps(comparison).items()
+        {"system": shown[one.system.label], **{text: points(one.by_type.get(kind)) for kind, text in headings.items()}}
+        for one in comparison.standings
     ]
-    if rows:
-        yield _Section("Gaps: no comparable score, so the task is in no mean over all", (), rows)
+    left = len(kinds) - len(headings)
+    lines = [f"{many(left, 'more type')}: {_ELSEWHERE}"] if left else []
+    return _Section("Mean by task type (number of tasks), in points", lines, rows, whole=True)
+
+
+def _stacked(kind: str) -> str:
+    """The words of a CamelCase name under one another, each cut to the width of a score."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+", kind)
+    return "\n".join(word if len(word) <= _TYPE else f"{word[: _TYPE - 1]}." for word in words[:2])
+
+
+def _missing(missing: Mapping[tuple[str, str], Sequence[str]], shown: Mapping[str, str]) -> _Section:
+    lines = [
+        f"{shown[label]}, {many(len(tasks), 'task')}: {reason} ({listed(tasks)})"
+        for (label, reason), tasks in sorted(missing.items(), key=lambda one: -len(one[1]))
+    ]
+    return _Section("Gaps: no comparable score, so the task is in no mean over all", lines)
 
 
 def _duels(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
-    found, title = comparison.duels, "Two by two"
+    found, title, first = comparison.duels, "Two by two", "first minus second"
     if len(found) > 3:
         found, title = found[: len(comparison.standings) - 1], "The first place against each of the others"
+        first = f"{shown[found[0].first.label]} minus each"
     rows = [
         {
-            "first": shown[duel.first.label],
+            **({} if len(found) < len(comparison.duels) else {"first": shown[duel.first.label]}),
             "second": shown[duel.second.label],
             "points": signed(duel.difference),
             "interval": interval(duel.low, duel.high),
-            "p adjusted": p_value(duel.p_adjusted),
+            "p": p_value(duel.p_adjusted),
             "tasks": f"{duel.wins}/{duel.ties}/{duel.losses}",
         }
         for duel in found
     ]
     level = per_cent(comparison.alpha)
-    title += f": first minus second, mean difference in points with its {level} interval; tasks won/even/lost"
+    adjusted = (
+        f"; intervals and p are adjusted for all {len(comparison.duels)} duels" if len(comparison.duels) > 1 else ""
+    )
+    title += f": {first}, mean difference in points with its {level} interval; tasks won/even/lost{adjusted}"
     return _Section(title, (), rows)
 
 
@@ -224,25 +236,34 @@ def _whole(value: float | None) -> str:
 
 
 def _sources(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
+    froms = [f"{system.provenance}, from {system.origin}" for system in comparison.systems]
+    shared = len(set(froms)) == 1
     lines = [
-        f"{shown[system.label]}: {system.model}, revision {system.revision or 'not stated'}; {system.provenance}, "
-        f"from {system.origin}" + (f"; {settings(system)}" if system.settings else "")
-        for system in comparison.systems
+        (f"{shown[system.label]}: " if system.model.rpartition("/")[2] != shown[system.label] else "")
+        + f"{system.model}, revision {system.revision or 'not stated'}"
+        + ("" if shared else f"; {told}")
+        + (f"; {settings(system)}" if system.settings else "")
+        for system, told in zip(comparison.systems, froms, strict=True)
     ]
-    return _Section("Where the scores are from", lines)
+    return _Section(f"Where the scores are from: {froms[0]}" if shared else "Where the scores are from", lines)
 
 
 # --------------------------------------------------------------------------------------------------- as people read
 
 
 def _terminal(section: _Section, width: int) -> str:
-    texts = [
-        plain(section.title),
-        *(f"- {plain(line)}" if len(section.lines) > 1 else plain(line) for line in section.lines),
+    lines, rows, most = section.lines, section.rows, None if section.whole else _MOST
+    left = 0 if section.whole else max(len(lines), len(rows)) - _MOST
+    bullet = "- " if len(lines) > 1 else ""
+    texts = [plain(section.title), *(f"{bullet}{plain(line)}" for line in lines[:most])]
+    parts = [
+        textwrap.fill(text, width, subsequent_indent="  " * text.startswith("- "), break_on_hyphens=False)
+        for text in texts
     ]
-    parts = [textwrap.fill(text, width, subsequent_indent="  " * text.startswith("- ")) for text in texts]
-    if section.rows:
-        parts.append(render(_flush_right(section.rows), "table", width=width))
+    if rows:
+        parts.append(render(_fitted(_flush_right(rows[:most]), width), "table", width=width))
+    if left > 0:
+        parts.append(textwrap.fill(f"... and {left} more: {_ELSEWHERE}", width))
     return "\n".join(parts)
 
 
@@ -253,8 +274,29 @@ def _flush_right(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for column in rows[0]:
         cells = [row[column] for row in rows]
         if all(isinstance(cell, str) and figures.fullmatch(cell) for cell in cells):
-            padded[column] = max(*map(len, cells), min(len(column), _NAME_WIDTH))
+            padded[column] = max(*map(len, cells), min(_columns(column), 15))
     return [{key: cell.rjust(padded[key]) if key in padded else cell for key, cell in row.items()} for row in rows]
+
+
+def _fitted(rows: Sequence[Mapping[str, Any]], width: int) -> list[dict[str, Any]]:
+    """Names cut in their middle where the table is too wide: their ends are what tells them apart."""
+    cut = [column for column in rows[0] if column in {"system", "first", "second", "task"}]
+    others = sum(
+        _GAP + max(_columns(column), *(_columns(plain(row[column])) for row in rows))
+        for column in rows[0]
+        if column not in cut
+    )
+    most = max(_LEAST_NAME, (width - others - 2 + _GAP) // max(1, len(cut)) - _GAP)
+    return [{key: _shortened(cell, most) if key in cut else cell for key, cell in row.items()} for row in rows]
+
+
+def _columns(text: str) -> int:
+    return max((len(line) for line in text.split("\n")), default=0)
+
+
+def _shortened(name: str, most: int) -> str:
+    tail = most // 2
+    return name if len(name) <= most else f"{name[: most - tail - 1]}…{name[-tail:]}"
 
 
 def _markdown(section: _Section) -> str:

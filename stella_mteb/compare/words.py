@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from stella_mteb.compare.records import Comparison, Duel, Gap, Standing, System
 from stella_mteb.files.tables import plain
@@ -168,13 +168,13 @@ def _scaled(value: float | None, units: Sequence[str]) -> str:
 # --------------------------------------------------------------------------------------- parts of a comparison, named
 
 
-def names(comparison: Comparison, reserved: Collection[str] = ()) -> dict[str, str]:
+def names(comparison: Comparison) -> dict[str, str]:
     """Labels as one line without control characters, still unlike each other."""
     shown: dict[str, str] = {}
     for system in comparison.systems:
         name = plain(system.label).strip() or "(no name)"
         count, unique = 1, name
-        while unique in shown.values() or unique in reserved:
+        while unique in shown.values():
             count += 1
             unique = f"{name} ({count})"
         shown[system.label] = unique

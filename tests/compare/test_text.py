@@ -20,6 +20,7 @@ from stella_mteb.compare.text import render_comparison
 from stella_mteb.files.tables import TableFormat
 from tests.support.comparisons import (
     ALL,
+    TYPES,
     compare_by_hand,
     hostile,
     score,
@@ -93,7 +94,7 @@ def test_a_system_without_any_score_has_no_rank_and_does_not_blur_the_headline()
     comparison = replace(comparison, standings=(a, replace(b, best_rank=2), without))
 
     assert words.headline(comparison) == "a leads, but not beyond doubt against each of the others"
-    assert re.search(r" - +c +measured here +- +0 of 2", render_comparison(comparison, "table", 80))
+    assert re.search(r" - +c +- +0 of 2", render_comparison(comparison, "table", 80))
 
 
 def test_without_a_common_task_nobody_wins() -> None:
@@ -109,7 +110,7 @@ def test_without_a_common_task_nobody_wins() -> None:
     assert shown.startswith("a and b share no task that can be compared.")
     assert words.headline(comparison) == "No task has comparable scores of all 2 systems"
     assert "No mean: there is no task on which all have comparable scores." in shown
-    assert re.search(r"1-2 +a +measured here +- +1 of 2", shown)
+    assert re.search(r"1-2 +a +- +1 of 2", shown)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -133,11 +134,12 @@ def test_the_leaderboard_has_rank_intervals_means_and_coverage() -> None:
     table = section(render_comparison(three_with_gaps(), "table", 80), "Leaderboard")
 
     rows = [re.split(r" {2,}", line.strip()) for line in table.splitlines()[-3:]]
-    assert [(row[0], row[1], row[2], row[4]) for row in rows] == [
-        ("1-2", "stella@8192", "measured here", "8 of 9"),
-        ("1-2", "stella@1024", "measured here", "9 of 9"),
-        ("3", "stella@256", "measured here", "7 of 9"),
+    assert [(row[0], row[1], row[3]) for row in rows] == [
+        ("1-2", "stella@8192", "8 of 9"),
+        ("1-2", "stella@1024", "9 of 9"),
+        ("3", "stella@256", "7 of 9"),
     ]
+    assert "All scores are measured here." in table
     assert "over the 7 tasks that all have" in table
     assert "these results cannot tell which of these places it is" in table
 
@@ -152,34 +154,78 @@ def test_means_have_two_decimals_and_are_of_the_common_tasks() -> None:
         values = [row.cells[i].value for row in rows.values() if isinstance(row.cells[i], Score)]
         assert len(values) == 7
         expected = f"{100 * sum(values) / 7:.2f}"
-        assert re.search(rf"{re.escape(one.label)} +measured here +{re.escape(expected)} ", shown)
+        assert re.search(rf"{re.escape(one.label)} +{re.escape(expected)} ", shown)
 
 
-def test_figures_stand_under_one_another() -> None:
+def test_types_are_columns_whose_figures_stand_under_one_another() -> None:
     table = section(render_comparison(two_published(), "table", 80), "Mean by task type")
 
-    rows = table.splitlines()[3:]
-    assert len(rows) == 7
-    assert all(re.search(r" \d\d\.\d\d +\d\d\.\d\d$", row) for row in rows)
+    head, rows = table.splitlines()[1:4], table.splitlines()[5:]
+    assert [re.split(r" {2,}", line.strip()) for line in head] == [
+        ["Pair"],
+        ["Clas.", "Clus.", "Clas.", "Rera.", "Retr.", "STS", "Summ."],
+        ["system", "(12)", "(11)", "(3)", "(4)", "(15)", "(10)", "(1)"],
+    ]
+    assert len(rows) == 2
+    assert all(re.search(r"^ \S+ +(\d\d\.\d\d   ){6}\d\d\.\d\d$", row) for row in rows)
     assert len({len(row) for row in rows}) == 1
 
 
-def test_types_stand_in_rows_with_readable_names_of_systems_beside_them() -> None:
-    parts = render_comparison(ten_by_fifty(), "table", 80).split("\n\n")
+def test_types_have_their_whole_names_where_the_terminal_is_wide() -> None:
+    table = section(render_comparison(two_published(), "table", 200), "Mean by task type")
 
-    tables = [part for part in parts if part.startswith("Mean by task type")]
-    assert len(tables) == 4
-    names = "".join(re.sub(r"[\s─]", "", table.split("Classification")[0]) for table in tables)
-    assert sum(table.count("STS (5)") for table in tables) == 4
-    assert names.count("organisation_mode") == 10
+    assert re.search(r"Classification \(12\) +Clustering \(11\) +PairClassification \(3\)", table)
+
+
+def test_types_that_do_not_fit_are_counted_with_where_they_stand() -> None:
+    table = section(render_comparison(two_published(), "table", 60), "Mean by task type")
+
+    assert "2 more types: see --format md, or the page of --html FILE" in table
+    assert all(len(re.findall(r"\d\d\.\d\d", row)) == 5 for row in table.splitlines()[-2:])
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_name_stands_on_one_line_cut_in_its_middle_where_it_is_too_long(width: int) -> None:
+    long = [
+        system(f"{name}-embedding-multilingual-mini-instruct-v2.5-with-a-very-long-name-{i}")
+        for i, name in enumerate("ab")
+    ]
+    cells = {
+        (f"{kind}{i}", kind): [score(f"{kind}{i}", kind, 0.5), score(f"{kind}{i}", kind, 0.4)]
+        for i, kind in enumerate(TYPES)
+    }
+
+    shown = render_comparison(compare_by_hand(long, cells), "table", width)
+
+    for title in ("Leaderboard", "Mean by task type"):
+        a, b = section(shown, title).splitlines()[-2:]
+        assert re.search(r" a-embe\S*-0 ", a)
+        assert re.search(r" b-embe\S*-1 ", b)
+
+
+def test_a_terminal_shows_the_first_of_many_and_says_where_all_stand() -> None:
+    systems = [system(f"m{i:02}") for i in range(20)]
+    cells = {("x", "STS"): [score("x", "STS", 0.9 - i / 100) for i in range(20)]}
+    comparison = compare_by_hand(systems, cells)
+
+    board, duels = (
+        section(render_comparison(comparison, "table", 80), title) for title in ("Leaderboard", "The first")
+    )
+
+    assert [f"m{i:02}" in board for i in range(20)] == [True] * 20
+    assert [f"m{i:02}" in duels for i in range(1, 20)] == [True] * 15 + [False] * 4
+    assert duels.endswith("... and 4 more: see --format md, or the page of --html FILE")
+    assert "m19" in render_comparison(comparison, "md").partition("The first place")[2].partition("###")[0]
 
 
 def test_every_gap_is_listed_with_its_reason() -> None:
     table = section(render_comparison(three_with_gaps(), "table", 80), "Gaps")
 
-    assert re.search(r"stella@256 +1 +STS2 +not run", table)
-    assert re.search(r"stella@256 +1 +Retrieval3 +another revision of the data: 89abcdef", table)
-    assert re.search(r"stella@8192 +1 +STS2 +another split: validation", table)
+    assert table.splitlines()[1:] == [
+        "- stella@256, 1 task: another revision of the data: 89abcdef (Retrieval3)",
+        "- stella@256, 1 task: not run (STS2)",
+        "- stella@8192, 1 task: another split: validation (STS2)",
+    ]
 
 
 def test_items_known_give_a_difference_its_interval_and_p() -> None:
@@ -194,9 +240,11 @@ def test_of_many_systems_the_first_is_held_against_each_other() -> None:
     comparison = ten_by_fifty()
     table = section(render_comparison(comparison, "table", 200), "The first place against")
 
-    rows = table.splitlines()[3:]
+    rows = table.splitlines()[4:]
     assert len(rows) == 9
-    assert all(row.split()[0] == comparison.standings[0].system.label for row in rows)
+    first, *others = [one.system.label for one in comparison.standings]
+    assert f"{first} minus each" in table
+    assert [row.split()[0] for row in rows] == others
 
 
 def test_prices_of_one_machine_name_it_once() -> None:
@@ -382,23 +430,13 @@ def test_an_access_token_in_a_source_is_masked(form: TableFormat) -> None:
     assert token not in re.sub(r"\s", "", shown)
 
 
-def test_two_labels_that_look_alike_keep_two_columns() -> None:
+def test_two_labels_that_look_alike_keep_two_names() -> None:
     a, b = system("x\x1by"), system("x y")
     comparison = compare_by_hand([a, b], {("t", "STS"): [score("t", "STS", 0.5), score("t", "STS", 0.25)]})
 
     shown = render_comparison(comparison, "table", 80)
 
-    assert re.search(r"x y +x y \(2\)", section(shown, "Mean by task type"))
-    assert re.search(r"STS \(1\) +50\.00 +25\.00", shown)
-
-
-def test_a_label_that_is_a_column_keeps_both() -> None:
-    a, b = system("task type"), system("b")
-    comparison = compare_by_hand([a, b], {("t", "STS"): [score("t", "STS", 0.5), score("t", "STS", 0.25)]})
-
-    shown = render_comparison(comparison, "md")
-
-    assert "| task type | task type (2) | b |" in shown
+    assert re.search(r"x y +50\.00\n +x y \(2\) +25\.00", section(shown, "Mean by task type"))
 
 
 def test_views_and_report_start_without_torch_and_mteb() -> None:
