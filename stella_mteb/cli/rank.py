@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,9 @@ from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
 from stella_mteb.cli.options import Format
 from stella_mteb.files.tables import TableFormat, render
+
+_COLUMNS = ("rank", "slug", "borda", "mean_hm_cf", "low", "high", "best_rank", "worst_rank", "clips")
+_LEGEND = "95 %: interval of mean_hm_cf, by resampling clips; ranks: those that the tests leave a model"
 
 
 @app.command()
@@ -54,20 +59,41 @@ def rank(
 
 def print_ranking(folder: Path, form: TableFormat) -> None:
     """Print the ranking over all judges of a folder, models that cannot be ranked below it, and why on stderr."""
+    from stella_mteb.judge.certainty import certainty, ties_in_words  # noqa: PLC0415
     from stella_mteb.judge.ranking import rank_models  # noqa: PLC0415
     from stella_mteb.judge.reports import read_results  # noqa: PLC0415
 
     results = read_results(folder)
     ranking, apart = rank_models(results)
-    rows: list[dict[str, Any]] = [
-        {"rank": row.rank, "slug": row.slug, "borda": row.borda, "mean_hm_cf": row.mean_hm_cf, "clips": row.clips}
-        for row in ranking
-    ]
-    rows += [
-        {"rank": None, "slug": one.slug, "borda": None, "mean_hm_cf": one.mean_hm_cf, "clips": one.clips}
-        for one in apart
-    ]
-    typer.echo(render(rows, form))
+    sure = certainty(results, ranking)
+    rows = []
+    for row in ranking:
+        low, high = sure.intervals[row.slug] if sure else (None, None)
+        best, worst = sure.ranks[row.slug] if sure else (None, None)
+        rows.append(_row(row.rank, row.slug, row.borda, row.mean_hm_cf, low, high, best, worst, row.clips))
+    rows += [_row(None, one.slug, None, one.mean_hm_cf, None, None, None, None, one.clips) for one in apart]
+    if form == "json":
+        duels = [asdict(duel) for duel in sure.duels] if sure else []
+        rows = [row | {"duels": [duel for duel in duels if duel["first"] == row["slug"]]} for row in rows]
+    typer.echo(render(rows if form in {"json", "csv"} else [_shown(row) for row in rows], form))
+    if sure and form in {"table", "md"}:
+        typer.echo("\n" + "\n".join(ties_in_words(sure)))
+        say(_LEGEND)
     say(f"judges: {', '.join(results)}")
     for one in apart:
         say(f"not ranked: {one.slug}: {one.reason}")
+
+
+def _row(*cells: Any) -> dict[str, Any]:
+    return dict(zip(_COLUMNS, cells, strict=True))
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    known = row["low"] is not None
+    best, worst = row["best_rank"], row["worst_rank"]
+    return {
+        **{name: row[name] for name in ("rank", "slug", "borda", "mean_hm_cf")},
+        "95 %": f"{row['low']:.3f} to {row['high']:.3f}" if known else None,
+        "ranks": (str(best) if best == worst else f"{best}-{worst}") if known else None,
+        "clips": row["clips"],
+    }

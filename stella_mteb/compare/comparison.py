@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +25,7 @@ from stella_mteb.compare.records import (
 )
 from stella_mteb.compare.words import listed, many, verdict, winner
 from stella_mteb.errors import ConfigError
-from stella_mteb.statistics.max_t import max_t
+from stella_mteb.statistics.max_t import max_t, possible_ranks
 from stella_mteb.statistics.paired import (
     Difference,
     Part,
@@ -248,16 +248,13 @@ def _task_differences(by_item: Mapping[str, _ByItem]) -> tuple[TaskDifference, .
 
 
 def _ranks(placed: Sequence[System], duels: Sequence[Duel], alpha: float) -> list[tuple[int, int]]:
-    """The best and the worst rank that each system may have; wide enough that no rank contradicts the order."""
-    better, worse = Counter[str](), Counter[str]()
-    for duel in duels:
-        if best := winner(duel, alpha):
-            better[(duel.second if best is duel.first else duel.first).label] += 1
-            worse[best.label] += 1
-    best_ranks = [1 + better[system.label] for system in placed]
-    worst_ranks = [len(placed) - worse[system.label] for system in placed]
-    upwards = list(itertools.accumulate(reversed(best_ranks), min))
-    return list(zip(reversed(upwards), itertools.accumulate(worst_ranks, max), strict=True))
+    number = {system.label: i for i, system in enumerate(placed)}
+    decided = [
+        (number[best.label], number[(duel.second if best is duel.first else duel.first).label])
+        for duel in duels
+        if (best := winner(duel, alpha))
+    ]
+    return possible_ranks(len(placed), decided)
 
 
 def _notes(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +94,27 @@ def max_t(differences: Array, families: NDArray[np.intp], *, alpha: float, resam
 def families_needed(alpha: float) -> int:
     """The number of families below which no flip of signs can tell: of 5, 2 of the 32 signs are 0.0625."""
     return math.floor(1 - math.log2(alpha)) + 1
+
+
+def possible_ranks(systems: int, decided: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The best and the worst rank that each system may have, simultaneously for all systems.
+
+    Source: D. Al Mohamad, J. J. Goeman and E. W. van Zwet, Simultaneous confidence intervals for ranks with application
+    to ranking institutions (2022): a system's best rank is one more than the number of those that are certainly better.
+
+    Args:
+        systems: Number of systems, which are numbered from 0 in the order in which they are shown.
+        decided: Winner and loser of every duel that the tests decide.
+
+    Returns:
+        Ranges wide enough that none contradicts the order shown.
+    """
+    best, worst = [1] * systems, [systems] * systems
+    for winner, loser in decided:
+        best[loser] += 1
+        worst[winner] -= 1
+    upwards = list(itertools.accumulate(reversed(best), min))
+    return list(zip(reversed(upwards), itertools.accumulate(worst, max), strict=True))
 
 
 def _sign_flips(families: int, resamples: int, seed: int) -> tuple[Array, bool]:
