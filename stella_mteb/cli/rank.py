@@ -68,7 +68,7 @@ def print_ranking(folder: Path, form: TableFormat) -> None:
     sure = certainty(results, ranking)
     rows = []
     for row in ranking:
-        low, high = sure.intervals[row.slug] if sure else (None, None)
+        low, high = sure.intervals.get(row.slug, (None, None)) if sure else (None, None)
         best, worst = sure.ranks[row.slug] if sure else (None, None)
         rows.append(_row(row.rank, row.slug, row.borda, row.mean_hm_cf, low, high, best, worst, row.clips))
     rows += [_row(None, one.slug, None, one.mean_hm_cf, None, None, None, None, one.clips) for one in apart]
@@ -89,11 +89,10 @@ def _row(*cells: Any) -> dict[str, Any]:
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    known = row["low"] is not None
-    best, worst = row["best_rank"], row["worst_rank"]
+    low, high, best, worst = (row[name] for name in ("low", "high", "best_rank", "worst_rank"))
     return {
         **{name: row[name] for name in ("rank", "slug", "borda", "mean_hm_cf")},
-        "95 %": f"{row['low']:.3f} to {row['high']:.3f}" if known else None,
-        "ranks": (str(best) if best == worst else f"{best}-{worst}") if known else None,
+        "95 %": None if low is None else f"{low:.3f} to {high:.3f}",
+        "ranks": best if best == worst else f"{best}-{worst}",
         "clips": row["clips"],
     }

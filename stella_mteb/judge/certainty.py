@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from stella_mteb.judge.ranking import RESAMPLES, RankedModel, Results, common_clips
-from stella_mteb.statistics.correlation import draws, interval
+from stella_mteb.statistics.correlation import Array, draws, interval
 from stella_mteb.statistics.max_t import max_t, possible_ranks
+from stella_mteb.statistics.paired import MIN_ITEMS
 
 ALPHA = 0.05
 _FLIPS = 9_999  # as in compare; of five judges one pair has p = .045, and 2 000 flips would blur it
@@ -24,7 +25,7 @@ class Duel:
         first: The model that is ranked higher.
         second: The other.
         difference: Mean over judges and clips.
-        low: Lower end of the interval that holds for all duels together.
+        low: Lower end of the interval that holds for all duels together; None where no difference could be a finding.
         high: Upper end.
         p: Two-sided, of the hypothesis that the difference of a clip is as likely as its negative.
         p_adjusted: The same, adjusted for all duels.
@@ -33,8 +34,8 @@ class Duel:
     first: str
     second: str
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     p_adjusted: float
 
@@ -51,7 +52,8 @@ class Certainty:
     Attributes:
         clips: Number of clips behind it.
         needed: Number of clips from which on a difference can be a finding.
-        intervals: By model, the 95 % interval of its mean HM-CF, by resampling clips.
+        intervals: By model, the 95 % interval of its mean HM-CF, by resampling clips; empty for fewer clips than
+            `stella_mteb.statistics.paired.MIN_ITEMS`.
         ranks: By model, the best and the worst rank that the tests leave it, for all models together.
         duels: Every two models, the higher ranked first.
     """
@@ -83,32 +85,46 @@ def certainty(results: Results, ranking: Sequence[RankedModel], seed: int = 0) -
     if len(clips) < 2:
         return None
     scores = np.mean([[judge[model].values(clips) for model in models] for judge in results.values()], axis=0)
-    each = np.arange(len(clips))
-    drawn = np.concatenate([weights @ scores.T / len(clips) for weights in draws(each, RESAMPLES, seed, len(clips))])
-    pairs = list(itertools.combinations(range(len(models)), 2))
-    apart = np.array([scores[one] - scores[other] for one, other in pairs]).reshape(len(pairs), len(clips))
-    tested = max_t(apart, each, alpha=ALPHA, resamples=_FLIPS, seed=seed)
-    figures = zip(tested.difference, tested.low, tested.high, tested.p, tested.p_adjusted, strict=True)
-    duels = [
-        Duel(models[one], models[other], *map(float, own)) for (one, other), own in zip(pairs, figures, strict=True)
-    ]
+    duels, needed = _duels(models, scores, seed)
+    place = {model: i for i, model in enumerate(models)}
     decided = [
-        pair if duel.difference > 0 else pair[::-1] for pair, duel in zip(pairs, duels, strict=True) if not duel.is_tie
+        (duel.first, duel.second) if duel.difference > 0 else (duel.second, duel.first)
+        for duel in duels
+        if not duel.is_tie
     ]
+    ranks = possible_ranks(len(models), [(place[winner], place[loser]) for winner, loser in decided])
     return Certainty(
         clips=len(clips),
-        needed=tested.needed,
-        intervals={model: interval(of_model) for model, of_model in zip(models, drawn.T, strict=True)},
-        ranks=dict(zip(models, possible_ranks(len(models), decided), strict=True)),
+        needed=needed,
+        intervals=_intervals(models, scores, seed) if len(clips) >= MIN_ITEMS else {},
+        ranks=dict(zip(models, ranks, strict=True)),
         duels=tuple(duels),
     )
+
+
+def _duels(models: Sequence[str], scores: Array, seed: int) -> tuple[list[Duel], int]:
+    """Every two models, from scores [models, clips], and how many clips a finding takes."""
+    pairs = list(itertools.combinations(range(len(models)), 2))
+    apart = np.array([scores[one] - scores[other] for one, other in pairs]).reshape(len(pairs), scores.shape[1])
+    tested = max_t(apart, np.arange(scores.shape[1]), alpha=ALPHA, resamples=_FLIPS, seed=seed)
+    bounds = [[float(end) if np.isfinite(end) else None for end in ends] for ends in (tested.low, tested.high)]
+    figures = zip(tested.difference.tolist(), *bounds, tested.p.tolist(), tested.p_adjusted.tolist(), strict=True)
+    return [
+        Duel(models[one], models[other], *own) for (one, other), own in zip(pairs, figures, strict=True)
+    ], tested.needed
+
+
+def _intervals(models: Sequence[str], scores: Array, seed: int) -> dict[str, tuple[float | None, float | None]]:
+    clips = scores.shape[1]
+    drawn = np.concatenate([w @ scores.T / clips for w in draws(np.arange(clips), RESAMPLES, seed, clips)])
+    return {model: interval(of_model) for model, of_model in zip(models, drawn.T, strict=True)}
 
 
 def ties_in_words(found: Certainty) -> list[str]:
     """One sentence for each model that the clips cannot tell from one below it, after one on all duels."""
     if not found.duels:
         return []
-    if all(duel.is_tie for duel in found.duels) and found.clips < found.needed:
+    if found.clips < found.needed:
         return [f"No finding is possible on {found.clips} clips: a test needs {found.needed} to tell two models apart."]
     tied = [duel for duel in found.duels if duel.is_tie]
     sentences = [
@@ -117,9 +133,13 @@ def ties_in_words(found: Certainty) -> list[str]:
     ]
     for first, own in itertools.groupby(tied, key=lambda duel: duel.first):
         others = ", ".join(
-            f"{duel.second} (difference {100 * duel.difference:+.2f} points, {100 * duel.low:+.2f} to "
-            f"{100 * duel.high:+.2f}, p = {duel.p_adjusted:.3f})"
+            f"{duel.second} (difference {_points(duel.difference)} points, {_points(duel.low)} to "
+            f"{_points(duel.high)}, p = {duel.p_adjusted:.3f})"
             for duel in own
         )
         sentences.append(f"A tie: {first} cannot be told apart from {others}.")
     return sentences
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.2f}"
