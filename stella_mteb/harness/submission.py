@@ -117,6 +117,7 @@ def _result(root: Path, path: Path, against: Path | None) -> Iterator[Finding]:
         return
     task = str(result.get("task_name"))
     yield _finding(where, "file is called as its task", path.stem == task, f"task_name is {task}")
+    yield _one_revision(root, where, against)
     wrong = [place for place, score in scores.items() if score is None]
     detail = f"no finite main score in {', '.join(map('/'.join, wrong))}" if wrong else f"{len(scores)} main scores"
     yield _finding(where, "every main score is a number", bool(scores) and not wrong, detail)
@@ -126,6 +127,17 @@ def _result(root: Path, path: Path, against: Path | None) -> Iterator[Finding]:
     if is_mteb_task(task):
         yield _fits_task(where, loaded)
     yield _unchanged(where, scores, against)
+
+
+def _one_revision(root: Path, where: Path, against: Path | None) -> Finding:
+    model, revision, *rest = where.parts
+    models = [base / model for base in (root, results_folder(against or root))]
+    revisions = {
+        one.name for base in models if base.is_dir() for one in base.iterdir() if one.joinpath(*rest).is_file()
+    }
+    others = sorted(revisions - {revision})
+    detail = f"also at {', '.join(others)}; keep the file of one revision" if others else f"only at {revision}"
+    return _finding(where, "a task has results of one revision of the model", not others, detail)
 
 
 def _known_task(where: Path, task: str) -> Finding:

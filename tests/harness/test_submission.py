@@ -10,7 +10,7 @@ import pytest
 from stella_mteb.errors import ConfigError
 from stella_mteb.harness.submission import Finding, check
 from tests.conftest import Call
-from tests.support.submissions import META, result, write
+from tests.support.submissions import META, MODEL, REVISION, result, write
 
 
 def lacking(folder: Path, against: Path | None = None) -> list[Finding]:
@@ -80,6 +80,22 @@ def test_a_published_split_may_not_vanish(tmp_path: Path) -> None:
     (found,) = lacking(write(tmp_path / "ours"), public)
 
     assert found.detail == "validation/default is not there any more"
+
+
+def test_a_task_at_two_revisions_of_a_model_is_named_wherever_the_other_is(tmp_path: Path) -> None:
+    older = write(tmp_path / "theirs") / "results" / MODEL.replace("/", "__")
+    (older / REVISION).rename(older / "older")
+    write(tmp_path / "mine")
+
+    (found,) = lacking(tmp_path / "mine", tmp_path / "theirs")
+    assert found.rule == "a task has results of one revision of the model"
+    assert "also at older" in found.detail
+
+    write(tmp_path / "theirs")
+    assert sorted(one.detail.split(";")[0] for one in lacking(tmp_path / "theirs") if one.rule == found.rule) == [
+        f"also at {REVISION}",
+        "also at older",
+    ]
 
 
 def test_a_model_without_a_description_is_named(tmp_path: Path) -> None:
