@@ -117,6 +117,7 @@ def read_layout(folder: Path) -> Layout:
         _require_plain(folder)
         transformer, behind = Module("Transformer", folder), []
         declared, pooling, limit, lower_case = Declared(), {}, None, False
+    _refuse_adapter(transformer.folder)
     path = transformer.folder / "config.json"
     config = read_json_object(path)
     hidden = setting(config, "hidden_size")
@@ -142,8 +143,20 @@ def read_layout(folder: Path) -> Layout:
     return layout.with_cuts([layout.default_dimension, *declared.matryoshka, *matryoshka_dims(config, path)])
 
 
+def _refuse_adapter(folder: Path) -> None:
+    # Beside the base model's weights, transformers applies an adapter or leaves it out by whether peft is installed.
+    path = folder / "adapter_config.json"
+    if path.is_file():
+        base = read_json_object(path).get("base_model_name_or_path")
+        raise ConfigError(
+            f"{path}: the folder holds a PEFT adapter (LoRA) for {base}, and adapters are not loaded; merge it: "
+            "peft.PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(new_folder)"
+        )
+
+
 def _require_plain(folder: Path) -> None:
     """Raise unless sentence-transformers would take a folder without modules.json for plain text."""
+    _refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is not a model folder: it has neither modules.json nor config.json")
     if (folder / FOLDER_FILE).is_file():

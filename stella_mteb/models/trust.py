@@ -13,18 +13,13 @@ if TYPE_CHECKING:
 
 
 def require_plain_weights(model: ResolvedModel) -> None:
-    """Raise unless the backbone's weights are safetensors in the model's own folder, neither adapted nor quantised.
+    """Raise unless the backbone's weights are safetensors in the model's own folder, and not quantised.
 
     Raises:
         ConfigError: If the files name others, or what would change the weights.
         EnvironmentProblem: If there are none, or only pickled ones, or shards are missing.
     """
     folder = model.layout.transformer
-    if (folder / "adapter_config.json").is_file():
-        raise ConfigError(
-            f"{folder}: holds an adapter (adapter_config.json), which transformers would apply or leave out by "
-            "whether peft is installed; merge it into the weights"
-        )
     for key in ("quantization_config", "transformers_weights"):
         if model.layout.config.get(key):
             raise ConfigError(f"{folder / 'config.json'}: {key} is not supported; use the plain weights")

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.layouts.anything import VOCABULARY
 from benchmarks.layouts.stella import write_json, write_modules
+from stella_mteb.errors import ConfigError
 from stella_mteb.models.resolve import resolve
 from stella_mteb.prompts.profiles import TaskInfo, choose
 
@@ -128,3 +129,18 @@ def test_the_registry_gives_qwen3_the_tasks_instruction_where_its_folder_has_one
 
     assert query == f"Instruct: {info.instruction['query']}\nQuery:"
     assert choose(config.prompts.profile, config.prompts, info, "document").text == ""
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_an_adapter_is_refused_where_its_base_model_would_be_scored_in_its_place(
+    roberta: Path, with_base: bool
+) -> None:
+    """sentence-transformers #2979, #3865: a LoRA folder fails for want of config.json, or gives the base's vectors."""
+    write_json(roberta / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "org/base"})
+    if not with_base:
+        (roberta / "config.json").unlink()
+
+    with pytest.raises(
+        ConfigError, match=r"adapter_config\.json: .*PEFT adapter \(LoRA\) for org/base.*merge_and_unload"
+    ):
+        resolve(str(roberta))

@@ -220,14 +220,6 @@ def test_a_config_that_names_other_weights_is_refused(copy: Path, tmp_path: Path
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_adapter_beside_the_weights_is_refused(copy: Path) -> None:
-    """transformers applies it where peft is installed and says nothing where it is not."""
-    (copy / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
-
-    with pytest.raises(ConfigError, match=r"adapter_config\.json.* merge it"):
-        resolve(str(copy)).load("cpu")
-
-
 def test_a_config_cannot_ask_for_a_kernel_of_the_hub(copy: Path) -> None:
     # With a window that cuts texts, attention is transformers' own.
     window = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}
