@@ -682,7 +682,7 @@ def test_two_processes_that_write_at_once_leave_the_union_and_import_no_torch(tm
     for writer in writers:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
-    said = [writer.communicate("go\n", timeout=60)[0] for writer in writers]
+    said = [writer.communicate("go\n", timeout=600)[0] for writer in writers]
 
     store = VectorStore(tmp_path, IDENTITY)
     found, into = read(store, [n.to_bytes(16, "big") for n in range(100)])

@@ -204,6 +204,6 @@ assert "nltk" not in sys.modules
 
 
 def test_the_judge_splits_sentences_without_network_and_without_a_download() -> None:
-    done = subprocess.run([sys.executable, "-c", NO_NETWORK], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", NO_NETWORK], capture_output=True, text=True, timeout=600, check=False)
 
     assert done.returncode == 0, done.stderr

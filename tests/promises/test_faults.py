@@ -89,7 +89,7 @@ def test_a_signal_ends_a_command_with_the_line_that_resumes_it(number: signal.Si
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=600)
 
     assert process.returncode == 130
     assert "Traceback" not in err
