@@ -1,9 +1,9 @@
-"""What encoding cost: one entry for every run of a model in which texts were encoded and not read from the cache.
+"""Records what encoding cost: one entry for each run of a model that encoded texts which no store had.
 
 <output>/details/<model>/cost.json    written by `run`, read by `compare`
 
-The figures of an entry are of one run on one machine: of the texts of its tasks, beside whatever else ran there. Only
-figures of the same machine can be set side by side, and those of more tokens are the steadier ones.
+An entry describes one run on one machine, including the effect of other load. Only entries of the same machine are
+comparable, and entries with more tokens are more reliable.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def cost_recorded(family: Sequence[Encoder], cache: ResultCache) -> Iterator[None]:
-    """Within it, what a model encodes is timed; at the end, also of an interrupted run, its cost is on disk.
+    """Time what a model encodes within the block and write its cost at the end, even if the run is interrupted.
 
     Args:
-        family: The model at one or more dimensions, from one pass; each gets the entry.
-        cache: Where its results go.
+        family: The model at one or more dimensions, computed in one pass; each gets the entry.
+        cache: Cache of its results.
     """
     first = family[0]
     before = dataclasses.replace(first.text_encoder.stats) if first.loaded else None
@@ -53,8 +53,8 @@ def cost_recorded(family: Sequence[Encoder], cache: ResultCache) -> Iterator[Non
         if first.loaded:
             try:
                 _record(family, cache, before, peak)
-            except Exception as error:  # results stand, and nothing depends on this
-                logger.warning("what %s cost is not kept: %s", first.resolved.spec, error)
+            except Exception as error:  # results are already saved and do not depend on the cost
+                logger.warning("the cost of %s was not saved: %s", first.resolved.spec, error)
 
 
 def _record(family: Sequence[Encoder], cache: ResultCache, before: EncodeStats | None, peak_before: int) -> None:
@@ -91,8 +91,8 @@ def _record(family: Sequence[Encoder], cache: ResultCache, before: EncodeStats |
 
 
 def machine(device: torch.device) -> str:
-    """Name the hardware: a GPU by its name, a processor with the cores that this process may use and its threads."""
-    import torch  # noqa: PLC0415 -- seconds, and a reader of costs does without
+    """Return the name of the hardware: the GPU's name, or the processor with its usable cores and threads."""
+    import torch  # noqa: PLC0415 -- takes seconds, and readers of costs do not need it
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -107,7 +107,7 @@ def machine(device: torch.device) -> str:
 
 
 def _reset_peak_memory() -> int:
-    """Begin anew with the peaks of the GPUs and, on Linux, of this process; gives what the process has now."""
+    """Reset the peak memory of the GPUs and, on Linux, of this process; return the current peak of the process."""
     import torch  # noqa: PLC0415
 
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""Fetch the files of models and tasks from the hub, or say which are on this machine and how large they are.
+"""Downloads the files of models and tasks from the hub, or reports which are on this machine and their size.
 
-Everything goes through the loaders that a run uses, so that it lands in the caches where a run looks for it.
+Downloads use the same loaders as a run, so files land in the caches where a run looks for them.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _RETRIEVAL = {"Retrieval", "Reranking", "InstructionRetrieval", "InstructionRera
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to fetch.
+    """Something to download.
 
     Attributes:
         kind: `model`, `data` or `examples`.
-        name: On the hub, or of the task that examples are for.
+        name: Name on the hub; for `examples`, the name of the task.
         revision: The commit; None for the newest.
         tasks: The tasks that read it.
-        get: Fetches it; does nothing where it is here.
-        is_here: Whether it is on this machine, without asking the network.
+        get: Downloads it unless it is here.
+        is_here: Checks without network whether it is on this machine.
     """
 
     kind: Literal["model", "data", "examples"]
@@ -51,75 +51,62 @@ def items(specs: Sequence[Spec], tasks: Sequence[Any]) -> Iterator[Item]:
 
     Args:
         specs: The models.
-        tasks: MTEB tasks; local data is not the hub's.
+        tasks: MTEB tasks; tasks on local data need nothing.
     """
     configs = [find_config(spec.name, known_config, spec.registered_as) for spec in specs]
     for spec, config in zip(specs, configs, strict=True):
         if config.hub is not None and config.path is None:
             find = partial(resolve, spec, registry=known_config)
-            here = _holds(partial(find, offline=True))
+            here = partial(_succeeds, partial(find, offline=True))
             yield Item("model", config.hub.name, config.hub.revision, (), partial(find, offline=False), here)
     hub = [task for whole in tasks for task in (whole.metadata.tasks if whole.is_aggregate else [whole])]
     for task in hub:
         file = getattr(task, "stella_mteb_file", None)
         if file is None or not file.is_local:
-            source = task.metadata.dataset
-            yield Item(
-                "data", source["path"], source.get("revision"), (task.metadata.name,), _loads(task), _is_prepared(task)
-            )
+            data, names = task.metadata.dataset, (task.metadata.name,)
+            here = partial(_is_prepared, task)
+            yield Item("data", data["path"], data.get("revision"), names, partial(_load, task), here)
     if any((spec.prompts or config.prompts.profile) == "icl" for spec, config in zip(specs, configs, strict=True)):
         for name in (task.metadata.name for task in hub if task.metadata.name in published()["sha256"]):
             get = partial(find_examples, name, None)
-            here = _holds(partial(get, offline=True))
+            here = partial(_succeeds, partial(get, offline=True))
             yield Item("examples", name, published()["commit"], (name,), partial(get, offline=False), here)
 
 
-def _holds(find: Callable[[], object]) -> Callable[[], bool]:
-    def is_here() -> bool:
-        try:
-            find()
-        except StellaMtebError:
-            return False
-        return True
-
-    return is_here
+def _succeeds(find: Callable[[], object]) -> bool:
+    try:
+        find()
+    except StellaMtebError:
+        return False
+    return True
 
 
-def _loads(task: Any) -> Callable[[], object]:
-    def get() -> None:
-        task.load_data()
-        task.unload_data()
-
-    return get
+def _load(task: Any) -> None:
+    task.load_data()
+    task.unload_data()
 
 
-def _is_prepared(task: Any) -> Callable[[], bool]:
-    """Whether `datasets` has every configuration of a task's data in its cache; no data is read."""
-    source = task.metadata.dataset
-
-    def is_here() -> bool:
-        offline, datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE, True
-        try:
-            for name in _configurations(task):
-                datasets.load_dataset_builder(source["path"], name, revision=source.get("revision"))
-        except (OSError, ValueError):  # ConnectionError is an OSError
-            return False
-        finally:
-            datasets.config.HF_HUB_OFFLINE = offline
-        return True
-
-    return is_here
-
-
-def _configurations(task: Any) -> list[str | None]:
+def _is_prepared(task: Any) -> bool:
+    """Check whether every configuration of a task's data is in the cache of `datasets`, without reading the data."""
+    source, names = task.metadata.dataset, [task.metadata.dataset.get("name")]
     if task.metadata.type in _RETRIEVAL:
         subsets = [f"{subset}-" if subset != "default" else "" for subset in task.hf_subsets]
-        return [f"{subset}{part}" for subset in subsets for part in ("corpus", "queries")]
-    return list(task.hf_subsets) if task.metadata.is_multilingual else [task.metadata.dataset.get("name")]
+        names = [f"{subset}{part}" for subset in subsets for part in ("corpus", "queries")]
+    elif task.metadata.is_multilingual:
+        names = list(task.hf_subsets)
+    offline, datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE, True
+    try:
+        for name in names:
+            datasets.load_dataset_builder(source["path"], name, revision=source.get("revision"))
+    except (OSError, ValueError):  # ConnectionError is an OSError
+        return False
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
+    return True
 
 
 def size(item: Item) -> int | None:
-    """Bytes of an item's files on the hub; of a data set with many configurations, of all of them. None if unknown."""
+    """Return the bytes of an item's files on the hub, or None if unknown. A data set counts all its configurations."""
     if item.kind == "examples":
         return None
     api = huggingface_hub.HfApi()
@@ -137,13 +124,13 @@ def size(item: Item) -> int | None:
 
 
 def fault(error: BaseException) -> str:
-    """Why something could not be fetched, and the cure."""
+    """Explain why a download failed and how to fix it."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, GatedRepoError):
-            return "gated: accept its terms on its page of the hub and set HF_TOKEN"
+            return "gated: accept the terms on its hub page and set HF_TOKEN"
         if isinstance(link, RevisionNotFoundError):
-            return "changed: the hub has it no longer at this commit; a newer version of mteb may name another"
+            return "changed: the hub no longer has this commit; a newer version of mteb may name another"
         if isinstance(link, RepositoryNotFoundError):
             return "missing: the hub has no such repository, or it is private (HF_TOKEN)"
         link = link.__cause__ or link.__context__
@@ -151,4 +138,4 @@ def fault(error: BaseException) -> str:
 
 
 FAULTS = (StellaMtebError, HfHubHTTPError, OSError, ValueError, RuntimeError)
-"""`Item.get` and `size` may raise these."""
+"""Exceptions that `Item.get` and `size` may raise."""

@@ -1,4 +1,4 @@
-"""Forecast texts, tokens, seconds and bytes of each task of a run, before any of its data is here."""
+"""Forecasts texts, tokens, seconds and bytes of each task of a run, before its data is downloaded."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from stella_mteb.harness.task_sizes import Size, Texts, size_of
 from stella_mteb.harness.task_yaml import TaskFile
 from stella_mteb.models.loading import fingerprint_of, tokenizer_of
 
-_KEY_BYTES = 20  # beside each stored vector: its key and its checksum
-# Seconds of `datasets` for a data set in its cache, and for each of its rows.
+_KEY_BYTES = 20  # key and checksum of each stored vector
+# Seconds that `datasets` takes to open a cached data set, and per row.
 _LOADING, _LOADING_ROW = 0.5, 5e-6
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The forecast of one task with one model.
+    """The forecast for one task with one model. None means unknown.
 
     Attributes:
         task: Name of the task.
-        status: As `run.plan` gives it; a task that is on disk takes nothing.
-        texts: Texts that MTEB will ask for; None, as all that follows, where MTEB has no statistics of the task.
-        distinct: How many of them differ, as far as is known before the data is read.
-        stored: Of these, how many the store has, or will have by then from the tasks before; None where it has some
-            vectors and the texts of the task are not known.
+        status: Status from `run.plan`; a task that is on disk costs nothing.
+        texts: Texts that MTEB will ask for; None, like all that follows, if MTEB has no statistics of the task.
+        distinct: Distinct texts, as far as known before the data is read.
+        stored: Distinct texts that are in the store or will be there from earlier tasks; None if the store has vectors
+            and the texts of the task are not known.
         tokens: Tokens that will go through the backbone.
-        encoding: Seconds for these; None where no pace is known.
-        rest: Seconds of loading data and computing scores.
-        vectors: Bytes that the store will grow by.
-        note: What makes the figures less sure.
+        encoding: Seconds for encoding; None if the pace is unknown.
+        rest: Seconds for loading data and computing scores.
+        vectors: Bytes by which the store will grow.
+        note: Reason why the figures are less certain.
     """
 
     task: str
@@ -53,13 +53,13 @@ class Forecast:
 
 
 class Forecaster:
-    """Forecasts the tasks of one model, in the order in which they will run; nothing is loaded but its tokenizer.
+    """Forecasts the tasks of one model in the order in which they run; loads only the tokenizer.
 
     Args:
         encoder: The model.
         device: See `load_encoder`.
         output: The output folder.
-        cache: Folder of the vector stores; None for none.
+        cache: Folder of the vector stores, or None.
     """
 
     def __init__(self, encoder: Encoder, device: str | None, output: Path, cache: Path | None) -> None:
@@ -68,7 +68,9 @@ class Forecaster:
         self._few_shot, self._most = bool(model.config.few_shot), model.max_length
         self._width = model.layout.pooled_width
         self._tokenizer = tokenizer_of(model)
-        self._characters_per_token = _measured(self._tokenizer)
+        english = prose()
+        tokens = sum(map(len, self._tokenizer(english, add_special_tokens=False)["input_ids"]))
+        self._characters_per_token = sum(map(len, english)) / tokens
         fingerprint = fingerprint_of(model, device)
         there = cache is not None and store_folder(cache, fingerprint).is_dir()
         self._store = VectorStore(cache, fingerprint) if cache is not None and there else None
@@ -79,7 +81,7 @@ class Forecaster:
 
         Args:
             task: An MTEB task.
-            pace: Of this model on this machine, if it is known.
+            pace: Pace of the model on this machine, if known.
         """
         path, status = plan(self._encoder, task, self._output)
         if status == "on disk":
@@ -111,7 +113,7 @@ class Forecaster:
         return texts.tokens(self._characters_per_token, added, self._most + (added if self._few_shot else 0))
 
     def _stored(self, task: Any) -> int | None:
-        """Texts of a task that are in the store by then; only of local data are the texts themselves known."""
+        """Count the texts of a task that the store will have by then. Only the texts of local data are known."""
         if not self._keeps:
             return 0
         file: TaskFile | None = getattr(task, "stella_mteb_file", None)
@@ -130,41 +132,29 @@ class Forecaster:
         return stored
 
 
-def _measured(tokenizer: Any) -> float:
-    """Characters of a token, in English."""
-    texts = prose()
-    tokens = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
-    return sum(map(len, texts)) / tokens
-
-
 def _note(task: Any) -> str:
     scripts = task.metadata.hf_subsets_to_langscripts if not task.is_aggregate else {}
     languages = {
         script.partition("-")[0] for subset in scripts for script in scripts[subset] if subset in task.hf_subsets
     }
     others = sorted(languages - {"eng"})
-    return f"tokens are counted as in English; its texts are {', '.join(others)}" if others else ""
+    return f"tokens are estimated as for English; the texts are {', '.join(others)}" if others else ""
 
 
 def rest_seconds(task: Any, size: Size, dimension: int) -> float:
-    """Seconds of loading data and computing scores, by what MTEB's evaluators do.
+    """Estimate the seconds for loading data and computing scores with MTEB's evaluators.
 
-    The factors were measured with random vectors on one core (`results/forecast/README.md`); they are the least sure
-    figures of a forecast, and the smallest: a run replaces them by what it measures.
-
-    Args:
-        task: An MTEB task.
-        size: Its size.
-        dimension: Of the vectors.
+    The factors were measured with random vectors on one core (`results/forecast/README.md`). They are the least certain
+    and the smallest part of a forecast. During a run, measured values replace them.
     """
     asked = sum(texts.count for texts in size.texts)
     queries = sum(texts.count for texts in size.texts if texts.side is PromptType.query)
     scoring = {
-        # Logistic regressions on few rows, predictions for all of the split.
+        # Logistic regressions on few rows, predictions for the whole split.
         "Classification": 0.3 + 5e-8 * asked * dimension + 0.01 * size.classes,
-        # K-means on samples of 16 384, whatever the size of the data.
+        # K-means on samples of 16 384, for data of any size.
         "Clustering": 1.5 + 4e-5 * size.classes * dimension,
-        # Rows in order of their similarity, once for each metric.
+        # Sorting the rows by similarity, once for each metric.
         "PairClassification": 2e-5 * asked * (0.6 + dimension / 1000),
         "Retrieval": 4e-5 * asked + 4.5e-4 * queries + 2e-7 * queries * (asked - queries),
         "Reranking": 1e-4 * asked,
@@ -174,7 +164,7 @@ def rest_seconds(task: Any, size: Size, dimension: int) -> float:
 
 
 def total(forecasts: Sequence[Forecast]) -> Forecast:
-    """Add up; what is not known counts nothing, and the note says how often that is."""
+    """Add up forecasts. Unknown figures count as zero, and the note says how many tasks they concern."""
     sums = {
         name: sum(getattr(forecast, name) or 0 for forecast in forecasts)
         for name in ("texts", "distinct", "stored", "tokens", "encoding", "rest", "vectors")

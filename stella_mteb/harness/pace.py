@@ -1,4 +1,4 @@
-"""How many tokens a second a model encodes on this machine: from earlier runs, else measured."""
+"""Tokens per second that a model encodes on this machine, from earlier runs or measured."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ _FIRST_TEXTS = 8
 
 @dataclass(frozen=True)
 class Pace:
-    """Tokens a second, and where the figure is from, in words."""
+    """Tokens per second, and a description of the source of the figure."""
 
     tokens_per_second: float
     source: str
 
 
 def known_pace(encoder: Encoder, device: str | None, output: Path) -> Pace | None:
-    """The pace of the runs of this model on this machine whose costs are in an output folder.
+    """Compute the pace from the costs of earlier runs of this model on this machine.
 
-    None where they have encoded for less than ten seconds: the first batches of a process are slower than the rest.
+    Returns:
+        None if they encoded for less than ten seconds, because the first batches of a process are slower.
     """
     meta = encoder.mteb_model_meta
     path = cost_path(result_path(output, str(meta.name), str(meta.revision), meta.experiment_name, "any"))
@@ -42,14 +43,14 @@ def known_pace(encoder: Encoder, device: str | None, output: Path) -> Pace | Non
 
 
 def measured_pace(encoder: Encoder, device: str | None) -> Pace:
-    """Load the model and encode bundled summaries for ten seconds; nothing is read from or kept in a store.
+    """Load the model and encode bundled summaries for ten seconds, without a store.
 
     Raises:
-        ConfigError: If the model cannot be loaded as its config says.
+        ConfigError: If the model cannot be loaded as configured.
         EnvironmentProblem: If it cannot be loaded on this machine.
     """
     engine, texts, size = encoder.resolved.load(device), prose(), _FIRST_TEXTS
-    engine.encode(texts[:size])  # what is done once in a process
+    engine.encode(texts[:size])  # warm-up
     before, started, used = engine.stats.tokens, time.perf_counter(), 0
     while (passed := time.perf_counter() - started) < _SECONDS:
         engine.encode([f"{used} {texts[(used + i) % len(texts)]}" for i in range(size)])
@@ -58,6 +59,6 @@ def measured_pace(encoder: Encoder, device: str | None) -> Pace:
 
 
 def prose() -> list[str]:
-    """Distinct English texts of a sentence or two, at hand everywhere: those of the bundled summaries."""
+    """Return distinct English texts of a sentence or two: those of the bundled summaries."""
     pairs = bundled_tasks()["VideoSummarySTS"].pairs
     return list(dict.fromkeys([*pairs.first, *pairs.second]))

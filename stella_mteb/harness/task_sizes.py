@@ -1,7 +1,7 @@
-"""How many texts a task has encoded, and how long they are, before its data is here.
+"""Estimates how many texts of a task are encoded and how long they are, before its data is downloaded.
 
-From the descriptive statistics that ship with MTEB and what its evaluators do with a task; of a local task, from its
-rows.
+The estimate uses the descriptive statistics that ship with MTEB, and what its evaluators do with a task. For a local
+task it uses the rows.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 from mteb.types import PromptType
 
 _NORMAL = NormalDist()
-# Described, and not encoded.
+# Texts that are in the statistics but not encoded.
 _NOT_ENCODED = {"Summarization": {"text_statistics"}}
 _SIDES = {"queries_text_statistics": PromptType.query, "documents_text_statistics": PromptType.document}
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts that get the same prompt.
+    """Statistics of texts that get the same prompt.
 
     Attributes:
-        side: `query`, `document`, or None where the task has one kind of text.
+        side: `query`, `document`, or None if the task has one kind of text.
         count: Texts that are asked for.
-        distinct: How many of them differ; expected, where the task draws a sample.
-        mean: Characters of a text, on average.
-        longest: Characters of the longest.
+        distinct: Number of distinct texts; an expectation if the task draws a sample.
+        mean: Mean length in characters.
+        longest: Length of the longest text in characters.
     """
 
     side: PromptType | None
@@ -39,21 +39,21 @@ class Texts:
     longest: int
 
     def tokens(self, characters_per_token: float, added: int, most: int) -> int:
-        """Estimate the tokens of the distinct texts, each cut at the model's longest input.
+        """Estimate the tokens of the distinct texts, each truncated to the model's input limit.
 
-        Lengths are taken as log-normal, with the mean and the longest that are known: of long texts a part is cut, and
-        the mean alone does not say how much.
+        The mean length does not tell how much of long texts is cut, so lengths are modelled as log-normal with the
+        known mean and maximum.
 
         Args:
-            characters_per_token: Of this tokenizer.
-            added: Tokens that stand beside every text: prompt and special tokens.
-            most: The longest input, in tokens.
+            characters_per_token: Mean for the tokenizer.
+            added: Tokens of the prompt and special tokens in each text.
+            most: The input limit in tokens.
         """
         room = (most - added) * characters_per_token
         return round(self.distinct * (added + self._kept(room) / characters_per_token))
 
     def _kept(self, room: float) -> float:
-        """Expected characters of a text of which no more than `room` are read."""
+        """Return the expected length of a text truncated to `room` characters."""
         if self.longest <= room or self.mean <= 0:
             return self.mean
         if room <= 0:
@@ -70,12 +70,12 @@ class Texts:
 
 @dataclass(frozen=True)
 class Size:
-    """The work that a task asks of a model and of the processor beside it.
+    """The work of a task, for the model and for the processor.
 
     Attributes:
-        texts: What is encoded.
-        rows: Rows of its data that are read.
-        classes: Labels of a classification or clustering, in all subsets; 0 for other tasks.
+        texts: Texts to encode.
+        rows: Rows of data to read.
+        classes: Labels of a classification or clustering, over all subsets; 0 for other tasks.
     """
 
     texts: tuple[Texts, ...]
@@ -84,18 +84,19 @@ class Size:
 
 
 def size_of(task: Any) -> Size | None:
-    """The size of an MTEB task, or None where MTEB has no statistics of one of its splits or subsets.
+    """Estimate the size of an MTEB task that is not an aggregate.
 
-    Args:
-        task: An MTEB task, not an aggregate of tasks.
+    Returns:
+        None if MTEB lacks statistics of one of its splits or subsets.
     """
     file = getattr(task, "stella_mteb_file", None)
     if file is not None and file.is_local:
         return _of_rows(task)
-    described = task.metadata.descriptive_stats
+    described = task.metadata.descriptive_stats or {}
+    by_subset = described.get(task.eval_splits[0], {}).get("hf_subset_descriptive_stats")
     sizes: list[Size] = []
     for split in task.eval_splits:
-        for subset in _subsets(task, described):
+        for subset in task.hf_subsets if by_subset else [None]:
             size = _of_statistics(task, described, split, subset)
             if size is None:
                 return None
@@ -107,18 +108,12 @@ def size_of(task: Any) -> Size | None:
     )
 
 
-def _subsets(task: Any, described: Mapping[str, Any] | None) -> list[str | None]:
-    """The subsets to add up; None where the statistics of the whole split are those of the task."""
-    split = (described or {}).get(task.eval_splits[0], {})
-    return list(task.hf_subsets) if split.get("hf_subset_descriptive_stats") else [None]
-
-
-def _statistics(described: Mapping[str, Any] | None, split: str, subset: str | None) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = (described or {}).get(split, {})
+def _statistics(described: Mapping[str, Any], split: str, subset: str | None) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = described.get(split, {})
     return found if subset is None else dict(found.get("hf_subset_descriptive_stats", {}).get(subset, {}))
 
 
-def _of_statistics(task: Any, described: Mapping[str, Any] | None, split: str, subset: str | None) -> Size | None:
+def _of_statistics(task: Any, described: Mapping[str, Any], split: str, subset: str | None) -> Size | None:
     found = _statistics(described, split, subset)
     skipped = _NOT_ENCODED.get(task.metadata.type, set())
     sides = {key: value for key, value in found.items() if _is_of_texts(value) and key not in skipped}
@@ -132,8 +127,10 @@ def _of_statistics(task: Any, described: Mapping[str, Any] | None, split: str, s
             return None
         texts.append(_drawn_for_training(task, train))
         rows += train["num_samples"]
-    if hasattr(task, "max_fraction_of_documents_to_embed"):
-        texts = [_drawn_for_clustering(task, one) for one in texts]
+    if (most := getattr(task, "max_document_to_embed", None)) is not None:
+        texts = [_sample(one, min(one.count, most)) for one in texts]
+    elif (fraction := getattr(task, "max_fraction_of_documents_to_embed", None)) is not None:
+        texts = [_sample(one, int(one.count * fraction)) for one in texts]
     return Size(tuple(texts), rows, classes)
 
 
@@ -155,34 +152,23 @@ def _texts(side: PromptType | None, described: Mapping[str, Any]) -> Texts:
 
 
 def _drawn_for_training(task: Any, train: Mapping[str, Any]) -> Texts:
-    """Rows that any of the experiments draws, each so many of every label."""
-    counts = _label_counts(train) or [train["num_samples"]]
-    drawn = sum(_union(n, min(task.samples_per_label, n), task.n_experiments) for n in counts)
+    """Estimate the rows that the experiments draw together; each draws a fixed number of rows per label."""
+    drawn = 0.0
+    for rows in _label_counts(train) or [train["num_samples"]]:
+        if rows:  # expected number of rows that at least one experiment draws
+            drawn += rows * (1 - (1 - min(task.samples_per_label, rows) / rows) ** task.n_experiments)
     return _sample(_texts(None, train["text_statistics"]), round(drawn))
 
 
-def _union(rows: int, draw: int, times: int) -> float:
-    """Expected rows that are in at least one of several draws without replacement."""
-    return rows * (1 - (1 - draw / rows) ** times) if rows else 0.0
-
-
-def _drawn_for_clustering(task: Any, texts: Texts) -> Texts:
-    if task.max_document_to_embed is not None:
-        return _sample(texts, min(texts.count, task.max_document_to_embed))
-    if task.max_fraction_of_documents_to_embed is not None:
-        return _sample(texts, int(texts.count * task.max_fraction_of_documents_to_embed))
-    return texts
-
-
 def _sample(texts: Texts, count: int) -> Texts:
-    """A random sample of texts that repeat equally often."""
+    """Draw a random sample of texts that are all repeated equally often."""
     distinct = texts.distinct * (1 - (1 - count / texts.count) ** (texts.count / texts.distinct))
     return Texts(texts.side, count, min(round(distinct), count), texts.mean, texts.longest)
 
 
 def _of_rows(task: Any) -> Size:
     pairs = task.stella_mteb_file.pairs
-    if task.metadata.type == "Retrieval":  # has each query and each document once
+    if task.metadata.type == "Retrieval":  # each query and each document is encoded once
         columns = [(PromptType.query, list(set(pairs.first))), (PromptType.document, list(set(pairs.second)))]
     else:
         columns = [(None, [*pairs.first, *pairs.second])]

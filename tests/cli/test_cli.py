@@ -295,9 +295,9 @@ def test_no_command_at_all_shows_the_help(call: Call) -> None:
         (["-m", "all_minilm_l6_v2[x=1]", "-t", "STS12"], "unknown setting 'x=1'; max_length=N, shots=N and as="),
         (
             ["-m", "all_minilm_l6_v2", "-t", "VideoSumarySTS"],
-            "no task is called 'VideoSumarySTS'.*VideoSummarySTS",
+            "unknown task 'VideoSumarySTS'.*VideoSummarySTS",
         ),
-        (["-m", "all_minilm_l6_v2", "-b", "stella-vidio"], "no benchmark is called 'stella-vidio'"),
+        (["-m", "all_minilm_l6_v2", "-b", "stella-vidio"], "unknown benchmark 'stella-vidio'"),
         (["-m", "all_minilm_l6_v2", "-t", "STS12", "--prompts", "crad"], "crad.*card"),
         (["-m", "all_minilm_l6_v2", "-t", "STS12", "--device", "gpu9"], "gpu9"),
     ],
@@ -452,7 +452,7 @@ def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(
         assert float(row["encoding"]) == pytest.approx(int(row["tokens"]) / speed, rel=0.01)
     assert (rows["VideoSummarySTS"]["texts"], rows["VideoSummarySTS"]["distinct"]) == ("480", "288")
     assert sorted(rows[name]["stored"] for name in ("VideoSummarySTS", "VideoSummaryFaithfulness")) == ["0", "288"]
-    assert "STS17: tokens are counted as in English; its texts are ara, deu" in err
+    assert "STS17: tokens are estimated as for English; the texts are ara, deu" in err
     assert re.search(r"total \(4 to run\) +11.9k +11.2k ", shown)
     assert f"{tmp_path}/out/results/sentence-transformers__all-MiniLM-L6-v2/8b3219a92973c328" in err
     assert not (tmp_path / "out").exists()
