@@ -1,7 +1,7 @@
-"""The only room that knows MTEB.
+"""The adapter between this project and MTEB; no other room imports MTEB.
 
-`import mteb` makes the folder of MTEB's cache, and fails where that cannot be written. Runs of this project do not use
-that cache, so where only the default is to blame a temporary folder takes its place.
+`import mteb` creates MTEB's cache folder and fails where that folder cannot be written. This project does not use the
+cache, so a temporary folder replaces the default one if it is not writable.
 """
 
 import atexit

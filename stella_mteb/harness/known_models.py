@@ -1,8 +1,8 @@
-"""Read MTEB's entry of a model as a config of this engine.
+"""Translates a model entry of MTEB's registry into a config of this engine.
 
-Two of MTEB's wrappers are expressed: `SentenceTransformerEncoderWrapper`, whose prompts go by name, and
-`InstructSentenceTransformerModel`, which puts an instruction into a template. Everything in `ModelMeta.loader_kwargs`
-is taken over or refused by name; docs/registry.md has the table.
+Two of MTEB's wrappers are supported: `SentenceTransformerEncoderWrapper` with named prompts, and
+`InstructSentenceTransformerModel`, which fills an instruction into a template. Every setting in
+`ModelMeta.loader_kwargs` is either translated or refused by name; docs/registry.md has the table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOADERS = {
     "sentence_transformers_loader": BY_NAME,
     "q3e_instruct_loader": BY_INSTRUCTION,
 }
-"""The loaders that are expressed, and which wrapper each makes."""
+"""The supported loaders, and the wrapper that each one creates."""
 
 TAKEN_OVER = {
     "model_prompts": "`prompts.own`",
@@ -43,7 +43,7 @@ TAKEN_OVER = {
     "dtype": "`dtype`; auto is the default of the device",
     "torch_dtype": "`dtype`; auto is the default of the device",
 }
-"""Settings of the registry, and the keys of a model YAML that they become."""
+"""Settings of the registry, and the keys of a model YAML that they are translated to."""
 
 WITHOUT_EFFECT = {
     "device": "the command line chooses the device",
@@ -55,7 +55,7 @@ WITHOUT_EFFECT = {
     "use_cache": "nothing is generated",
     "pad_token": "padding is never seen",
 }
-"""Settings of the registry that change no vector here, and why."""
+"""Settings of the registry that do not change vectors here, and why."""
 
 _NESTED = ("model_kwargs", "config_kwargs", "tokenizer_kwargs", "processor_kwargs")
 _ONLY_INSTRUCTING = {
@@ -66,10 +66,10 @@ _SIDES: dict[str, PromptType | None] = {"both": None, "query": PromptType.query,
 
 
 def known_config(name: str) -> ModelConfig | None:
-    """Give the config of a model of MTEB's registry; None if the registry does not know the name.
+    """Return the config of a model in MTEB's registry, or None if the registry does not know the name.
 
     Raises:
-        ConfigError: If MTEB runs the model in a way that this engine does not.
+        ConfigError: If MTEB runs the model in a way that this engine does not support.
     """
     try:
         return express(mteb.get_model_meta(name, fetch_from_hf=False))
@@ -78,10 +78,10 @@ def known_config(name: str) -> ModelConfig | None:
 
 
 def express(meta: ModelMeta) -> ModelConfig:
-    """Turn an entry of the registry into a config.
+    """Translate an entry of the registry into a config.
 
     Raises:
-        ConfigError: Names what cannot be expressed, and the command that runs the model with MTEB's own wrapper.
+        ConfigError: Names the unsupported setting, and the command that runs the model with MTEB's own wrapper.
     """
     loader = getattr(meta.loader, "__name__", "no loader at all")
     if loader not in LOADERS:
@@ -115,7 +115,7 @@ def express(meta: ModelMeta) -> ModelConfig:
 
 
 def given_to_wrapper(meta: ModelMeta) -> dict[str, Any]:
-    """Give the settings that a loader hands its wrapper: the registry's, and for Qwen3 the loader's own."""
+    """Return the settings that a loader passes to its wrapper: the registry's and, for Qwen3, the loader's own."""
     given = dict(meta.loader_kwargs or {})
     if getattr(meta.loader, "__name__", "") == "q3e_instruct_loader":
         template = vars(sys.modules[meta.loader.__module__])["instruction_template"]
@@ -124,20 +124,20 @@ def given_to_wrapper(meta: ModelMeta) -> dict[str, Any]:
 
 
 def _instructing(meta: ModelMeta, given: dict[str, Any]) -> dict[str, Any]:
-    """The prompts of a model that puts instructions into a template, which MTEB may have as a function."""
+    """Return the prompts of a model that fills instructions into a template; MTEB may have a function for it."""
     template, sides = given.get("instruction_template") or "{instruction}", dict(_SIDES)
     if not given.get("apply_instruction_to_passages", True):
         del sides["document"]
     filled, empty = dict.fromkeys(sides, template), {}
     if callable(template):
-        mark = "\ue000"  # stands in no prompt
+        mark = "\ue000"  # occurs in no prompt
         made = {side: template(mark, prompt_type) for side, prompt_type in sides.items()}
         if any("{instruction}" in text for text in made.values()):
-            raise _refused(meta, "its template sends the word {instruction} itself")
+            raise _refused(meta, "its template contains the literal text {instruction}")
         filled = {side: text.replace(mark, "{instruction}") for side, text in made.items()}
         empty = {side: template("", prompt_type) for side, prompt_type in sides.items()}
     instructions = {
-        # MTEB looks for the name of a side and for nothing else.
+        # MTEB reads the names of sides and ignores all other keys.
         key: {side: text for side, text in stated.items() if side in _SIDES} if isinstance(stated, dict) else stated
         for key, stated in (given.get("prompts_dict") or {}).items()
     }
@@ -146,7 +146,7 @@ def _instructing(meta: ModelMeta, given: dict[str, Any]) -> dict[str, Any]:
 
 def _refused(meta: ModelMeta, why: str) -> ConfigError:
     return ConfigError(
-        f"{meta.name}: {why}, which this engine does not compute; `stella-mteb mteb run -m {meta.name} -t TASK` runs "
+        f"{meta.name}: {why}, which this engine does not support; `stella-mteb mteb run -m {meta.name} -t TASK` runs "
         "it with MTEB's own wrapper"
     )
 
@@ -154,20 +154,20 @@ def _refused(meta: ModelMeta, why: str) -> ConfigError:
 _HEAD = """\
 # MTEB's registry
 
-Made by `python -m stella_mteb.harness.known_models` from mteb {version}. One test holds it to the installed version;
-another compares, for every model that is expressed, the prompt of every task type with MTEB's own wrapper.
+Generated by `python -m stella_mteb.harness.known_models` from mteb {version}. One test checks it against the installed
+version; another compares, for every supported model, the prompt of each task type with MTEB's own wrapper.
 
-A hub name that the registry knows runs as MTEB runs it: `stella-mteb run -m intfloat/e5-small-v2`. A folder runs so
-with `-m 'FOLDER[as=intfloat/e5-small-v2]'`, or with `registered_as: intfloat/e5-small-v2` in its YAML; what the YAML
-states stands before the registry. Bundled models (Stella, BGE-en-ICL) run as their own configs say.
+A hub name in the registry runs as MTEB runs it: `stella-mteb run -m intfloat/e5-small-v2`. A local folder runs the same
+way with `-m 'FOLDER[as=intfloat/e5-small-v2]'`, or with `registered_as: intfloat/e5-small-v2` in its YAML; settings of
+the YAML override the registry. Bundled models (Stella, BGE-en-ICL) use their own configs.
 
-Of {known} models {expressed} are expressed. Whether files can be loaded shows when they are there: other modules, code
-of the repository, and weights that are no safetensors are refused then, by name.
+Of {known} models {expressed} are supported. Whether the files can be loaded is checked when they are downloaded: other
+modules, code in the repository, and weights that are not safetensors are then refused by name.
 """
 
 
 def table() -> str:
-    """docs/registry.md: what of MTEB's registry is expressed, what is refused, and why."""
+    """Return the text of docs/registry.md: which models are supported, which are refused, and why."""
     models, taken, refused = registered_models(), Counter[str](), dict[str, list[str]]()
     for meta in models.values():
         loader = getattr(meta.loader, "__name__", "no loader at all")
@@ -179,18 +179,18 @@ def table() -> str:
             refused.setdefault(reason, []).append(str(meta.name))
     lines = [
         _HEAD.format(version=mteb.__version__, known=len(models), expressed=sum(taken.values())),
-        "| loader in MTEB | models expressed |",
+        "| loader in MTEB | supported models |",
         "|---|---:|",
         *(f"| `{loader}` | {count} |" for loader, count in taken.most_common()),
         "",
-        "| setting | becomes, in a model YAML |",
+        "| setting | key in a model YAML |",
         "|---|---|",
         *(f"| `{key}` | {becomes} |" for key, becomes in TAKEN_OVER.items()),
         *(f"| `{key}` | no effect: {why} |" for key, why in WITHOUT_EFFECT.items()),
         "",
-        "The rest is refused by name, with the command that runs it: `stella-mteb mteb run -m NAME -t TASK`.",
+        "Everything else is refused by name, with the command that runs it: `stella-mteb mteb run -m NAME -t TASK`.",
         "",
-        "| refused because | models | for example |",
+        "| reason for refusal | models | example |",
         "|---|---:|---|",
         *(
             f"| {why} | {len(names)} | {names[0]} |"

@@ -1,11 +1,11 @@
-"""Take out what MTEB wastes outside the encoder, where scores stay the same to the last bit.
+"""Speeds up MTEB outside the encoder where scores stay the same to the last bit.
 
-Since `datasets` 4, `dataset["label"]` is a lazy column that decodes a row anew each time it is read. MTEB hands such
-columns to scikit-learn, which walks them dozens of times, and picks single rows out of them in loops. Here the
-functions that do so get a list in place of the column: the same values in the same order. Figures, and the same as
-patches for MTEB itself: docs/upstream.md.
+Since `datasets` 4, `dataset["label"]` is a lazy column that decodes a row each time it is read. MTEB passes such
+columns to scikit-learn, which iterates over them dozens of times, and reads single rows in loops. This module gives
+those functions a list instead of the column, with the same values in the same order. docs/upstream.md has measurements
+and the equivalent patches for MTEB.
 
-Scores never depend on it: a function that MTEB has changed is left alone, and `warn_of_unknown` says so once.
+Scores never depend on it: a function that MTEB has changed is left alone, and `warn_of_unknown` reports it once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stella_mteb.harness.registry import CURE
 
 logger = logging.getLogger(__name__)
 
-# Where a function stands that reads a column row by row, its name, and the parameters it is known to have.
+# Functions that read a column row by row: where they are, their name, and their expected parameters.
 _READERS = (
     ("mteb._create_dataloaders", "_create_dataloader_from_texts", "text batch_size num_proc kwargs"),
     (
@@ -46,10 +46,9 @@ _READERS = (
 
 @contextmanager
 def columns_read_once() -> Iterator[None]:
-    """Within it (or in a function that it decorates), MTEB reads the columns of a task as lists.
+    """Let MTEB read the columns of a task as lists within the block or the decorated function.
 
-    Only there: `mteb.evaluate` called by anybody else runs as MTEB wrote it. Inside another such block it does
-    nothing.
+    Calls of `mteb.evaluate` outside it are not affected. A nested block has no effect.
     """
     with ExitStack() as undo:
         for place, name, parameters in _READERS:
@@ -63,18 +62,18 @@ def columns_read_once() -> Iterator[None]:
 
 @functools.cache
 def warn_of_unknown() -> None:
-    """Warn, once, of each function that is not as it is known: only speed suffers."""
+    """Warn once about each function that has changed in MTEB and is therefore not accelerated."""
     for place, name, parameters in _READERS:
         if _owner(place, name, parameters) is None:
             logger.warning(
-                "mteb %s: %s.%s(%s) is gone, or has other parameters; the columns that it reads are decoded "
-                "row by row. Scores are the same, some tasks take longer: %s",
+                "mteb %s: %s.%s(%s) is missing or has other parameters, so columns are decoded row by row. Scores are "
+                "the same, but some tasks take longer: %s",
                 *(mteb.__version__, place.replace(":", "."), name, parameters.replace(" ", ", "), CURE),
             )
 
 
 def _owner(place: str, name: str, parameters: str) -> Any:
-    """The module or class that holds the function, or None if that is to be left alone (changed, replaced already)."""
+    """Return the module or class that holds the function, or None if it has changed or is replaced already."""
     try:
         owner = resolve_name(place)
         found = " ".join(inspect.signature(vars(owner)[name], follow_wrapped=False).parameters)
@@ -84,7 +83,7 @@ def _owner(place: str, name: str, parameters: str) -> Any:
 
 
 def _with_lists(function: Callable[..., Any]) -> Callable[..., Any]:
-    # Its own parameters, args and kwargs, are how a second block sees that nothing is left to do.
+    # The wrapper's parameters are args and kwargs, by which a nested block sees that the function is replaced.
     @functools.wraps(function)
     def with_lists(*args: Any, **kwargs: Any) -> Any:
         return function(*map(_as_list, args), **{name: _as_list(value) for name, value in kwargs.items()})
@@ -94,15 +93,15 @@ def _with_lists(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _as_list(value: Any) -> Any:
     if isinstance(value, datasets.Column):
-        # A slice is decoded in one go, many times faster than row by row. Not where a format is set: `numpy` makes
-        # float32 of a slice, and float64 of a row.
+        # Decoding a slice is much faster than decoding row by row. With a format set it is not the same: `numpy` gives
+        # float32 for a slice but float64 for a row.
         source = value.source
         return list(value[:] if isinstance(source, datasets.Dataset) and source.format["type"] is None else value)
     return _ListColumns(value) if isinstance(value, datasets.Dataset) else value
 
 
 class _ListColumns:
-    """A dataset whose columns are lists."""
+    """A data set whose columns are lists."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset

@@ -1,7 +1,7 @@
-"""Tasks, benchmarks and models as MTEB knows them, as plain data, read without MTEB.
+"""Facts about MTEB's tasks, benchmarks and models as plain data, readable without importing MTEB.
 
-The table that ships is of one version of MTEB. Where another version is installed, its table is made once (seconds) and
-kept in the cache. `python -m stella_mteb.harness.mteb_facts` writes the shipped one anew.
+The shipped table belongs to one version of MTEB. If another version is installed, its table is generated once (in
+seconds) and cached. `python -m stella_mteb.harness.mteb_facts` regenerates the shipped table.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from stella_mteb.files.folders import cache_folder
 
 SHIPPED = Path(__file__).with_name("mteb_facts.json")
 _ENDINGS = re.compile(r"\.v\d+|P2P|S2S|Intent|Scenario|Domain|HardNegatives")
-"""A task's name may carry these marks beyond the name of another task on the same texts."""
+"""Parts of task names that distinguish variants of a task on the same texts."""
 
 
 def load_facts() -> dict[str, Any]:
-    """Read the table of the installed MTEB: shipped, from the cache, or made now.
+    """Read the table of the installed MTEB from the package or the cache, or generate it.
 
     Returns:
-        `mteb`, its version; `tasks`, by name: `type`, `splits`, `subsets` (how many), `main_score`, `family`, and of an
-        aggregate its `parts`; `benchmarks`, by name: `aliases` and `tasks`, by name: `splits` and `subsets`, where they
-        are not all of the task's; `models`, by name: `revision`, `parameters`, `max_tokens`, `dimension`, `license`,
-        `open`, `released`, and `trained_on`, a number of `training_sets`, lists of tasks; None is unknown.
+        `mteb`: its version; `tasks` by name: `type`, `splits`, `subsets` (their number), `main_score`, `family`, and
+        for an aggregate its `parts`; `benchmarks` by name: `aliases` and `tasks` by name, with `splits` and `subsets`
+        where they are not all of the task's; `models` by name: `revision`, `parameters`, `max_tokens`, `dimension`,
+        `license`, `open`, `released`, and `trained_on`, an index into `training_sets`, lists of tasks. None is unknown.
     """
     installed = importlib.metadata.version("mteb")
     shipped = read_json_object(SHIPPED)
@@ -41,8 +41,8 @@ def load_facts() -> dict[str, Any]:
 
 
 def make_facts() -> dict[str, Any]:
-    """Make the table of the installed MTEB; imports it."""
-    import mteb  # noqa: PLC0415 -- seconds, and what this module is for is to do without
+    """Generate the table of the installed MTEB."""
+    import mteb  # noqa: PLC0415 -- takes seconds, which readers of the table avoid
 
     every = mteb.get_tasks(exclude_superseded=False, exclude_aggregate=False)
     tasks = [task for task in every if list(task.metadata.modalities) == ["text"]]
@@ -81,7 +81,7 @@ def _task(task: Any, families: dict[str, str]) -> dict[str, Any]:
 
 
 def _families(tasks: Iterable[Any]) -> dict[str, str]:
-    """The first name of each task's family: tasks on the same data set, adapted from one another, or alike in name."""
+    """Return the first name in each task's family: same data set, adapted from one another, or similar name."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -104,24 +104,14 @@ def _families(tasks: Iterable[Any]) -> dict[str, str]:
 
 
 def _benchmark(benchmark: Any, sizes: dict[str, int]) -> dict[str, Any]:
-    return {
-        "aliases": sorted(benchmark.aliases),
-        "tasks": {
-            task.metadata.name: {
-                **(
-                    {}
-                    if set(task.eval_splits) == set(task.metadata.eval_splits)
-                    else {"splits": list(task.eval_splits)}
-                ),
-                **(
-                    {}
-                    if task.is_aggregate or len(task.hf_subsets) == sizes[task.metadata.name]
-                    else {"subsets": sorted(task.hf_subsets)}
-                ),
-            }
-            for task in benchmark.tasks
-        },
-    }
+    tasks: dict[str, dict[str, Any]] = {}
+    for task in benchmark.tasks:
+        facts = tasks[task.metadata.name] = {}
+        if set(task.eval_splits) != set(task.metadata.eval_splits):
+            facts["splits"] = list(task.eval_splits)
+        if not task.is_aggregate and len(task.hf_subsets) != sizes[task.metadata.name]:
+            facts["subsets"] = sorted(task.hf_subsets)
+    return {"aliases": sorted(benchmark.aliases), "tasks": tasks}
 
 
 def _model(meta: Any, names: set[str], training_sets: dict[tuple[str, ...], int]) -> dict[str, Any]:
@@ -146,7 +136,7 @@ def _write(path: Path, facts: dict[str, Any]) -> None:
 
 
 def _lines(facts: dict[str, Any]) -> Iterator[str]:
-    """A line for each task, benchmark, model and training set, so that a new version reads as what has changed."""
+    """Yield a line for each task, benchmark, model and training set, so that diffs between versions are readable."""
 
     def compact(value: object) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,8 +1,8 @@
-"""Offline, MTEB sees every configuration of a data set that is in the cache.
+"""Lets MTEB find every cached configuration of a data set when offline.
 
-A reranking task keeps its candidates in a configuration `top_ranked`, an instruction task its instructions in
-`instruction`. MTEB asks `datasets` which there are, and `datasets` 5.2 answers `default` when it may not ask the hub,
-whatever the cache holds. MTEB then ranks the whole corpus, without a word: another score.
+A reranking task keeps its candidates in the configuration `top_ranked`, an instruction task its instructions in
+`instruction`. MTEB asks `datasets` for the list of configurations. Offline, `datasets` 5.2 always answers `default`,
+even if the cache has others; MTEB then silently ranks the whole corpus, which gives a different score.
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ from stella_mteb.harness.registry import CONFIG_NAMES
 
 @contextmanager
 def cached_configurations() -> Iterator[None]:
-    """Within it (or in a function that it decorates), and only offline, MTEB finds the configurations of the cache."""
+    """Add cached configurations to what MTEB finds, within the block or decorated function, when offline."""
     if not datasets.config.HF_HUB_OFFLINE:
         yield
         return
     known = datasets.get_dataset_config_names
 
     def names(path: str, revision: str | None = None, **options: Any) -> list[str]:
-        return sorted({*known(path, revision=revision, **options), *_cached(path, revision)})
+        # Configurations that `datasets` has prepared in its cache, at this commit.
+        owner, _, name = path.rpartition("/")
+        folder = Path(
+            datasets.config.HF_DATASETS_CACHE, "___".join(filter(None, (owner, camelcase_to_snakecase(name))))
+        )
+        prepared = folder.glob(f"*/*/{revision or '*'}/dataset_info.json")
+        return sorted({*known(path, revision=revision, **options), *(info.parents[2].name for info in prepared)})
 
     place, _, function = CONFIG_NAMES.partition(":")
     loaders = resolve_name(place)
@@ -38,11 +44,3 @@ def cached_configurations() -> Iterator[None]:
         yield
     finally:
         setattr(loaders, function, before)
-
-
-def _cached(path: str, revision: str | None) -> list[str]:
-    """The configurations of a data set of the hub in the cache of `datasets`, prepared at a commit."""
-    organisation, _, name = path.rpartition("/")
-    folder = f"{organisation}___{camelcase_to_snakecase(name)}" if organisation else camelcase_to_snakecase(name)
-    prepared = (Path(datasets.config.HF_DATASETS_CACHE) / folder).glob(f"*/*/{revision or '*'}/dataset_info.json")
-    return [info.parents[2].name for info in prepared]

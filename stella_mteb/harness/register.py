@@ -1,4 +1,4 @@
-"""MTEB finds this project's models, tasks and benchmark by name after `register()`."""
+"""Registers this project's models, tasks and benchmark with MTEB."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from stella_mteb.models.identity import default_identity
 
 
 def register() -> None:
-    """Make this project's models, tasks and benchmark findable through MTEB's own functions; idempotent.
+    """Register this project's models, tasks and benchmark with MTEB, in this process. Idempotent.
 
-    After it `mteb.get_model("NovaSearch/stella_en_1.5B_v5", embed_dim=256)`, `mteb.get_task("VideoSummarySTS")`
-    and `mteb.get_benchmark("stella-video")` work, and so does MTEB's command line in this process
-    (`stella-mteb mteb run ...`). MTEB's own entries of the same names are replaced in this process: its Stella
-    cannot be loaded on transformers 5.
+    Afterwards `mteb.get_model("NovaSearch/stella_en_1.5B_v5", embed_dim=256)`, `mteb.get_task("VideoSummarySTS")`,
+    `mteb.get_benchmark("stella-video")` and MTEB's command line (`stella-mteb mteb run ...`) find them. MTEB's own
+    entries of the same models are replaced: its Stella cannot be loaded with transformers 5.
 
     Raises:
-        EnvironmentProblem: If MTEB lacks what this project uses of it (`registry.require_names`).
+        EnvironmentProblem: If MTEB lacks a private name that this project uses (`registry.require_names`).
     """
     registry.require_names()
     lazy_columns.warn_of_unknown()
@@ -51,7 +50,7 @@ def register() -> None:
 
 
 def mteb_command_line(arguments: Sequence[str]) -> None:
-    """MTEB's own command line, in this process, with everything of this project registered."""
+    """Run MTEB's command line in this process, with this project's models and tasks registered."""
     register()
     sys.argv = ["mteb", *arguments]
     mteb_main()

@@ -1,8 +1,8 @@
-"""MTEB's private names: those that stand here, and the check of those that other modules of this room use.
+"""Access to the private names of MTEB that this project uses.
 
-MTEB has no plug-in mechanism: to be found by name is to stand in four private registries and to clear the
-caches that were made from them. Each name is looked for when it is first needed, all of them by `require_names` at
-registration, so that an MTEB that has changed is an error that names what it lacks, and no wrong score.
+MTEB has no plug-in mechanism. It finds a model, task or benchmark by name only if its private registries hold an entry
+and the caches made from them are cleared. `require_names` checks every private name at registration, so that an
+incompatible MTEB causes an error that names what is missing, not a wrong score.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ CURE = f"install a newer stella-mteb, or the mteb that this one was tested with:
 BENCHMARK = "StellaMTEB(video)"
 BENCHMARK_ALIAS = "stella-video"
 SAVE_PREDICTIONS = "_save_task_predictions"
-"""The method of a task that MTEB calls with its predictions, if there is a folder for them."""
+"""Method of a task that MTEB calls with the predictions if a prediction folder is given."""
 CONFIG_NAMES = "mteb.abstasks.retrieval_dataset_loaders:get_dataset_config_names"
-"""By which MTEB asks for the configurations of a retrieval task's data set."""
+"""Function with which MTEB lists the configurations of a retrieval data set."""
 
 _TASKS, _TASK_LIST = "mteb.get_tasks:_TASKS_REGISTRY", "mteb.get_tasks:TASK_LIST"
 _MODELS = "mteb.models.model_implementations:MODEL_REGISTRY"
@@ -44,7 +44,7 @@ _BENCHMARKS = "mteb.benchmarks.benchmarks"
 _TYPE_PROMPT = "mteb.abstasks.abstask:get_abstask_prompt"
 _OLDER_FOLDER = "mteb:MTEB._create_output_folder"
 _WITH_CACHES = ("mteb.benchmarks.get_benchmark", "mteb.benchmarks._create_table", "mteb.results.benchmark_results")
-"""Modules whose cached functions are made from the registries."""
+"""Modules whose cached functions depend on the registries."""
 _USED = {
     **dict.fromkeys((_TASKS, _TASK_LIST, _MODELS, _BENCHMARKS, *_WITH_CACHES), ""),
     _TYPE_PROMPT: "task_name",
@@ -63,7 +63,7 @@ _USED = {
     "mteb.abstasks:AbsTaskRetrieval.task_specific_scores": "scores hf_split hf_subset",
     "mteb.abstasks:AbsTaskSTS._calculate_scores": "scores normalized_scores",
 }
-"""Each name that this room uses, with the parameters that it must have."""
+"""Every private name that this room uses, with the parameters that it must have."""
 
 
 @functools.cache
@@ -71,7 +71,7 @@ def require_names() -> None:
     """Check every private name of MTEB that this room uses, and the parameters of every function that it replaces.
 
     Raises:
-        EnvironmentProblem: If one is missing; the text names it, MTEB's version and the cure.
+        EnvironmentProblem: If one is missing. The text states the name, MTEB's version and the cure.
     """
     for place, parameters in _USED.items():
         found = _of_mteb(place)
@@ -93,23 +93,23 @@ def _changed(what: str) -> EnvironmentProblem:
 
 
 def registered_models() -> Mapping[str, ModelMeta]:
-    """MTEB's descriptions of models, by name."""
+    """Return MTEB's model descriptions by name."""
     models: Mapping[str, ModelMeta] = _of_mteb(_MODELS)
     return models
 
 
 def add_model(name: str, meta: ModelMeta) -> None:
-    """Make a model findable by name; an entry of the same name is replaced in this process."""
+    """Make a model findable by name. An entry of the same name is replaced in this process."""
     _of_mteb(_MODELS)[name] = meta
 
 
 def add_benchmark(attribute: str, benchmark: mteb.Benchmark) -> None:
     """Make a benchmark findable by its name and aliases.
 
-    Call it last: it clears what MTEB computed from its registries, of models and tasks too.
+    Call it after `add_model` and `add_task`: it also clears the caches that MTEB made from its registries.
 
     Args:
-        attribute: Its name in MTEB's module of benchmarks.
+        attribute: Name of the variable in MTEB's benchmark module.
         benchmark: The benchmark.
     """
     setattr(_of_mteb(_BENCHMARKS), attribute, benchmark)
@@ -117,25 +117,25 @@ def add_benchmark(attribute: str, benchmark: mteb.Benchmark) -> None:
 
 
 def add_task(task: Any) -> None:
-    """Make one task class findable by name; a later one of the same name replaces it."""
+    """Make a task class findable by name. It replaces an earlier class of this project, but never one of MTEB."""
     name = task.metadata.name
-    known = _of_mteb(_TASKS).get(name)
-    if known is not None and not getattr(known, "stella_mteb_spec", None):
-        return  # never replace a task of MTEB itself
+    if is_mteb_task(name):
+        return
+    previous = _of_mteb(_TASKS).get(name)
     _of_mteb(_TASKS)[name] = task
-    others = (other for other in _of_mteb(_TASK_LIST) if other is not known)
+    others = (other for other in _of_mteb(_TASK_LIST) if other is not previous)
     module, _, attribute = _TASK_LIST.partition(":")
     setattr(_of_mteb(module), attribute, (*others, task))
 
 
 def is_mteb_task(name: str) -> bool:
-    """Whether MTEB itself has a task of that name."""
+    """Check whether MTEB itself has a task of this name."""
     known = _of_mteb(_TASKS).get(name)
     return known is not None and not getattr(known, "stella_mteb_spec", None)
 
 
 def task_facts(name: str) -> tuple[str, tuple[str, ...], str | None]:
-    """Type, scored splits and main score of a task; `unknown`, none and None where MTEB has no such task."""
+    """Return type, evaluated splits and main score of a task, or `("unknown", (), None)` if MTEB does not know it."""
     task = _of_mteb(_TASKS).get(name)
     if task is None:
         return "unknown", (), None
@@ -143,12 +143,12 @@ def task_facts(name: str) -> tuple[str, tuple[str, ...], str | None]:
 
 
 def task_names() -> list[str]:
-    """Every task name that MTEB knows, ours included."""
+    """Return every registered task name, including those of this project."""
     return sorted(_of_mteb(_TASKS))
 
 
 def _clear_caches() -> None:
-    # A stale one makes `get_benchmark_result()` return an empty frame without a word.
+    # With a stale cache, `get_benchmark_result()` silently returns an empty frame.
     for module in map(_of_mteb, _WITH_CACHES):
         for function in vars(module).values():
             if isinstance(function, functools._lru_cache_wrapper):
@@ -157,10 +157,10 @@ def _clear_caches() -> None:
 
 @functools.cache
 def keep_runs_apart() -> None:
-    """Give results of MTEB's older runner, `mteb.MTEB(tasks).run(model, output_folder=...)`, a folder for each run.
+    """Give each run of MTEB's older runner, `mteb.MTEB(tasks).run(model, output_folder=...)`, its own folder.
 
-    It names them by model and revision alone, so that `@1024` would be answered with the result of `@256`. Models of
-    this project get the folder that `mteb.evaluate` gives them; all others keep theirs.
+    That runner names folders by model and revision only, so a run of `@1024` would find the result of `@256`. Models of
+    this project get the folder that `mteb.evaluate` gives them. Other models keep theirs.
     """
     create = _of_mteb(_OLDER_FOLDER)
 
@@ -185,18 +185,19 @@ def model_meta(
     similarity: str = "cosine",
     loader: Callable[..., Any] | None = None,
 ) -> ModelMeta:
-    """MTEB's description of a model.
+    """Build MTEB's description of a model.
 
-    What MTEB knows of a model of that name (training data, licence, release date) is kept; what is wrong for
-    Stella there is set right: 8960 "dimensions" are Qwen2's intermediate size, 131072 tokens its positions.
+    Facts from MTEB's entry of the same name (training data, licence, release date) are kept. Its wrong values for
+    Stella are corrected: MTEB gives Qwen2's intermediate size, 8960, as a dimension, and 131072 positions as the input
+    length.
 
     Args:
         config: The model's config.
-        revision: Commit, or fingerprint of a local folder.
-        dimensions: Those on disk; None if the files are not at hand.
-        experiment: What tells this way of running it from others; becomes part of the result folder.
-        similarity: How vectors are compared.
-        loader: How `mteb.get_model` loads it.
+        revision: Commit on the hub, or fingerprint of a local folder.
+        dimensions: Dimensions on disk; None if the files are not available.
+        experiment: Settings that distinguish this run from others; they become part of the result folder.
+        similarity: Similarity function for two vectors.
+        loader: Function with which `mteb.get_model` loads the model.
     """
     update = {
         "name": config.full_name,
@@ -213,7 +214,7 @@ def model_meta(
     known = _of_mteb(_MODELS).get(config.full_name)
     if known is not None:
         if config.registered_as and known.similarity_fn_name:
-            del update["similarity_fn_name"]  # by which MTEB's wrapper compares pairs, whatever the folder says
+            del update["similarity_fn_name"]  # MTEB's wrapper compares pairs by its entry, not by the model folder
         return known.model_copy(update=update)
     unknown = dict.fromkeys(
         ("release_date", "languages", "n_parameters", "memory_usage_mb", "license", "open_weights",
@@ -223,7 +224,7 @@ def model_meta(
 
 
 def task_info(metadata: TaskMetadata) -> TaskInfo:
-    """Read the facts of an MTEB task that `stella_mteb.prompts` needs."""
+    """Collect the facts of an MTEB task that `stella_mteb.prompts` needs."""
     return TaskInfo(
         name=metadata.name,
         type=str(metadata.type),
@@ -249,10 +250,10 @@ def _instructions(prompt: str | Mapping[str, str] | None) -> dict[Side, str]:
 
 
 def reset_randomness(task: Any) -> None:
-    """Give a task the random state that it was made with.
+    """Reset the random state of a task to its seed.
 
-    MTEB seeds a task when it is made, and the state moves on with every evaluation: clustering and multilabel tasks
-    would draw other samples for the second model, or dimension, than for the first.
+    MTEB seeds a task once, and every evaluation advances the state. Without a reset, clustering and multilabel tasks
+    would draw different samples for the second model or dimension.
     """
     if missing := {"seed", "rng_state", "np_rng"} - vars(task).keys():
         raise _changed(f"task {task.metadata.name} has no {', '.join(sorted(missing))}")
@@ -262,5 +263,5 @@ def reset_randomness(task: Any) -> None:
 
 
 def side_of(prompt_type: PromptType | None) -> Side:
-    """MTEB's prompt type as `stella_mteb.prompts` names it."""
+    """Translate MTEB's prompt type into a side of `stella_mteb.prompts`."""
     return None if prompt_type is None else prompt_type.value

@@ -35,7 +35,7 @@ from stella_mteb.models.config import ModelConfig
 from stella_mteb.prompts.profiles import choose
 
 NOT_EXPRESSED = {
-    "llamaindex/vdr-2b-multi-v1": "its template sends the word {instruction} itself",
+    "llamaindex/vdr-2b-multi-v1": "its template contains the literal text {instruction}",
     "Octen/Octen-Embedding-4B-INT8": "its setting embed_dim is not supported",
     "Octen/Octen-Embedding-8B-INT8": "its setting embed_dim is not supported",
     "Sailesh97/Hinvec": "its entry has add_eos_token, which its loader",
