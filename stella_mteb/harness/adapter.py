@@ -1,4 +1,4 @@
-"""The thin adapter between an engine and MTEB's EncoderProtocol.
+"""The encoder that MTEB runs, a thin adapter around the engine.
 
 encoder = load_encoder("stella_en_1.5B_v5@1024")
 mteb.evaluate(encoder, mteb.get_tasks(["STSBenchmark"]))
@@ -38,19 +38,19 @@ logger = logging.getLogger(__name__)
 
 
 class Encoder(AbsEncoder):  # type: ignore[misc]
-    """An engine as MTEB sees it; the weights are loaded when the first text comes.
+    """An engine behind MTEB's encoder protocol. The weights are loaded with the first text.
 
     Args:
         model: The model.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`; None is `auto`.
-        engine: A cached function that loads the engine, where encoders share one (`family`).
+        engine: A cached function that loads the engine, shared by the encoders of a `family`.
 
     Attributes:
         resolved: The model.
         prompts_used: The prompt of every (task, side) encoded so far.
-        on_progress: Called with tokens done and tokens to do while a call encodes; None for no display.
-        calls: How often MTEB has asked for vectors.
-        seconds: Wall time of these calls.
+        on_progress: Called during encoding with the tokens done and the total; None for no display.
+        calls: Number of calls of `encode`.
+        seconds: Wall time spent in them.
     """
 
     def __init__(
@@ -78,22 +78,22 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
 
     @property
     def text_encoder(self) -> TextEncoder:
-        """The engine, loaded on first use: a run whose tasks are all done loads nothing."""
+        """The engine, loaded on first use. A run without open tasks never loads it."""
         return self._engine()
 
     @property
     def loaded(self) -> bool:
-        """Whether the engine has been loaded, by this encoder or by another of its family."""
+        """Whether the engine has been loaded, by this encoder or another one of its family."""
         return self._engine.cache_info().currsize > 0
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """MTEB's description of this model and of this way of running it."""
+        """MTEB's description of this model with the settings of this run."""
         return self._meta
 
     @mteb_model_meta.setter
     def mteb_model_meta(self, meta: ModelMeta) -> None:
-        # MTEB assigns a meta of its own after loading; the identity and the revision stay what was loaded.
+        # MTEB assigns its own description after loading; identity and revision must stay those of the loaded model.
         self._meta = meta.model_copy(
             update={
                 "revision": self.resolved.revision,
@@ -116,11 +116,11 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
 
         Args:
             inputs: Batches with a key `text`.
-            task_metadata: Chooses the prompt.
+            task_metadata: Determines the prompt.
             hf_split: Not used.
             hf_subset: Not used.
             prompt_type: `query` or `document` of an asymmetric task.
-            **kwargs: `batch_size` is honoured; MTEB always gives one (32 unless told).
+            **kwargs: `batch_size` is used; MTEB always passes one (32 by default).
 
         Returns:
             float32 [texts, dimension].
@@ -147,14 +147,14 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         return vectors
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Compare every vector with every other, as sentence-transformers does for the model's folder.
+        """Compare every vector with every other, with the similarity function of the model folder.
 
         Args:
             embeddings1: [n, dimension].
             embeddings2: [m, dimension].
 
         Returns:
-            [n, m]; larger is more alike.
+            [n, m]; larger is more similar.
         """
         by = self.resolved.similarity
         if by == self._meta.similarity_fn_name.value and by in {"cosine", "dot"}:
@@ -162,22 +162,23 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         return SimilarityFunction.to_similarity_fn(by)(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Compare vectors in pairs, as MTEB's description of the model says.
+        """Compare vectors in pairs, with the similarity function of MTEB's description.
 
         Args:
             embeddings1: [n, dimension].
             embeddings2: [n, dimension].
 
         Returns:
-            [n]; larger is more alike.
+            [n]; larger is more similar.
         """
         by = self._meta.similarity_fn_name.value
         if by in {"cosine", "dot"}:
             return super().similarity_pairwise(embeddings1, embeddings2)
-        return SimilarityFunction.to_similarity_pairwise_fn(by)(embeddings1, embeddings2)  # MTEB itself has neither
+        # MTEB has no pairwise form of the others.
+        return SimilarityFunction.to_similarity_pairwise_fn(by)(embeddings1, embeddings2)
 
     def prompt_for(self, task_metadata: TaskMetadata, prompt_type: PromptType | None) -> Prompt:
-        """The prompt of one side of a task; a fallback is warned about once, and every choice is remembered."""
+        """Choose the prompt for one side of a task, record it, and warn once if it is a fallback."""
         side = registry.side_of(prompt_type)
         key = (task_metadata.name, side or "both")
         if key not in self.prompts_used:
@@ -195,7 +196,7 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
         return self.prompts_used[key]
 
     def prompt_notes(self, task: str) -> dict[str, dict[str, Any]]:
-        """The prompts that a task was run with, for its result."""
+        """Return the prompts that a task was run with, for its result."""
         return {
             side: {"text": prompt.text, "source": prompt.source, "fallback": prompt.fallback}
             | ({} if prompt.normalized else {"normalized": False})
@@ -205,10 +206,10 @@ class Encoder(AbsEncoder):  # type: ignore[misc]
 
 
 def texts_of(inputs: Any, task_metadata: TaskMetadata) -> list[str]:
-    """The texts that MTEB hands over in batches.
+    """Collect the texts of MTEB's batches.
 
     Raises:
-        ConfigError: If they have other media, of which MTEB only warns; the captions alone would be scored.
+        ConfigError: If a batch has images, audio or video. MTEB only warns, and would score the captions alone.
     """
     texts: list[str] = []
     for batch in inputs:
@@ -220,7 +221,7 @@ def texts_of(inputs: Any, task_metadata: TaskMetadata) -> list[str]:
 
 
 def load_engine(model: ResolvedModel, device: str | None = None, cache: Path | None = None) -> TextEncoder:
-    """Load a model, with the store of its vectors if there is a folder for it; see `ResolvedModel.load`."""
+    """Load a model, with a vector store if a cache folder is given; see `ResolvedModel.load`."""
     engine = model.load(device)
     if cache is not None:
         engine.store = VectorStore(cache, engine.fingerprint)
@@ -230,11 +231,11 @@ def load_engine(model: ResolvedModel, device: str | None = None, cache: Path | N
 def family(
     model: ResolvedModel, dimensions: Sequence[int], *, device: str | None = None, cache: Path | None = None
 ) -> list[Encoder]:
-    """One model at several dimensions; the weights are loaded once, and with a cache every text is encoded once.
+    """Create the encoders of one model at several dimensions, which share the weights and, with a cache, the vectors.
 
     Args:
         model: The model.
-        dimensions: Each on disk (`model.layout.dimensions`).
+        dimensions: Dimensions on disk (`model.layout.dimensions`).
         device: See `load_encoder`.
         cache: Folder of the vector stores; None for no store.
     """
@@ -242,7 +243,7 @@ def family(
     members = [replace(model, spec=replace(model.spec, dimension=dimension)) for dimension in dimensions]
     encoders = [Encoder(member, device, engine) for member in members or [model]]
     for encoder in encoders:
-        encoder.prompts_used = encoders[0].prompts_used  # so that a fallback is warned about once
+        encoder.prompts_used = encoders[0].prompts_used  # warn once about a fallback
     return encoders
 
 
@@ -254,32 +255,32 @@ def load_encoder(
     Args:
         spec: For example `stella_en_1.5B_v5@1024[bf16,card]`; also a hub name, a folder or a YAML.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`.
-        offline: Never ask the hub; None as HF_HUB_OFFLINE says.
-        cache: Folder of the vector stores (`stella_mteb.engine.store`); None for none.
+        offline: Never access the hub; by default HF_HUB_OFFLINE decides.
+        cache: Folder of the vector stores (`stella_mteb.engine.store`), or None.
 
     Raises:
-        ConfigError: If the spec names nothing, or nothing that exists.
-        EnvironmentProblem: If the files or the device are not to be had.
+        ConfigError: If the spec is invalid or the model does not exist.
+        EnvironmentProblem: If the files or the device are unavailable.
     """
     (encoder,) = family(resolve(spec, offline=offline, registry=known_config), [], device=device, cache=cache)
-    _ = encoder.text_encoder  # what is wrong with the weights shows here, not in the middle of an evaluation
+    _ = encoder.text_encoder  # report faults of the weights now, not in the middle of an evaluation
     return encoder
 
 
 def load_for_mteb(
     model_name: str, revision: str | None = None, *, device: str | None = None, **identity: Any
 ) -> Encoder:
-    """The loader behind `mteb.get_model`.
+    """Load a model for `mteb.get_model`.
 
     Args:
         model_name: `organisation/name`.
-        revision: Must be that of the files that are found.
+        revision: Must match the revision of the files.
         device: See `load_encoder`.
-        **identity: The settings of `stella_mteb.models.identity`. MTEB hands over the values that the model was
-            registered with, with the caller's (`embed_dim=256`, say) in their place.
+        **identity: The settings of `stella_mteb.models.identity`, as registered. The caller's settings
+            (`embed_dim=256`, for example) override them.
 
     Raises:
-        ConfigError: If the model cannot be run as the identity says.
+        ConfigError: If the model cannot be run with these settings.
     """
     config = next((known for known in bundled_models() if known.full_name == model_name), None)
     if config is None:
@@ -288,7 +289,7 @@ def load_for_mteb(
     spec, _ = with_settings(Spec(config.name), {**identity, "dtype": DTYPES.get(str(dtype), dtype)})
     if spec.prompts:
         spec = replace(spec, prompts=profile_of(spec.prompts))
-    # By its config, not by its name: a folder of that name in the working folder must not stand in for the hub's.
+    # Resolve by config, not by name: a folder of this name in the working folder must not replace the hub's model.
     encoder = Encoder(resolve_config(config, spec), device)
     _ = encoder.text_encoder
     got = {"normalize": True, "loading": "", "revision": encoder.resolved.revision, **encoder.experiment}

@@ -1,4 +1,4 @@
-"""Names of tasks and benchmarks ► MTEB tasks, with local data read and checked."""
+"""Finds MTEB tasks by the names of tasks and benchmarks on the command line."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from stella_mteb.harness.task_yaml import TaskFile, bundled_tasks, load_task_fil
 
 
 def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_rows: int | None = None) -> list[Any]:
-    """Turn what stands on the command line into MTEB tasks, local data read and checked.
+    """Find tasks by name; read and check local data.
 
     Args:
-        names: A bundled task, `NAME=PATH` for a bundled task on data of one's own, the path of a task's YAML, or
-            any task of MTEB.
+        names: A bundled task, `NAME=PATH` for a bundled task with other data, the path of a task YAML, or a task of
+            MTEB.
         benchmarks: Names of MTEB benchmarks, or `stella-video`.
-        max_bad_rows: Overrides the tasks' own limit.
+        max_bad_rows: Overrides the limit of the tasks.
 
     Raises:
-        ConfigError: If a name is unknown (with the nearest), a YAML is wrong, or data has too many bad rows.
+        ConfigError: If a name is unknown, a YAML is invalid, or data has too many bad rows.
     """
     register()
     tasks: dict[tuple[str, ...], Any] = {}
@@ -39,25 +39,29 @@ def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_row
             known = [known.name for known in mteb.get_benchmarks()] + [registry.BENCHMARK_ALIAS]
             near = difflib.get_close_matches(name, known, n=1)
             cure = f"did you mean {near[0]!r}?" if near else "`stella-mteb mteb available-benchmarks` lists them"
-            raise ConfigError(f"no benchmark is called {name!r}; {cure}") from error
+            raise ConfigError(f"unknown benchmark {name!r}; {cure}") from error
         tasks.update({_key(task): task for task in benchmark.tasks})
     own = [_find_task(name, max_bad_rows) for name in names]
     for task in own:
-        # Some file systems do not tell STS.json from sts.json.
+        # Some file systems do not distinguish STS.json from sts.json.
         if sum(task.metadata.name.casefold() == other.metadata.name.casefold() for other in own) > 1:
-            raise ConfigError(f"-t names {task.metadata.name} twice; results of the one would pass for the other's")
-        # NAME=PATH stands for the task of a benchmark too.
+            raise ConfigError(f"-t names {task.metadata.name} twice, but both results would have the same file name")
+        # NAME=PATH also replaces the task in a benchmark.
         tasks = {key: known for key, known in tasks.items() if key[0] != task.metadata.name} | {_key(task): task}
     if not tasks:
-        raise ConfigError("no task: give -t TASK or -b BENCHMARK; `stella-mteb tasks` lists what is bundled")
+        raise ConfigError("no task: give -t TASK or -b BENCHMARK; `stella-mteb tasks` lists the bundled tasks")
     for task in tasks.values():
-        _check(task)
+        if media := set(task.metadata.modalities) - {"text"}:
+            raise ConfigError(f"task {task.metadata.name} has {', '.join(sorted(media))}; these models read text only")
+        file: TaskFile | None = getattr(task, "stella_mteb_file", None)
+        if file is not None and file.is_local:
+            _ = file.pairs  # report missing data and bad rows before a model is loaded
     return list(tasks.values())
 
 
 def _cure(name: str) -> str:
     if Path(name).suffix in SUFFIXES:
-        return "; a data file needs a task's YAML that names its columns: docs/own-data.md"
+        return "; a data file needs a task YAML that names its columns: docs/own-data.md"
     if "=" in name:
         return "; NAME=PATH gives data to a bundled task: `stella-mteb tasks` lists them"
     if "," in name:
@@ -67,17 +71,8 @@ def _cure(name: str) -> str:
 
 
 def _key(task: Any) -> tuple[str, ...]:
-    # Two benchmarks may hold one task with different languages.
+    # Two benchmarks may have the same task with different languages.
     return (task.metadata.name, *(() if task.is_aggregate else task.hf_subsets))
-
-
-def _check(task: Any) -> None:
-    media = set(task.metadata.modalities) - {"text"}
-    if media:
-        raise ConfigError(f"task {task.metadata.name} has {', '.join(sorted(media))}; these models read text only")
-    file: TaskFile | None = getattr(task, "stella_mteb_file", None)
-    if file is not None and file.is_local:
-        _ = file.pairs  # bad rows, and data that is not given, show now, before any model is loaded
 
 
 def _find_task(name: str, max_bad_rows: int | None) -> Any:
@@ -89,8 +84,8 @@ def _find_task(name: str, max_bad_rows: int | None) -> Any:
             raise ConfigError(f"{name}: MTEB has a task {file.spec.name} of its own; choose another name")
         if file.spec.name in bundled and file.path.resolve() != bundled[file.spec.name].path.resolve():
             raise ConfigError(
-                f"{name}: the name {file.spec.name} is that of a bundled task; choose another, or give that task your "
-                f"data with -t {file.spec.name}=FILE"
+                f"{name}: {file.spec.name} is the name of a bundled task; choose another name, or give your data to "
+                f"that task with -t {file.spec.name}=FILE"
             )
     elif equals and head in bundled:
         path = Path(data).expanduser()
@@ -102,7 +97,7 @@ def _find_task(name: str, max_bad_rows: int | None) -> Any:
     elif registry.is_mteb_task(name):
         return mteb.get_task(name)
     else:
-        raise ConfigError(f"no task is called {name!r}{_cure(name)}")
+        raise ConfigError(f"unknown task {name!r}{_cure(name)}")
     task = task_class(replace(file, max_bad_rows=max_bad_rows))
     registry.add_task(task)
     return task()

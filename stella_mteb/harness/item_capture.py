@@ -1,13 +1,13 @@
-"""What a score is made of: one value for every pair, query or text; `run` writes it, `compare` reads it.
+"""Keeps the items of a score: one value for each pair, query or text. `run` writes them, `compare` reads them.
 
 <output>/results/<model>/<Task>.json    MTEB's result
-<output>/details/<model>/<Task>.json    the items from which its main score can be computed again
+<output>/details/<model>/<Task>.json    the items from which its main score can be recomputed
 
-Items are kept of STS (gold scores and cosines), pair classification (labels, and the similarity that gave max_ap),
-retrieval and reranking (the main metric of every query) and summarisation (the rank correlation of every text). Not of
-classification and clustering, whose scores are means over fits to random samples and have no value for a single text;
-not of metrics that are no mean over queries (p-MRR, robustness, mrr); not of a task that MTEB puts together from other
-tasks, whose parts have items of their own. Items that do not give the main score again are not written.
+Items are kept for STS (gold scores and cosines), pair classification (labels, and the similarity with the best AP),
+retrieval and reranking (the main metric of each query) and summarisation (the rank correlation of each text). They are
+not kept for classification and clustering, whose scores are means over random samples and have no value per text, nor
+for metrics that are not a mean over queries (p-MRR, robustness, mrr). The parts of an aggregate task have items of
+their own. Items that do not reproduce the main score are not written.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Evaluate = Callable[..., Mapping[str, Mapping[str, Any]]]
-"""`AbsTask.evaluate`: the scores by subset."""
+"""Type of `AbsTask.evaluate`, which returns the scores by subset."""
 Given = dict[tuple[str, str], Any]
-"""What MTEB computed on its way to the score, by split and subset."""
-# Cosine first: where several give the same, it is the one.
+"""Values that MTEB computed on the way to the score, by split and subset."""
+# Cosine first: it wins if several similarities have the same AP.
 _SIMILARITIES = {
     "cosine": ("cosine_scores", 1),
     "similarity": ("similarity_scores", 1),
@@ -48,22 +48,22 @@ _PER_QUERY = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precisi
 
 
 Make = Callable[[Any, str, str, Any, Mapping[str, Any]], Items]
-"""Items of a task's split and subset, from what was noted and from the scores."""
+"""Makes the items of a task's split and subset, from the captured values and the scores."""
 
 
-# --------------------------------------------------------------------------------------------------------- watching
+# ------------------------------------------------------------------------------------------------------- capturing
 
 
 @contextmanager
 def keep_items(task: Any, cache: ResultCache, meta: ModelMeta) -> Iterator[None]:
-    """Within it, what MTEB evaluates of a task leaves its items beside its result.
+    """Write the items of what MTEB evaluates within the block next to the task's result.
 
-    They are written before the result, so that a result never stands without them, whatever ends the run; items without
-    a result are read by nobody. Whatever goes wrong with them is a warning: a score never depends on it.
+    Items are written before the result, so a result always has its items even if the run is killed. Items without a
+    result are ignored. A failure here is only a warning: a score never depends on its items.
 
     Args:
         task: An MTEB task.
-        cache: Where the result goes.
+        cache: Cache of the result.
         meta: The model's description.
     """
     with ExitStack() as stack:
@@ -80,8 +80,8 @@ def _parts(task: Any) -> list[Any]:
 def _at_worst_a_warning(task: Any) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # tasks of MTEB may hold their data in any way
-        logger.warning("task %s: its items are not kept (%s: %s)", task.metadata.name, type(error).__name__, error)
+    except Exception as error:  # the data of an MTEB task may have any form
+        logger.warning("task %s: items not saved (%s: %s)", task.metadata.name, type(error).__name__, error)
 
 
 def _keep(found: Sequence[Items], scores: Mapping[str, Any], task: Any, cache: ResultCache, meta: ModelMeta) -> None:
@@ -96,20 +96,20 @@ def _keep(found: Sequence[Items], scores: Mapping[str, Any], task: Any, cache: R
             good.append(one)
         else:
             logger.warning(
-                "task %s (%s, %s): its items give %.6f where the score is %s; they are not kept",
+                "task %s (%s, %s): the items give %.6f but the score is %s; items not saved",
                 *(name, one.split, one.subset, one.score(), score),
             )
     if not good or path is None:
         return
     with writing(cache.cache_path, path.parent):
-        # Of other splits and subsets an earlier run, or another process, may have kept the items.
+        # An earlier run or another process may have kept items of other splits and subsets.
         items = {(one.split, one.subset): one for one in (*read_items(path, revision), *good)}
         write_items(path, name, str(task.metadata.type), revision, items.values())
 
 
 @contextmanager
 def _watched(task: Any, cache: ResultCache, meta: ModelMeta) -> Iterator[None]:
-    """Within it, every evaluation of a task keeps its items."""
+    """Keep the items of every evaluation of a task within the block."""
     make = _maker(task)
     if make is None:
         yield
@@ -133,7 +133,7 @@ def _watched(task: Any, cache: ResultCache, meta: ModelMeta) -> Iterator[None]:
 
 
 def _noting_predictions(task: Any, given: Given) -> Evaluate:
-    """The task's `evaluate`, which notes what MTEB would write as predictions; nothing is written."""
+    """Return the task's `evaluate`, changed to capture the predictions that MTEB would write to a file."""
     from stella_mteb.harness.registry import SAVE_PREDICTIONS  # noqa: PLC0415 -- it imports mteb
 
     evaluate: Evaluate = task.evaluate
@@ -151,9 +151,10 @@ def _noting_predictions(task: Any, given: Given) -> Evaluate:
 
 
 def _noting_metrics(task: Any, given: Given) -> Evaluate:
-    """The same for retrieval, whose predictions are rankings: the main metric of each query, by id.
+    """Return the task's `evaluate`, changed to capture the main metric of each query.
 
-    MTEB hands the metrics of all queries over for a task's own scores.
+    Retrieval predictions are rankings without metrics. MTEB passes the metrics of all queries to the hook for a task's
+    own scores.
     """
     evaluate, specific, metric = task.evaluate, task.task_specific_scores, _per_query_metric(task)
 
@@ -186,7 +187,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _maker(task: Any) -> Make | None:
-    from mteb.abstasks import (  # noqa: PLC0415 -- seconds, and a reader of items does without
+    from mteb.abstasks import (  # noqa: PLC0415 -- takes seconds, and readers of items do not need it
         AbsTaskPairClassification,
         AbsTaskRetrieval,
         AbsTaskSTS,
@@ -203,7 +204,7 @@ def _maker(task: Any) -> Make | None:
 
 
 def _per_query_metric(task: Any) -> str | None:
-    """The main score's name in pytrec_eval, which MTEB takes the mean of; None if it is another kind of score."""
+    """Return pytrec_eval's name of the main score if MTEB takes its mean over queries, else None."""
     name = task.metadata.main_score
     if name == "accuracy":
         return "recall_1"
@@ -220,7 +221,7 @@ def _of_rated_pairs(task: Any, split: str, subset: str, predictions: Any, _: Map
 def _of_labelled_pairs(task: Any, split: str, subset: str, predictions: Any, scores: Mapping[str, Any]) -> Items:
     rows = _rows(task, split, subset)
     names = (task.input1_column_name, task.input2_column_name, task.label_column_name)
-    # In older data sets all pairs stand in one row.
+    # Older data sets hold all pairs in one row.
     first, second, labels = (column[0] if len(rows) == 1 else column for column in _columns(rows, names))
     key = _digest(task, split, subset, zip(first, second, labels, strict=True))
     best = max(_SIMILARITIES, key=lambda name: scores[f"{name}_ap"])
@@ -230,7 +231,7 @@ def _of_labelled_pairs(task: Any, split: str, subset: str, predictions: Any, sco
 
 def _of_summaries(task: Any, split: str, subset: str, predictions: Any, _: Mapping[str, Any]) -> Items:
     (texts,) = _columns(_rows(task, split, subset), (task.text_column_name,))
-    rated = predictions["human_scores"]  # less the texts that MTEB leaves out, whose summaries all score alike
+    rated = predictions["human_scores"]  # without the texts that MTEB skips because their ratings are all equal
     values = [spearman(human, own) for human, own in zip(rated, predictions["cosine_scores"], strict=True)]
     return _items(task, split, subset, "mean", "texts", _digest(task, split, subset, [texts, rated]), None, values)
 

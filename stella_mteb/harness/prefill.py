@@ -1,12 +1,12 @@
-"""Encode the texts of many tasks before the first one is scored.
+"""Encodes the texts of many tasks before the first one is scored.
 
-MTEB asks for texts task by task and column by column: thousands of small calls, and the same text again and again.
-Here the tasks are rehearsed first: MTEB runs each of them on placeholder vectors, which costs next to nothing, and
-what it asks for is collected, deduplicated across tasks and splits, and encoded at full load into the store. The
-real run then finds every vector there. Because MTEB itself says what it wants, sampling and prompts are exact.
+MTEB asks for texts task by task and column by column, in thousands of small calls with many repeated texts. This module
+first rehearses the tasks: MTEB runs each of them on placeholder vectors, which is cheap. The requested texts are
+deduplicated across tasks and splits and encoded into the store at full load. The real run then finds every vector
+there. Because MTEB itself makes the requests, sampling and prompts are exact.
 
-This is also the seam for more than one machine: whoever encodes the collected texts, and where, `Texts` does not know.
-Here it is this process; in `stella_mteb.cluster.corpora` it is the workers of a cluster.
+`Texts` does not know who encodes the collected texts. Here this process does; in `stella_mteb.cluster.corpora` the
+workers of a cluster do.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from stella_mteb.harness.offline_data import cached_configurations
 
 logger = logging.getLogger(__name__)
 
-# Texts that are held in memory before they are encoded; sorting by length gains nothing from more.
+# Texts kept in memory before they are encoded; sorting more of them by length gains nothing.
 _HELD = 200_000
 _PLACEHOLDER_WIDTH = 4
 
 
 class Texts:
-    """Distinct texts by prompt, handed on whenever there are enough of them.
+    """Distinct texts by prompt, passed on in large groups.
 
     Args:
-        encode: Takes texts and their prompt.
+        encode: Called with texts and their prompt.
 
     Attributes:
-        seen: Texts that were asked for, repetitions included.
+        seen: Number of texts added, repetitions included.
     """
 
     def __init__(self, encode: Callable[[Sequence[str], str], None]) -> None:
@@ -54,21 +54,21 @@ class Texts:
         self.seen = 0
 
     def add(self, texts: Sequence[str], prompt: str) -> None:
-        """Collect texts."""
+        """Add texts, and flush if enough are held."""
         self.seen += len(texts)
         self._held.setdefault(prompt, {}).update(dict.fromkeys(texts))
         if sum(map(len, self._held.values())) >= _HELD:
             self.flush()
 
     def flush(self) -> None:
-        """Hand on what is held."""
+        """Pass on all held texts."""
         held, self._held = self._held, {}
         for prompt, texts in held.items():
             self._encode(list(texts), prompt)
 
 
 class _Rehearsal(AbsEncoder):  # type: ignore[misc]
-    """Collects what MTEB asks for, and gives it placeholder vectors."""
+    """Collects the texts that MTEB asks for and returns placeholder vectors."""
 
     def __init__(self, encoder: Encoder, texts: Texts) -> None:
         self._encoder, self._texts = encoder, texts
@@ -79,14 +79,14 @@ class _Rehearsal(AbsEncoder):  # type: ignore[misc]
     ) -> NDArray[np.float32]:
         texts = texts_of(inputs, task_metadata)
         self._texts.add(texts, self._encoder.prompt_for(task_metadata, prompt_type).text)
-        # Random, not equal: a classifier or a clustering on equal rows warns, or fails.
+        # Random, not constant: classifiers and clusterings warn or fail on equal rows.
         return np.random.default_rng(len(texts)).normal(size=(len(texts), _PLACEHOLDER_WIDTH)).astype(np.float32)
 
 
 def prefill(encoder: Encoder, tasks: Sequence[Any], progress: Progress | None = None) -> Texts:
     """Encode every text of some tasks into the store.
 
-    A task that cannot be rehearsed is passed over with a warning: its texts are encoded when it runs.
+    A task that cannot be rehearsed is skipped with a warning; its texts are encoded when it runs.
 
     Args:
         encoder: The model; its engine has a store.
@@ -103,21 +103,21 @@ def prefill(encoder: Encoder, tasks: Sequence[Any], progress: Progress | None = 
             engine.fill(group, prompt, progress=progress)
         except StorageProblem:
             raise
-        except StellaMtebError as error:  # one text spoils its own task, when that runs, and no other
-            logger.warning("prefill stopped at a text: %s; the rest is encoded when its task runs", error)
+        except StellaMtebError as error:  # a faulty text must fail its own task only, when that runs
+            logger.warning("prefill stopped at a faulty text: %s; remaining texts are encoded by their tasks", error)
 
     texts = Texts(fill)
     if engine.store is None or not engine.store.keeps:
-        logger.warning("nothing can be kept here; texts are encoded when their task runs")
+        logger.warning("vectors cannot be stored; texts are encoded when their task runs")
         return texts
     collect(encoder, tasks, texts)
     return texts
 
 
 def collect(encoder: Encoder, tasks: Sequence[Any], texts: Texts) -> None:
-    """Hand every text of some tasks to a collection; no weights are loaded for it.
+    """Add every text of some tasks to a collection, without loading weights.
 
-    A task that cannot be rehearsed is passed over with a warning: its texts are encoded when it runs.
+    A task that cannot be rehearsed is skipped with a warning; its texts are encoded when it runs.
 
     Args:
         encoder: The model, for its prompts.
@@ -126,7 +126,17 @@ def collect(encoder: Encoder, tasks: Sequence[Any], texts: Texts) -> None:
     """
     for task in tasks:
         try:
-            _rehearse(_Rehearsal(encoder, texts), task)
+            registry.reset_randomness(task)
+            with cached_configurations(), columns_read_once(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # scikit-learn and scipy warn about the placeholder scores
+                mteb.evaluate(
+                    _Rehearsal(encoder, texts),
+                    task,
+                    cache=None,
+                    encode_kwargs={"show_progress_bar": False},
+                    show_progress_bar=False,
+                    co2_tracker=False,
+                )
         except StorageProblem:
             raise
         except Exception as error:
@@ -134,19 +144,3 @@ def collect(encoder: Encoder, tasks: Sequence[Any], texts: Texts) -> None:
                 "task %s cannot be rehearsed (%s); its texts are encoded when it runs", task.metadata.name, error
             )
     texts.flush()
-
-
-@cached_configurations()
-@columns_read_once()
-def _rehearse(rehearsal: _Rehearsal, task: Any) -> None:
-    registry.reset_randomness(task)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of scikit-learn and scipy, about scores that nobody will see
-        mteb.evaluate(
-            rehearsal,
-            task,
-            cache=None,
-            encode_kwargs={"show_progress_bar": False},
-            show_progress_bar=False,
-            co2_tracker=False,
-        )

@@ -1,13 +1,14 @@
-"""MTEB's results on disk, written so that a kill at any moment loses no finished task.
+"""MTEB's result cache with atomic writes, so that a killed process loses no finished task.
 
-MTEB writes with a plain `open("w")`: a process killed in the write leaves half a file, and half a file stops
-every later run. `AtomicResultCache` is MTEB's own cache with the writes made atomic and unreadable files set
-aside; it works with plain `mteb.evaluate(..., cache=AtomicResultCache(folder))` too. Several processes may write to one
-folder, also splits and subsets of one task: a file is read and written anew under a lock (`stella_mteb.files.locks`).
+MTEB writes with a plain `open("w")`. A process that is killed during the write leaves a truncated file, which stops
+every later run. `AtomicResultCache` writes atomically and sets unreadable files aside. It also works with plain
+`mteb.evaluate(..., cache=AtomicResultCache(folder))`. Several processes may write to one folder, even splits and
+subsets of one task: files are read and rewritten under a lock (`stella_mteb.files.locks`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -29,16 +30,16 @@ from stella_mteb.outputs.result_file import main_score
 logger = logging.getLogger(__name__)
 
 Notes = Callable[[str], Mapping[str, Any]]
-"""What to record beside a task's settings, by task name; for example its prompts."""
+"""Returns extra settings to record for a task name, for example its prompts."""
 
 
 class AtomicResultCache(ResultCache):  # type: ignore[misc]
     """MTEB's result cache with atomic writes.
 
     Args:
-        cache_path: The output folder; results go to `<cache_path>/results/...` in MTEB's layout. It may be a symlink;
-            what is below it may not lead outside.
-        notes: Recorded in `run_settings.jsonl`, MTEB's own place for the settings of a run.
+        cache_path: The output folder; results go to `<cache_path>/results/...` in MTEB's layout. It may be a symlink,
+            but paths below it may not lead outside.
+        notes: Recorded in `run_settings.jsonl`, MTEB's file for the settings of a run.
     """
 
     def __init__(self, cache_path: Path | str, notes: Notes | None = None) -> None:
@@ -54,9 +55,9 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
         experiment_name: str | None = None,
         **options: Any,
     ) -> TaskResult | None:
-        """Load a result, or None; a file that is damaged, or another task's, is set aside and counts as absent.
+        """Load a result, or None. A file that is damaged or belongs to another task is set aside and counts as absent.
 
-        See `ResultCache.load_task_result`, whose other options are handed on.
+        See `ResultCache.load_task_result`, which gets the other options.
 
         Raises:
             StorageProblem: If the file cannot be read, or leads outside the folder.
@@ -76,21 +77,21 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
         model_revision: str | None = None,
         **settings: Any,
     ) -> None:
-        """Save a result, its model's description and its settings; see `ResultCache.save_to_cache`.
+        """Save a result with its model's description and its settings; see `ResultCache.save_to_cache`.
 
-        Splits and subsets that another process has written meanwhile, of the same revision of the data, are kept.
+        Splits and subsets that another process has written meanwhile are kept if the data's revision is the same.
 
         Raises:
-            StellaMtebError: If a main score is not finite; nothing is written then.
+            StellaMtebError: If a main score is not finite; then nothing is written.
             StorageProblem: If the disk is full or the folder cannot be written; the old files are intact.
         """
         _require_finite(task_result)
         emissions = task_result.kg_co2_emissions
         if emissions is not None and not math.isfinite(emissions):
-            task_result.kg_co2_emissions = None  # MTEB sums them to NaN where none were measured; not JSON
+            task_result.kg_co2_emissions = None  # MTEB sums missing values to NaN, which JSON does not allow
         final = self.get_task_result_path(task_result.task_name, model_name, model_revision)
         require_inside(final, self.cache_path)
-        # MTEB writes to a scratch copy of the folder; what it wrote is then moved over file by file.
+        # MTEB writes to a scratch copy of the folder, whose files are then moved over one by one.
         with writing(self.cache_path, final.parent):
             task_result = _with_earlier(final, task_result)
             try:
@@ -103,7 +104,7 @@ class AtomicResultCache(ResultCache):  # type: ignore[misc]
                     (copy.parent / known.name).write_text(_whole_lines(known), encoding="utf-8")
                     cache.save_to_cache(task_result, model_name, model_revision, **settings)
                     self._add_notes(copy.parent / known.name, task_result.task_name)
-                    # The result itself last: where it stands, everything it needs stands too.
+                    # The result comes last: once it exists, everything it needs exists too.
                     for path in sorted(copy.parent.iterdir(), key=lambda path: path.name == final.name):
                         with atomic_write(final.parent / path.name, "wb") as file:
                             file.write(path.read_bytes())
@@ -124,13 +125,13 @@ def read_task_result(path: Path) -> TaskResult:
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If the file is damaged, of another task, or has a main score that is no number.
+        ValueError: If the file is damaged, belongs to another task, or has a main score that is not a number.
         StorageProblem: If it cannot be read.
     """
     try:
         result = TaskResult.from_disk(path)
         if result.task_name != path.stem:
-            raise ValueError(f"it is of task {result.task_name}")
+            raise ValueError(f"it belongs to task {result.task_name}")
         _require_finite(result)
     except FileNotFoundError:
         raise
@@ -152,14 +153,14 @@ def _damage(path: Path) -> str | None:
 
 
 def _set_aside_if_damaged(path: Path) -> None:
-    # Only under the lock: another process may have set the file aside, and have written it anew.
+    # Check again under the lock: another process may have set the file aside and rewritten it.
     if damage := _damage(path):
         aside = set_aside(path)
         logger.warning("%s cannot be used (%s); set aside as %s, the task runs again", path, damage, aside.name)
 
 
 def _with_earlier(path: Path, result: TaskResult) -> TaskResult:
-    """A result with the splits and subsets that stand on disk and that it does not have itself."""
+    """Add the splits and subsets on disk that a result lacks."""
     _set_aside_if_damaged(path)
     try:
         known = read_task_result(path)
@@ -173,24 +174,20 @@ def _with_earlier(path: Path, result: TaskResult) -> TaskResult:
     more = {split: entries for split, entries in more.items() if entries}
     if not more or known.dataset_revision != result.dataset_revision:
         return result
-    # The time and the phases are those of the process that writes; MTEB has no place for two.
+    # MTEB has no place for the time and the phases of two processes; keep those of the writer.
     times = {"evaluation_time": None, "evaluation_phases": None, "kg_co2_emissions": None, "date": None}
     return known.model_copy(update={"scores": more, **times}).merge(result)
 
 
 def _whole_lines(settings: Path) -> str:
-    # The settings of earlier tasks, less any line that a crash of another program has left half written.
-    if not settings.exists():
-        return ""
-    lines = settings.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "".join(f"{line}\n" for line in lines if _is_object(line))
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
+    """Read the settings of earlier tasks, without lines that a crash has left incomplete."""
+    lines = settings.read_text(encoding="utf-8", errors="replace").splitlines() if settings.exists() else ()
+    whole = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(json.loads(line), dict):
+                whole.append(f"{line}\n")
+    return "".join(whole)
 
 
 def _require_finite(result: TaskResult) -> None:
@@ -200,6 +197,6 @@ def _require_finite(result: TaskResult) -> None:
                 main_score(entry)
             except ConfigError as error:
                 raise StellaMtebError(
-                    f"task {result.task_name} ({split}): {error}: the vectors are constant or damaged, or a part of "
-                    "the task failed. Nothing was written"
+                    f"task {result.task_name} ({split}): {error}: the vectors are constant or damaged, or part of the "
+                    "task failed. Nothing was written"
                 ) from None

@@ -1,4 +1,4 @@
-"""Run MTEB tasks: each finished task is on disk before the next begins, and a second call runs what is missing."""
+"""Runs MTEB tasks. Each result is saved before the next task begins, and a second call runs only what is missing."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from stella_mteb.outputs.layout import result_path
 
 logger = logging.getLogger(__name__)
 
-# Rows that MTEB's data loader hands over at once; the engine plans its own batches from all of them.
+# Rows per batch of MTEB's data loader; the engine plans its own batches from all of them.
 _LOADER_ROWS = 1_024
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one task with one model.
+    """The outcome of one task with one model.
 
     Attributes:
         model: The spec.
@@ -46,13 +46,13 @@ class Outcome:
         status: `done`, `kept` (was on disk), or `failed`.
         score: Main score as MTEB's mean over splits and subsets, or None.
         seconds: Wall time of this run, data loading included.
-        encoding: Seconds of these in which texts were turned into vectors, or vectors read from the cache.
-        loading: Seconds of these in which the model or the task's data was loaded.
+        encoding: Seconds for computing vectors or reading them from the store.
+        loading: Seconds for loading the model and the task's data.
         bad_rows: Rows of the data that were left out.
-        at_limit: Texts encoded in this run that fill the model's longest input: what follows was not read.
-        per_label: Scores per label, where the task has labels.
-        error: Why it failed.
-        lacks_data: Whether that is because its data is not on this machine.
+        at_limit: Texts encoded in this run that reach the model's input limit and may have been cut.
+        per_label: Scores per label, if the task has labels.
+        error: Reason for a failure.
+        lacks_data: Whether the data is missing on this machine.
     """
 
     model: str
@@ -70,20 +70,19 @@ class Outcome:
 
 
 def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
-    """Run one task with one model, or keep the result that is on disk.
+    """Run one task with one model, unless its result is on disk.
 
-    A result of data that has changed since is computed anew. A task that fails does not stop the others: its outcome
-    has the reason, and of its subsets only those that were finished stay on disk. If another process runs the task with
-    this model, it is waited for.
+    A result of data that has changed since is recomputed. A task that fails does not stop the others: the outcome has
+    the reason, and finished subsets stay on disk. If another process runs this task with this model, the call waits.
 
     Args:
         encoder: The model.
         task: An MTEB task.
-        output: The output folder; results go to `<output>/results/...` in MTEB's layout, and what their scores are
-            made of to `<output>/details/...` (`stella_mteb.harness.item_capture`).
+        output: The output folder. Results go to `<output>/results/...` in MTEB's layout, and their items to
+            `<output>/details/...` (`stella_mteb.harness.item_capture`).
 
     Raises:
-        ConfigError: If the model cannot be loaded as its config says.
+        ConfigError: If the model cannot be loaded as configured.
         EnvironmentProblem: If it cannot be loaded on this machine, or results cannot be written.
     """
     with _turn(encoder, task, output):
@@ -91,7 +90,7 @@ def run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
 
 
 def _turn(encoder: Encoder, task: Any, output: Path, *, wait: bool = True) -> AbstractContextManager[bool]:
-    """The lock of whoever runs a task with a model, at whatever dimension: all of them come out of one pass."""
+    """Lock a task for a model at all its dimensions, which are computed in one pass."""
     meta, run_as = encoder.mteb_model_meta, {**encoder.experiment, "embed_dim": None}
     name = json.dumps(["task", task.metadata.name, meta.name, meta.revision, run_as], default=str, sort_keys=True)
     return locked(output, name, f"task {task.metadata.name} with {encoder.resolved.spec}", wait=wait)
@@ -100,12 +99,12 @@ def _turn(encoder: Encoder, task: Any, output: Path, *, wait: bool = True) -> Ab
 def _run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
     datasets.disable_progress_bars()
     started, calls, encoding = time.perf_counter(), encoder.calls, encoder.seconds
-    # MTEB saves after every subset, but these only at the end: a run that is killed in between would lose them.
+    # MTEB saves the scores after every subset but these settings only at the end; a killed run would lose them.
     settings = {"encode_kwargs": _encode_kwargs(encoder), "plugin": stella_mteb.__version__}
     cache = AtomicResultCache(output, notes=lambda name: {**settings, "prompts": encoder.prompt_notes(name)})
     known = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
     if known is None:
-        _ = encoder.text_encoder  # a model that cannot be loaded is no failure of the task
+        _ = encoder.text_encoder  # outside the try: a model that cannot be loaded is not a failure of the task
     loading = [time.perf_counter() - started]
     cut = encoder.text_encoder.stats.at_limit if encoder.loaded else 0
     outcome = Outcome(str(encoder.resolved.spec), task.metadata.name, "failed")
@@ -116,9 +115,9 @@ def _run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
         raise
     except StellaMtebError as error:
         outcome = replace(outcome, error=str(error))
-    except ConnectionError as error:  # what `datasets` raises, offline and without network
+    except ConnectionError as error:  # raised by `datasets` if offline or without network
         outcome = replace(outcome, error=f"the task's data is not on this machine: {error}", lacks_data=True)
-    except Exception as error:  # a task of MTEB may fail in any way; the others must still run
+    except Exception as error:  # an MTEB task may fail in any way; the others must still run
         logger.error("%s", traceback.format_exc())
         outcome = replace(outcome, error=f"{type(error).__name__}: {error}")
     else:
@@ -131,7 +130,7 @@ def _run_task(encoder: Encoder, task: Any, output: Path) -> Outcome:
 
 @contextmanager
 def _loading_timed(task: Any, seconds: list[float]) -> Iterator[None]:
-    """Within it, the seconds that a task takes to load its data are noted."""
+    """Append the seconds that the task takes to load its data within the block."""
 
     def load_data(*args: Any, **kwargs: Any) -> None:
         started = time.perf_counter()
@@ -148,10 +147,10 @@ def _loading_timed(task: Any, seconds: list[float]) -> Iterator[None]:
 
 
 def plan(encoder: Encoder, task: Any, output: Path) -> tuple[Path, str]:
-    """Tell what a run would do about a task, without making a folder or loading weights.
+    """Determine what a run would do about a task, without creating a folder or loading weights.
 
     Returns:
-        Where its result is or will be, and `to run`, `on disk`, or why it runs again.
+        The path of its result, and `to run`, `on disk`, or why it runs again.
     """
     meta = encoder.mteb_model_meta
     path = result_path(output, str(meta.name), str(meta.revision), meta.experiment_name, task.metadata.name)
@@ -165,7 +164,7 @@ def plan(encoder: Encoder, task: Any, output: Path) -> tuple[Path, str]:
 
 
 def is_missing(family: Sequence[Encoder], task: Any, output: Path) -> bool:
-    """Tell whether any of these encoders still has to run a task."""
+    """Check whether any of these encoders still has to run a task."""
     return any(plan(encoder, task, output)[1] != "on disk" for encoder in family)
 
 
@@ -193,8 +192,15 @@ def _evaluate(encoder: Encoder, task: Any, cache: AtomicResultCache, known: Any)
         reasons = "; ".join(f"{error.task_name}: {error.exception}" for error in result.exceptions or ())
         raise StellaMtebError(reasons or "MTEB gave no result")
     ran = encoder.calls > calls
-    # The file may hold splits and subsets that another run asked for; the score is that of this task.
-    asked = result.task_results[0] if task.is_aggregate else _only_asked(result.task_results[0], task)
+    asked = result.task_results[0]
+    if not task.is_aggregate:
+        # The file may also hold splits and subsets from another run; this score is only that of this task.
+        scores = {
+            split: [entry for entry in entries if entry["hf_subset"] in task.hf_subsets]
+            for split, entries in asked.scores.items()
+            if split in task.eval_splits
+        }
+        asked = asked.model_copy(update={"scores": scores})
     entries = [entry for split in asked.scores.values() for entry in split]
     return {
         "score": float(asked.get_score()),
@@ -207,15 +213,6 @@ def _encode_kwargs(encoder: Encoder) -> dict[str, Any]:
     return {"batch_size": encoder.resolved.config.batch_size or _LOADER_ROWS, "show_progress_bar": False}
 
 
-def _only_asked(result: Any, task: Any) -> Any:
-    scores = {
-        split: [entry for entry in entries if entry["hf_subset"] in task.hf_subsets]
-        for split, entries in result.scores.items()
-        if split in task.eval_splits
-    }
-    return result.model_copy(update={"scores": scores})
-
-
 def run(
     families: Iterable[Sequence[Encoder]],
     tasks: Sequence[Any],
@@ -223,18 +220,17 @@ def run(
     on_outcome: Callable[[Outcome], None],
     before: Callable[[Encoder, Sequence[Any]], None] | None = None,
 ) -> list[Outcome]:
-    """Run every task with every model, models one after the other; what encoding cost is kept (`cost_capture`).
+    """Run every task with every model, one model after the other, and record what encoding cost (`cost_capture`).
 
-    Several processes may be given the same work: each takes the tasks that no other is at, and at the end waits for
-    those that are still being run, so that it has all outcomes.
+    Several processes may be given the same work. Each takes the tasks that no other process is running, and at the end
+    waits for the remaining ones, so that it returns all outcomes.
 
     Args:
-        families: Each model at one or more dimensions (`encoder.family`); a generator keeps no more than one of
-            them in memory.
+        families: Each model at one or more dimensions (`encoder.family`); with a generator, only one is in memory.
         tasks: MTEB tasks.
         output: The output folder.
         on_outcome: Called after each task.
-        before: Called with a model and its tasks that have no result yet, before the first one is run.
+        before: Called with a model and its tasks without results, before the first one is run.
     """
     outcomes = []
     for family in families:

@@ -1,7 +1,7 @@
-"""Do results meet the rules of MTEB's public results repository? What its tests and its checklist ask, file by file.
+"""Checks results against the rules of MTEB's public results repository, file by file.
 
-Source: the repository's tests (path, names, size, unchanged scores) and its pull-request checklist, as read in August
-2026 at commit f4cc6c8. Nothing is sent anywhere.
+The rules are from the repository's tests (path, names, size, unchanged scores) and its pull-request checklist, as of
+August 2026 at commit f4cc6c8. Nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _NOT_RESULTS = {"model_meta.json"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule, held against one file or one folder of a model.
+    """The check of one rule against one file or one model folder.
 
     Attributes:
         path: Relative to the folder that was checked.
-        rule: What is asked.
+        rule: The rule.
         status: `met`, `not met`, or `not checked`.
-        detail: What was found, and the cure.
+        detail: What was found and how to fix it.
     """
 
     path: str
@@ -45,17 +45,17 @@ class Finding:
 
 
 def check(folder: Path, against: Path | None = None) -> Iterator[Finding]:
-    """Hold every result of a folder against the rules.
+    """Check every result of a folder against the rules.
 
     Args:
         folder: An output folder of `run`, or its `results/`.
-        against: A checkout of the public results repository, for the rules about results that are there already.
+        against: A checkout of the public results repository, for the rules about published results.
 
     Raises:
         ConfigError: If there are no results.
     """
     root = results_folder(folder)
-    # Beside the results of a model is always its description, or ought to be.
+    # A model's description is always next to its results.
     models = sorted({path.parent for path in root.rglob("*.json")}) if root.is_dir() else []
     if not models:
         raise ConfigError(f"{root}: no results (<model>/<revision>/<Task>.json)")
@@ -84,16 +84,16 @@ def _model(root: Path, folder: Path) -> Iterator[Finding]:
         where,
         "made with the reference implementation",
         not ours,
-        "run by stella-mteb, which is not MTEB's implementation of it; propose it there first (docs/upstream.md)"
+        "run by stella-mteb, which is not MTEB's implementation; propose it to MTEB first (docs/upstream.md)"
         if ours
-        else "nothing says otherwise",
+        else "no sign of another implementation",
     )
 
 
 def _known_model(where: Path, name: str) -> Finding:
     rule = "MTEB knows the model"
     try:
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # a name that it had before
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # raised for a former name
             known = mteb.get_model_meta(name).name
     except KeyError:
         return _finding(where, rule, False, f"{name or 'no name'} is not in its list")
@@ -116,15 +116,17 @@ def _result(root: Path, path: Path, against: Path | None) -> Iterator[Finding]:
         yield Finding(str(where), "MTEB can load the result", "not met", str(error).replace("\n", " "))
         return
     task = str(result.get("task_name"))
-    yield _finding(where, "file is called as its task", path.stem == task, f"task_name is {task}")
+    yield _finding(where, "the file is named after its task", path.stem == task, f"task_name is {task}")
     yield _one_revision(root, where, against)
     wrong = [place for place, score in scores.items() if score is None]
     detail = f"no finite main score in {', '.join(map('/'.join, wrong))}" if wrong else f"{len(scores)} main scores"
     yield _finding(where, "every main score is a number", bool(scores) and not wrong, detail)
     beyond = [f"{'/'.join(place)} is {score:g}" for place, score in scores.items() if score and not -1 <= score <= 1]
-    yield _finding(where, "every main score is from -1 to 1", not beyond, "; ".join(beyond) or "they are")
-    yield _known_task(where, task)
-    if is_mteb_task(task):
+    yield _finding(where, "every main score is from -1 to 1", not beyond, "; ".join(beyond) or "all are")
+    known = is_mteb_task(task)
+    detail = f"MTEB has {task}" if known else f"{task} is your own task; publish it in MTEB first"
+    yield _finding(where, "MTEB knows the task", known, detail)
+    if known:
         yield _fits_task(where, loaded)
     yield _unchanged(where, scores, against)
 
@@ -140,30 +142,24 @@ def _one_revision(root: Path, where: Path, against: Path | None) -> Finding:
     return _finding(where, "a task has results of one revision of the model", not others, detail)
 
 
-def _known_task(where: Path, task: str) -> Finding:
-    known = is_mteb_task(task)
-    detail = f"{task} is one of MTEB's" if known else f"{task} is a task of your own; publish it in MTEB first"
-    return _finding(where, "MTEB knows the task", known, detail)
-
-
 def _fits_task(where: Path, loaded: TaskResult) -> Finding:
     task = loaded.task
     subsets = {"default"} if task.is_aggregate else set(task.metadata.hf_subsets)
     languages = {} if task.is_aggregate else task.metadata.hf_subsets_to_langscripts
-    scored = task.metadata.eval_splits  # the repository takes files that have some of them
-    faults = [] if set(scored) & set(loaded.scores) else [f"none of the splits {', '.join(scored)} is there"]
+    scored = task.metadata.eval_splits  # one of them is enough for the repository
+    faults = [] if set(scored) & set(loaded.scores) else [f"none of the splits {', '.join(scored)} is present"]
     for split, entries in loaded.scores.items():
         for entry in entries:
             subset, stated = entry["hf_subset"], set(entry["languages"])
             if subset not in subsets:
-                faults.append(f"{split} has a subset {subset}, which the task has not")
+                faults.append(f"{split} has a subset {subset}, which the task does not have")
             elif stated != set(languages.get(subset, stated)):
                 faults.append(f"{split}/{subset} states the languages {', '.join(sorted(stated)) or 'none'}")
     return _finding(where, "splits, subsets and languages are the task's", not faults, "; ".join(faults) or "they are")
 
 
 def _unchanged(where: Path, scores: Mapping[tuple[str, str], float | None], against: Path | None) -> Finding:
-    rule = f"a published score changes by {MAX_CHANGE} at most, and none is removed"
+    rule = f"published scores change by {MAX_CHANGE} at most, and none is removed"
     if against is None:
         return Finding(str(where), rule, "not checked", "give a checkout of the results repository with --against")
     path = results_folder(against) / where
@@ -176,13 +172,13 @@ def _unchanged(where: Path, scores: Mapping[tuple[str, str], float | None], agai
         for place, old in before.items()
         if old is not None and (new := scores.get(place)) is not None and abs(new - old) > MAX_CHANGE
     ]
-    faults = [f"{'/'.join(place)} is not there any more" for place in removed]
+    faults = [f"{'/'.join(place)} is missing" for place in removed]
     faults += [f"{'/'.join(place)} was {before[place]:.5f}, is {scores[place]:.5f}" for place in changed]
     return _finding(where, rule, not faults, "; ".join(faults) or f"{len(before)} main scores as published")
 
 
 def _main_scores(result: Mapping[str, Any]) -> dict[tuple[str, str], float | None]:
-    """Give the main score of each split and subset; None for one that is not a finite number."""
+    """Return the main score of each split and subset, or None where it is not a finite number."""
     found: dict[tuple[str, str], float | None] = {}
     for split, entries in entries_by_split(result).items():
         for subset, entry in entries.items():

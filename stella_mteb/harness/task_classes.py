@@ -1,4 +1,4 @@
-"""The MTEB classes that tasks from YAML are made of; `stella_mteb.harness.task_yaml` reads the YAML and the rows."""
+"""The MTEB task classes for tasks from YAML; `stella_mteb.harness.task_yaml` reads the YAML and the rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stella_mteb.harness.task_yaml import MAIN_SCORE, Pairs, TaskFile, TaskSpec
 
 
 def metadata(spec: TaskSpec) -> TaskMetadata:
-    """MTEB's description of a task from YAML."""
+    """Build MTEB's description of a task from YAML."""
     source = spec.hub.path if spec.hub else f"local/{spec.name}"
     return TaskMetadata(
         name=spec.name,
@@ -38,7 +38,7 @@ def metadata(spec: TaskSpec) -> TaskMetadata:
 
 
 class _FromYaml:
-    """Loads `self.dataset` from the rows of the YAML's data instead of from the hub."""
+    """Loads `self.dataset` from the rows of the YAML's data."""
 
     stella_mteb_file: TaskFile
     metadata: TaskMetadata
@@ -113,10 +113,10 @@ class _Retrieval(_FromYaml, AbsTaskRetrieval):  # type: ignore[misc]
 
 
 def _grades(scores: Sequence[float], positive_from: float) -> list[int]:
-    """The gain of each pair, 0 where it is not positive.
+    """Compute the gain of each pair, 0 where it is not positive.
 
-    Gains are whole numbers for MTEB; nDCG stays as it is when all are multiplied. Where zero or less is positive,
-    scores are no gains, and every positive pair counts alike.
+    MTEB needs whole numbers as gains, and nDCG does not change if all gains are scaled. If scores of zero or less count
+    as positive, scores cannot serve as gains, and every positive pair has the gain 1.
     """
     positive = [score for score in scores if score >= positive_from]
     if min(positive, default=0) <= 0:
@@ -132,16 +132,13 @@ BASES: dict[str, type[Any]] = {
 }
 
 
-# -------------------------------------------------------------------------------------------------- MTEB classes
-
-
 def task_class(file: TaskFile) -> type[Any]:
-    """Make the MTEB task class of a YAML.
+    """Create the MTEB task class of a YAML.
 
-    The data is read when MTEB asks for it; a local data set's revision is a digest of its rows, set then.
+    The data is read when MTEB asks for it; only then is the revision of local data, a digest of its rows, known.
 
     Raises:
-        ConfigError: If MTEB does not know a language of it.
+        ConfigError: If MTEB does not know one of its languages.
     """
     spec = file.spec
     for i, code in enumerate(spec.languages):
@@ -149,7 +146,7 @@ def task_class(file: TaskFile) -> type[Any]:
             check_language_code(code)
         except ValueError:
             line = read_yaml(file.path)[1].get(("languages", i), 1)
-            raise ConfigError(f"{file.path}:{line}: languages.{i}: no such language or script: {code!r}") from None
+            raise ConfigError(f"{file.path}:{line}: languages.{i}: unknown language or script: {code!r}") from None
     body: Mapping[str, Any] = {
         "metadata": metadata(spec),
         "stella_mteb_file": file,
@@ -163,7 +160,7 @@ def task_class(file: TaskFile) -> type[Any]:
 def per_label(
     labels: Sequence[str], first: Sequence[str], gold: Sequence[float], predicted: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Scores for each label: where a model is blind.
+    """Compute scores for each label, which show where a model fails.
 
     Args:
         labels: Label of each pair.
@@ -172,9 +169,9 @@ def per_label(
         predicted: Cosines.
 
     Returns:
-        For each label, by falling mean gold score: `label`, `pairs`, `gold_mean`, `cosine_mean`, and `order_kept`:
-        of all comparisons of a pair of this label with a pair of the same sentence1 and another gold score, the
-        share in which the cosines stand in the order of the gold scores (ties count half; 0.5 is chance, None
+        For each label, by descending mean gold score: `label`, `pairs`, `gold_mean`, `cosine_mean`, and `order_kept`.
+        The latter compares each pair of this label with the pairs of the same sentence1 and a different gold score,
+        and is the share in which the cosines have the order of the gold scores (ties count half; 0.5 is chance; None
         if there is nothing to compare).
     """
     groups: dict[str, list[int]] = {}

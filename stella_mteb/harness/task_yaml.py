@@ -1,4 +1,4 @@
-"""Tasks from YAML: `tasks/*/task.yaml`, and a user's own with `-t path.yaml`.
+"""Reads tasks from YAML: `tasks/*/task.yaml`, and a user's own with `-t path.yaml`.
 
 name: MyVideoSTS
 type: STS                      # STS | Retrieval | PairClassification
@@ -43,7 +43,7 @@ _COLUMNS: dict[str, tuple[set[str], set[str]]] = {
 
 
 class HubData(StrictModel):
-    """A data set of the hub at one commit."""
+    """A data set on the hub at a fixed commit."""
 
     path: str = Field(pattern=f"^(?:{NAME}/)?{NAME}$")
     revision: str = Field(pattern=f"^{COMMIT}$")
@@ -53,28 +53,28 @@ class HubData(StrictModel):
 
 def _column(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value < 1):
-        raise ValueError("must be the name of a column, or its position, from 1")
+        raise ValueError("must be the name of a column, or its position from 1")
     return value
 
 
 class TaskSpec(StrictModel):
-    """A task's YAML.
+    """The content of a task YAML.
 
     Attributes:
         name: Name of the task, unique in MTEB.
-        type: What is asked of the model.
+        type: Task type.
         data: A file, relative to the YAML.
-        hub: A data set of the hub, used if `data` is not given.
+        hub: A data set on the hub, used if `data` is not given.
         layout: `rows`, or `clip_cc` for a folder with ground_truth.json and predictions/.
-        columns: For each role of the type its column, by name, or by position from 1 where there is no header.
-        where: Only rows whose columns have these values.
+        columns: The column of each role of the type, by name, or by position from 1 in a file without header.
+        where: Required values of columns; other rows are ignored.
         score_range: Lowest and highest score.
         positive_from: Retrieval, PairClassification: the score from which a pair counts as positive.
-        max_bad_rows: How many rows may be left out.
+        max_bad_rows: Number of bad rows to tolerate.
         split: Name of the split in results.
-        description: For people.
-        citation: For people.
-        licence: For people.
+        description: Shown to users, like the citation.
+        citation: BibTeX entry.
+        licence: Licence of the data.
         languages: ISO 639-3 and script.
         instruction: For prompt profiles that use one.
     """
@@ -98,7 +98,7 @@ class TaskSpec(StrictModel):
 
     @property
     def conditions(self) -> dict[Column, str]:
-        """`where`, by the columns of a row."""
+        """The conditions of `where`, with positions as integers if columns are given by position."""
         positions = by_position(self.columns.values())
         return {int(c) if positions and c.isdecimal() else c: value for c, value in self.where.items()}
 
@@ -110,17 +110,17 @@ class TaskSpec(StrictModel):
             raise FaultAt(f"columns must name {names} for a task of type {self.type}", "columns")
         if unknown := set(self.columns) - required - optional:
             raise FaultAt(
-                f"columns has {', '.join(sorted(unknown))}, but a task of type {self.type} knows "
+                f"columns has {', '.join(sorted(unknown))}, but a task of type {self.type} allows "
                 f"{', '.join(sorted(required | optional))}",
                 "columns",
             )
         if any(isinstance(column, int) for column in self.columns.values()) and not by_position(self.columns.values()):
-            raise FaultAt("columns must be names, or all of them positions in a file without header", "columns")
+            raise FaultAt("columns must be all names, or all positions in a file without header", "columns")
         if self.score_range[0] >= self.score_range[1]:
             raise FaultAt("score_range must be [lowest, highest]", "score_range")
         scored_pairs = self.type != "STS" and "score" in self.columns
         if scored_pairs and self.positive_from is None:
-            raise FaultAt("positive_from must say from which score a pair counts as positive", "columns")
+            raise FaultAt("positive_from must give the score from which a pair counts as positive", "columns")
         for i, language in enumerate(self.languages):
             if not re.fullmatch("[a-z]{3}-[A-Z][a-z]{3}", language):
                 raise FaultAt(f"language {language!r} must be ISO 639-3 and script, such as eng-Latn", "languages", i)
@@ -129,7 +129,7 @@ class TaskSpec(StrictModel):
 
 @dataclass(frozen=True)
 class TaskFile:
-    """A task's YAML, where it stands, and the data to use instead of its own (`-t NAME=FILE`)."""
+    """A task YAML with its path, and the data that replaces its own (`-t NAME=FILE`)."""
 
     spec: TaskSpec
     path: Path
@@ -138,7 +138,7 @@ class TaskFile:
 
     @property
     def is_local(self) -> bool:
-        """Whether the rows are on this machine, or are the user's to bring, and not the hub's."""
+        """Whether the rows are on this machine or must be given by the user, instead of coming from the hub."""
         return self.data is not None or self.spec.data is not None or self.spec.hub is None
 
     @cached_property
@@ -152,7 +152,7 @@ class TaskFile:
 
     @cached_property
     def revision(self) -> str:
-        """Changes with whatever changes the score of the same model: the rows, and how they are used."""
+        """A digest of everything that affects a model's score: the rows and how they are used."""
         spec = self.spec
         grades = ("graded",) if spec.type == "Retrieval" and "score" in spec.columns else ()
         used = (spec.type, spec.positive_from, spec.instruction, *grades)
@@ -163,7 +163,7 @@ class TaskFile:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The good rows of a task.
+    """The valid rows of a task.
 
     Attributes:
         first: sentence1, or query.
@@ -171,7 +171,7 @@ class Pairs:
         scores: Gold score of each pair; empty if the task has none.
         labels: Label of each pair; empty if the task has none.
         bad: Rows that were left out.
-        digest: Changes when a row does.
+        digest: Digest of the rows.
     """
 
     first: list[str]
@@ -183,14 +183,14 @@ class Pairs:
 
 
 def bundled_tasks() -> dict[str, TaskFile]:
-    """The tasks that ship with the package, by name."""
+    """Return the tasks that ship with the package, by name."""
     folder = Path(str(importlib.resources.files("stella_mteb.tasks")))
     files = map(load_task_file, sorted(folder.glob("*/task.yaml")))
     return {file.spec.name: file for file in files}
 
 
 def load_task_file(path: Path) -> TaskFile:
-    """Read a task's YAML.
+    """Read a task YAML.
 
     Raises:
         ConfigError: Lists every fault with file, line and key.
@@ -246,7 +246,7 @@ def _rows(file: TaskFile) -> Iterator[Row | BadRow]:
         return _clip_cc_rows(local)
     if file.data is None:
         return read_rows(local, [*spec.columns.values(), *spec.conditions])
-    # A file of one's own holds only the rows one wants; `where` chooses among those of the hub.
+    # `where` selects rows of the hub's data; a user's own file holds only wanted rows.
     rows = read_rows(local, spec.columns.values())
     return (row if isinstance(row, BadRow) else (row[0], {**spec.conditions, **row[1]}) for row in rows)
 
@@ -270,11 +270,11 @@ def _require_enough(spec: TaskSpec, scores: Sequence[float]) -> None:
 
 
 def _tell_repeats(spec: TaskSpec, pairs: Sequence[tuple[str, str]]) -> None:
-    # A pair of sentences is the same pair the other way round; a query and its document are not.
+    # The order matters for a query and its document, but not for two sentences.
     counts = Counter(pair if spec.type == "Retrieval" else tuple(sorted(pair)) for pair in pairs)
     if repeats := len(pairs) - len(counts):
         ((first, second), _), *_ = counts.most_common(1)
         logger.warning(
-            "task %s: %d of %d rows repeat a pair (%r and %r, for one); each weighs in the score as often as it stands",
+            "task %s: %d of %d rows repeat a pair (%r and %r, for example); each repetition counts in the score",
             *(spec.name, repeats, len(pairs), first[:60], second[:60]),
         )

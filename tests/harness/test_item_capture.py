@@ -354,8 +354,8 @@ def test_items_that_do_not_give_the_score_are_not_kept_and_the_task_is_named(
 
     assert (outcome.status, outcome.score) == ("done", 0.123)
     assert not details_file(tmp_path / "out", "OwnSTS").exists()
-    assert "task OwnSTS (test, default): its items give " in caplog.text
-    assert "where the score is 0.123; they are not kept" in caplog.text
+    assert "task OwnSTS (test, default): the items give " in caplog.text
+    assert "but the score is 0.123; items not saved" in caplog.text
 
 
 def test_data_that_cannot_be_read_again_costs_the_items_and_not_the_score(
@@ -375,7 +375,7 @@ def test_data_that_cannot_be_read_again_costs_the_items_and_not_the_score(
     assert outcome.status == "done"
     assert task.evaluate is forget
     assert not details_file(tmp_path / "out", "OwnSTS").exists()
-    assert "task OwnSTS: its items are not kept (KeyError: 'test')" in caplog.text
+    assert "task OwnSTS: items not saved (KeyError: 'test')" in caplog.text
 
 
 def test_a_disk_that_is_full_when_items_are_written_costs_the_items_and_not_the_score(
@@ -392,7 +392,7 @@ def test_a_disk_that_is_full_when_items_are_written_costs_the_items_and_not_the_
     outcome = run_task(tiny, find(write_task(tmp_path)), tmp_path / "out")
 
     assert outcome.status == "done"
-    assert "task OwnSTS: its items are not kept (StorageProblem: " in caplog.text
+    assert "task OwnSTS: items not saved (StorageProblem: " in caplog.text
     assert list(details_file(tmp_path / "out", "OwnSTS").parent.iterdir()) == []
 
 

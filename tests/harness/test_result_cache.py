@@ -270,7 +270,7 @@ def test_the_result_of_another_task_under_this_ones_name_is_set_aside(
 
     assert cache.load_task_result("TinySTS", meta) is None
     assert json.loads(path.with_name("TinySTS.json.damaged").read_text())["task_name"] == "OtherSTS"
-    assert "cannot be used (it is of task OtherSTS)" in caplog.text
+    assert "cannot be used (it belongs to task OtherSTS)" in caplog.text
 
 
 @pytest.mark.parametrize("score", ["null", "NaN", "Infinity", '"high"', "[]"])

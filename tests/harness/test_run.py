@@ -128,10 +128,10 @@ def test_own_data_is_used_where_a_benchmark_has_the_task_too(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("tasks", "benchmarks", "said"),
     [
-        (["VideoSumarySTS"], [], "no task is called 'VideoSumarySTS'.*VideoSummarySTS"),
-        (["STSBenchmrk"], [], "no task is called 'STSBenchmrk'.*STSBenchmark"),
-        ([], ["MTEB(eng, v22)"], r"no benchmark is called 'MTEB\(eng, v22\)'.*MTEB\(eng, v2\)"),
-        ([], ["stela-video"], r"no benchmark is called 'stela-video'"),
+        (["VideoSumarySTS"], [], "unknown task 'VideoSumarySTS'.*VideoSummarySTS"),
+        (["STSBenchmrk"], [], "unknown task 'STSBenchmrk'.*STSBenchmark"),
+        ([], ["MTEB(eng, v22)"], r"unknown benchmark 'MTEB\(eng, v22\)'.*MTEB\(eng, v2\)"),
+        ([], ["stela-video"], r"unknown benchmark 'stela-video'"),
         ([], [], "no task: give -t TASK or -b BENCHMARK"),
         (["/nowhere/task.yaml"], [], "/nowhere/task.yaml: no such file"),
     ],

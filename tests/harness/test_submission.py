@@ -21,7 +21,7 @@ def test_a_result_of_mteb_itself_meets_every_rule(tmp_path: Path) -> None:
     found = list(check(write(tmp_path)))
 
     assert {one.status for one in found} == {"met", "not checked"}
-    assert [one.rule[:17] for one in found if one.status == "not checked"] == ["a published score"]
+    assert [one.rule[:16] for one in found if one.status == "not checked"] == ["published scores"]
     assert all(one.status == "met" for one in check(tmp_path, against=tmp_path))
 
 
@@ -34,15 +34,15 @@ OURS = {"embed_dim": 384, "pipeline": "2", "prompts": "none"}
         ({"meta": {**META, "revision": "main"}}, "path is", "/main"),
         ({"meta": {**META, "name": "nobody/has-this"}}, "MTEB knows the model", "nobody/has-this is not"),
         ({"meta": {**META, "experiment_kwargs": OURS}}, "made with the reference", "run by stella-mteb"),
-        ({"found": result(task="STS12")}, "file is called as its task", "task_name is STS12"),
+        ({"found": result(task="STS12")}, "the file is named after its task", "task_name is STS12"),
         ({"found": result(float("nan"))}, "every main score is a number", "test/default"),
         ({"found": {**result(), "scores": {}}}, "the result can be read", "no scores by split"),
         ({"found": {"task_name": "STSBenchmark"}}, "the result can be read", "no scores by split"),
-        ({"found": result(task="MyOwn"), "name": "MyOwn"}, "MTEB knows the task", "a task of your own"),
+        ({"found": result(task="MyOwn"), "name": "MyOwn"}, "MTEB knows the task", "MyOwn is your own task"),
         ({"found": {**result(), "more": "x" * 10_485_760}}, "at most 10,485,760 bytes", "10,48"),
         ({"found": result(70.5)}, "every main score is from -1 to 1", "test/default is 70.5"),
         ({"found": {**result(), "dataset_revision": None}}, "MTEB can load the result", "dataset_revision"),
-        ({"found": result(split="validation")}, "splits, subsets and languages", "none of the splits test is there"),
+        ({"found": result(split="validation")}, "splits, subsets and languages", "none of the splits test is present"),
         ({"found": result(subset="en")}, "splits, subsets and languages", "test has a subset en"),
         ({"found": result(languages=["deu-Latn"])}, "splits, subsets and languages", "states the languages deu-Latn"),
     ],
@@ -79,7 +79,7 @@ def test_a_published_split_may_not_vanish(tmp_path: Path) -> None:
 
     (found,) = lacking(write(tmp_path / "ours"), public)
 
-    assert found.detail == "validation/default is not there any more"
+    assert found.detail == "validation/default is missing"
 
 
 def test_a_task_at_two_revisions_of_a_model_is_named_wherever_the_other_is(tmp_path: Path) -> None:
@@ -123,6 +123,6 @@ def test_the_command_lists_what_does_not_meet_the_rules_and_exits_with_1(call: C
     code, out, err = call("submit", "--check", tmp_path)
 
     assert code == 1
-    assert "STSBenchmark.json: not met: file is called as its task: task_name is STS12" in " ".join(out.split())
+    assert "STSBenchmark.json: not met: the file is named after its task: task_name is STS12" in " ".join(out.split())
     assert "1 are not" in err
     assert call("submit", "--check", write(tmp_path))[:2] == (0, "")

@@ -121,7 +121,7 @@ def test_data_may_be_absolute_or_relative_to_the_yaml(
         (STS.replace("[0, 5]", "[0, .nan]"), 5, "(got '.nan')"),
         (STS.replace("score: rating", "score: 0"), 4, "columns.score: must be the name of a column, or its position"),
         (STS.replace("score: rating", "score: [a]"), 4, "columns.score: must be the name of a column, or its position"),
-        (STS.replace("score: rating", "score: 3"), 4, "columns must be names, or all of them positions"),
+        (STS.replace("score: rating", "score: 3"), 4, "columns must be all names, or all positions"),
         (STS + "max_bad_rows: -1\n", 6, "greater than or equal to 0 (got -1)"),
         (STS + "split: a/b\n", 6, "(got 'a/b')"),
         (STS + "layout: clipcc\n", 6, "(got 'clipcc')"),
@@ -142,12 +142,12 @@ def test_a_faulty_key_is_refused_with_its_line(tmp_path: Path, text: str, line: 
     [
         (STS.replace("sentence1: reference, ", ""), 4, "columns must name sentence1 for a task of type STS"),
         (STS.replace(", score: rating", ""), 4, "columns must name score for a task of type STS"),
-        (STS.replace("label: fault", "query: fault"), 4, "columns has query, but a task of type STS knows"),
+        (STS.replace("label: fault", "query: fault"), 4, "columns has query, but a task of type STS allows"),
         (RETRIEVAL.replace("document: reference, ", ""), 4, "columns must name document"),
         (RETRIEVAL.replace("score: rating", "label: fault"), 4, "columns has label"),
         (PAIRS.replace("sentence1:", "query:"), 4, "columns must name sentence1"),
-        (RETRIEVAL.replace("positive_from: 3\n", ""), 4, "positive_from must say"),
-        (PAIRS.replace("positive_from: 3\n", ""), 4, "positive_from must say"),
+        (RETRIEVAL.replace("positive_from: 3\n", ""), 4, "positive_from must give"),
+        (PAIRS.replace("positive_from: 3\n", ""), 4, "positive_from must give"),
         (STS.replace("[0, 5]", "[5, 0]"), 5, "score_range must be [lowest, highest]"),
         (STS.replace("[0, 5]", "[3, 3]"), 5, "score_range must be [lowest, highest]"),
         (STS + "languages: [english]\n", 6, "'english' must be ISO 639-3 and script, such as eng-Latn"),
@@ -168,7 +168,7 @@ def test_keys_that_do_not_fit_together_are_refused(tmp_path: Path, text: str, li
 def test_a_language_that_does_not_exist_is_refused_with_its_line(tmp_path: Path, code: str) -> None:
     with pytest.raises(ConfigError) as caught:
         task_class(task(tmp_path, STS + f"languages:\n- eng-Latn\n- {code}\n"))
-    assert str(caught.value) == f"{tmp_path}/task.yaml:8: languages.1: no such language or script: {code!r}"
+    assert str(caught.value) == f"{tmp_path}/task.yaml:8: languages.1: unknown language or script: {code!r}"
 
 
 def test_languages_of_other_scripts_are_known(tmp_path: Path) -> None:
