@@ -7,11 +7,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stella_mteb.compare.alike import AGGREGATES, alike, once, task_row
+from stella_mteb.compare.item_tests import ByItem, How, differences_by_item, task_differences, tested_by_item
 from stella_mteb.compare.records import (
     Comparison,
     Duel,
@@ -20,18 +21,11 @@ from stella_mteb.compare.records import (
     Scores,
     Standing,
     System,
-    TaskDifference,
     TaskRow,
 )
 from stella_mteb.compare.words import listed, many, verdict, winner
 from stella_mteb.errors import ConfigError
 from stella_mteb.statistics.max_t import max_t, possible_ranks
-from stella_mteb.statistics.paired import (
-    Difference,
-    Part,
-    holm,
-    paired_differences,
-)
 
 if TYPE_CHECKING:
     from stella_mteb.outputs.items import Items
@@ -74,9 +68,11 @@ def compare(
     common = _common(rows, scores)
     means = {system: _mean([of[task].value for task in common]) if of else None for system, of in scores.items()}
     placed = sorted(scores, key=lambda system: -math.inf if (mean := means[system]) is None else mean, reverse=True)
-    how = _How(alpha, resamples, seed)
-    by_item = _differences_by_item(scores, items or {}, how)
+    how = How(alpha, resamples, seed)
+    by_item = differences_by_item(scores, items or {}, how)
     duels, needed = _duels(placed, scores, by_item, families or {}, how)
+    duels = tested_by_item(duels, needed, scores, items or {}, how)
+    duels = tuple(replace(duel, verdict=verdict(duel, needed, len(duels), alpha)) for duel in duels)
     types = {row.task: row.type for row in rows}
     return Comparison(
         systems=tuple(scores),
@@ -90,7 +86,7 @@ def compare(
         needed=needed,
         prices=tuple(prices),
         per_label=_per_label(rows, tuple(scores)),
-        notes=(*notes, *_notes(scores, rows, common, by_item, prices)),
+        notes=(*notes, *_notes(scores, rows, common, by_item, duels, prices)),
         alpha=alpha,
         resamples=resamples,
         seed=seed,
@@ -156,47 +152,12 @@ def _per_label(
 # ------------------------------------------------------------------------------------------------------ how sure
 
 
-class _How(NamedTuple):
-    alpha: float
-    resamples: int
-    seed: int
-
-
-class _ByItem(NamedTuple):
-    difference: Difference | None
-    items: int
-    unit: str
-
-
-def _differences_by_item(
-    scores: Scores, items: Mapping[tuple[str, str], Sequence[Items]], how: _How
-) -> defaultdict[tuple[str, str], dict[str, _ByItem]]:
-    """By two labels in either order, then by task: where both systems have the same items."""
-    found: defaultdict[tuple[str, str], dict[str, _ByItem]] = defaultdict(dict)
-    for task in _tasks(scores):
-        same = defaultdict(list)
-        for system in scores:
-            if own := sorted(items.get((system.label, task), ()), key=lambda one: one.subset):
-                same[tuple((one.split, one.subset, one.kind, one.digest) for one in own)].append((system.label, own))
-        for group in same.values():
-            labels, of_systems = zip(*group, strict=True)
-            subsets = list(zip(*of_systems, strict=True))
-            parts = [Part(of[0].kind, of[0].gold, np.stack([one.values for one in of])) for of in subsets]
-            count, unit = sum(len(of[0].values) for of in subsets), subsets[0][0].unit
-            differences = paired_differences(parts, **how._asdict())
-            for (i, j), one in differences.items():
-                found[labels[i], labels[j]][task] = _ByItem(one, count, unit)
-                turned = one and Difference(-one.value, -one.high, -one.low, one.p)
-                found[labels[j], labels[i]][task] = _ByItem(turned, count, unit)
-    return found
-
-
 def _duels(
     placed: Sequence[System],
     scores: Scores,
-    by_item: Mapping[tuple[str, str], Mapping[str, _ByItem]],
+    by_item: Mapping[tuple[str, str], Mapping[str, ByItem]],
     families: Mapping[str, str],
-    how: _How,
+    how: How,
 ) -> tuple[tuple[Duel, ...], int]:
     """Every two systems over the tasks that both have alike, and how many families of tasks a finding takes."""
     tasks, pairs = _tasks(scores), list(itertools.combinations(placed, 2))
@@ -230,21 +191,10 @@ def _duels(
                 ties=int((row == 0).sum()),
                 losses=int((row < 0).sum()),
                 verdict="",
-                by_task=_task_differences({task: known[task] for task in tasks if task in shared and task in known}),
+                by_task=task_differences({task: known[task] for task in tasks if task in shared and task in known}),
             )
         )
-    return tuple(replace(duel, verdict=verdict(duel, tested.needed, len(duels), how.alpha)) for duel in duels), (
-        tested.needed
-    )
-
-
-def _task_differences(by_item: Mapping[str, _ByItem]) -> tuple[TaskDifference, ...]:
-    known = {task: (one.difference, one) for task, one in by_item.items() if one.difference}
-    adjusted = holm([difference.p for difference, _ in known.values()])
-    return tuple(
-        TaskDifference(task, d.value, d.low, d.high, d.p, p_adjusted, one.items, one.unit)
-        for (task, (d, one)), p_adjusted in zip(known.items(), adjusted, strict=True)
-    )
+    return tuple(duels), tested.needed
 
 
 def _ranks(placed: Sequence[System], duels: Sequence[Duel], alpha: float) -> list[tuple[int, int]]:
@@ -261,7 +211,8 @@ def _notes(
     scores: Scores,
     rows: Sequence[TaskRow],
     common: Sequence[str],
-    by_item: Mapping[tuple[str, str], Mapping[str, _ByItem]],
+    by_item: Mapping[tuple[str, str], Mapping[str, ByItem]],
+    duels: Sequence[Duel],
     prices: Sequence[Price],
 ) -> Iterator[str]:
     compared = [[cell for cell in row.cells if isinstance(cell, Score)] for row in rows]
@@ -290,6 +241,8 @@ def _notes(
     if len(versions) > 1:
         yield f"The scores are of several versions of mteb ({listed(versions)}); tasks can change between them"
     yield from _notes_on_prices(prices)
+    if any(duel.items for duel in duels):
+        yield "So few tasks are tested over their items: ranks and pairs answer for these tasks, not for others"
     untold = {task for of_tasks in by_item.values() for task, one in of_tasks.items() if one.difference is None}
     if untold:
         yield f"No test item by item on {listed(sorted(untold))}: too few items, or constant values"

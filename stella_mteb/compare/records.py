@@ -162,6 +162,8 @@ class Duel:
         losses: Tasks on which the second is better.
         verdict: A sentence, for people.
         by_task: Where items are known.
+        items: How many items (pairs, queries, texts) the test is over, of all tasks, where these are too few for a test
+            over tasks; 0 where it is over tasks.
     """
 
     first: System
@@ -178,6 +180,7 @@ class Duel:
     losses: int
     verdict: str
     by_task: Sequence[TaskDifference] = ()
+    items: int = 0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> 
     if not comparison.common:
         return f"No task has comparable scores of all {len(labels)} systems"
     known = [duel for duel in comparison.duels if duel.families]
-    if known and all(duel.families < comparison.needed and not winner(duel, comparison.alpha) for duel in known):
+    if known and all(
+        duel.families < comparison.needed and not duel.items and not winner(duel, comparison.alpha) for duel in known
+    ):
         most = many(max(duel.families for duel in known), "independent task")
         return f"No finding is possible: these systems share {most}, and a test needs {comparison.needed} to tell"
     top = [label for standing, label in zip(standings, labels, strict=True) if standing.best_rank == 1]
@@ -73,7 +75,7 @@ def _over_tasks(duel: Duel, needed: int, duels: int, alpha: float) -> str:
     if not duel.wins and not duel.losses:
         return f"{first} and {second} have the same score on {many(duel.tasks, 'common task')}"
     better = winner(duel, alpha)
-    if better is None and duel.families < needed:
+    if better is None and duel.families < needed and not duel.items:
         of = f" on {many(duel.families, 'data set')}" if duel.families < duel.tasks else ""
         return (
             f"{first} and {second}: too few tasks to tell: {duel.tasks}{of}, where no test can tell with fewer than "
@@ -89,9 +91,9 @@ def _over_tasks(duel: Duel, needed: int, duels: int, alpha: float) -> str:
     difference, *ends = figures
     between = "" if None in ends else f" ({interval(*ends)})"
     p = p_value(duel.p_adjusted)
-    return (
-        f"{start} {signed(difference)} points{between} over {duel.tasks} tasks, p {p if p[0] == '<' else f'= {p}'}"
-        + (f" (adjusted for {duels} duels)" if duels > 1 else "")
+    over = f"{duel.items:,} items of {many(duel.tasks, 'task')}" if duel.items else many(duel.tasks, "task")
+    return f"{start} {signed(difference)} points{between} over {over}, p {p if p[0] == '<' else f'= {p}'}" + (
+        f" (adjusted for {duels} duels)" if duels > 1 else ""
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -39,11 +39,13 @@ class Part:
             their `mean`.
         gold: Ratings, or labels 0 and 1, per item; None for `mean`.
         values: [systems, items].
+        weight: Of this part in the mean over parts, beside that of the others.
     """
 
     kind: Kind
     gold: Array | None
     values: Array
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def of_weights(part: Part) -> OfWeights:
 def paired_differences(
     parts: Sequence[Part], *, alpha: float, resamples: int, seed: int
 ) -> dict[tuple[int, int], Difference | None]:
-    """The differences of every two systems on the same items: means over parts, which are the subsets of a task.
+    """The differences of every two systems on the same items: means over parts, which are subsets of tasks.
 
     The interval is the bias-corrected and accelerated bootstrap's (BCa) over items, drawn for all systems at once,
     part by part. A resample that leaves a score undefined (no positive label in it) does not count. In simulations of
@@ -109,10 +111,10 @@ def paired_differences(
     usable = np.flatnonzero(np.all([_usable(part) for part in parts], axis=0))
     if len(usable) < 2:
         return found
-    parts = [Part(part.kind, part.gold, part.values[usable]) for part in parts]
-    value = np.mean([scores(part) for part in parts], axis=0)
+    parts = [replace(part, values=part.values[usable]) for part in parts]
+    value = _mean(parts, [scores(part) for part in parts])
     drawn = _bootstrap(parts, resamples, seed)
-    left_out = [_over(of_weights(part), _leaving_out(part.values.shape[1])) for part in parts]
+    left_out = [part.weight * _over(of_weights(part), _leaving_out(part.values.shape[1])) for part in parts]
     for pair, p in zip(_pairs(len(usable)), _swap_p(parts, resamples, seed), strict=True):
         i, j = pair
         low, high = _bca(value[i] - value[j], drawn[i] - drawn[j], [x[i] - x[j] for x in left_out], alpha)
@@ -127,6 +129,10 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - done) * p[i]))
         adjusted[i] = largest
     return adjusted
+
+
+def _mean(parts: Sequence[Part], of_parts: Sequence[Array]) -> Array:
+    return np.asarray(np.average(of_parts, axis=0, weights=[part.weight for part in parts]))
 
 
 def _pairs(systems: int) -> Iterator[tuple[int, int]]:
@@ -205,7 +211,7 @@ def _sorted_groups(values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], N
 def _bootstrap(parts: Sequence[Part], resamples: int, seed: int) -> Array:
     rng = np.random.default_rng(seed)
     drawn = [_over(of_weights(part), _draws(rng, part.values.shape[1], resamples)) for part in parts]
-    return np.asarray(np.mean(drawn, axis=0))
+    return _mean(parts, drawn)
 
 
 def _bca(value: float, drawn: Array, left_out: Sequence[Array], alpha: float) -> tuple[float, float]:
@@ -236,8 +242,8 @@ def _swap_p(parts: Sequence[Part], resamples: int, seed: int) -> Array:
         of = _after_swaps(part)
         observed.append(of(np.ones((1, n))))
         swapped.append(_over(of, (rng.integers(0, 2, (rows, n)).astype(float) for rows in _batches(resamples, n))))
-    reach = np.abs(np.mean(observed, axis=0))
-    nearer = np.abs(np.mean(swapped, axis=0)) < reach - 1e-10  # not >=: what is undefined counts against a finding
+    reach = np.abs(_mean(parts, observed))
+    nearer = np.abs(_mean(parts, swapped)) < reach - 1e-10  # not >=: what is undefined counts against a finding
     return np.asarray((1 + resamples - nearer.sum(axis=1)) / (1 + resamples))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import bootstrap, spearmanr
 
 from stella_mteb.compare.alike import AGGREGATES
 from stella_mteb.compare.comparison import compare
@@ -476,8 +476,80 @@ def test_a_difference_on_one_task_is_found_item_by_item_where_tasks_are_too_few(
     assert (first.low, first.high, first.p) == pytest.approx((alone.low, alone.high, alone.p), abs=1e-9)
     assert first.p_adjusted == pytest.approx(2 * first.p) == 2 / 500
     assert second.low < 0 < second.high
-    assert duel.verdict.startswith("good and bad: too few tasks to tell: 2,")
+    assert duel.verdict.startswith("good is better than bad:")
     assert duel.verdict.endswith("; item by item good is better on A, no difference is certain on B")
+
+
+def queries(task: str, values: np.ndarray) -> Items:
+    return Items(task, "test", "default", "mean", "queries", "d", None, values)
+
+
+def test_with_few_tasks_ranks_and_headline_come_from_the_items_of_all_tasks() -> None:
+    rng = np.random.default_rng(5)
+    first = [rng.uniform(size=n) for n in (60, 90)]
+    second = [values - 0.05 + 0.2 * rng.standard_normal(len(values)) for values in first]
+    third = [values - 0.2 for values in first]
+    named = {"first": first, "second": second, "third": third}
+    scores, items = with_items(
+        **{name: {task: (queries(task, v),) for task, v in zip("AB", of, strict=True)} for name, of in named.items()}
+    )
+
+    comparison = compare(scores, items=items)
+
+    duel = duel_of(comparison, "first", "second")
+    gains = [a - b for a, b in zip(first, second, strict=True)]
+
+    def mean_over_tasks(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        return (a.mean(axis=axis) + b.mean(axis=axis)) / 2
+
+    expected = bootstrap(
+        gains, mean_over_tasks, vectorized=True, n_resamples=9_999, confidence_level=1 - 0.05 / 3, rng=1
+    ).confidence_interval
+    flips = np.random.default_rng(2).choice([-1, 1], (40_000, 150))
+    share = np.array([1 / 120] * 60 + [1 / 180] * 90)
+    flipped = np.abs(flips @ (share * np.concatenate(gains)))
+    assert duel.items == 150
+    assert duel.difference == pytest.approx(mean_over_tasks(*gains))
+    assert (duel.low, duel.high) == pytest.approx(tuple(expected), abs=0.003)
+    assert duel.p == pytest.approx((flipped >= duel.difference).mean(), abs=0.003)
+    assert duel.p_adjusted == pytest.approx(3 * duel.p)
+    assert [(one.system.label, one.best_rank, one.worst_rank) for one in comparison.standings] == [
+        ("first", 1, 1),
+        ("second", 2, 2),
+        ("third", 3, 3),
+    ]
+    assert headline(comparison) == "first is better than each of the other 2"
+    assert "over 150 items of 2 tasks" in duel.verdict
+
+
+def test_items_that_cannot_tell_say_that_and_not_that_tasks_are_too_few() -> None:
+    scores, items = with_items(a={"A": (pairs("A", 0.5),)}, b={"A": (pairs("A", 0.5, seed=1),)})
+
+    comparison = fast(scores, items=items)
+
+    assert headline(comparison) == "These results cannot separate b and a"
+    assert "cannot be separated" in comparison.duels[0].verdict
+
+
+def test_a_task_without_items_leaves_the_test_to_the_tasks() -> None:
+    scores, items = with_items(a={"A": (pairs("A", 0.4),)}, b={"A": (pairs("A", 1.2, seed=1),)})
+    for of, value in zip(scores.values(), (0.7, 0.6), strict=True):
+        of["B"] = score("B", value)
+
+    comparison = fast(scores, items=items)
+
+    assert comparison.duels[0].items == 0
+    assert headline(comparison).startswith("No finding is possible")
+
+
+def test_with_six_tasks_the_tasks_decide_though_items_are_known() -> None:
+    tasks = {name: (pairs(name, 0.5, seed=i),) for i, name in enumerate("ABCDEF")}
+    worse = {name: (pairs(name, 1.0, seed=i + 9),) for i, name in enumerate("ABCDEF")}
+    scores, items = with_items(a=tasks, b=worse)
+
+    (duel,) = fast(scores, items=items).duels
+
+    assert (duel.items, duel.p) == (0, 2 / 64)
 
 
 def test_the_difference_of_a_task_with_subsets_is_their_mean() -> None:
