@@ -44,8 +44,7 @@ def make_facts() -> dict[str, Any]:
     """Generate the table of the installed MTEB."""
     import mteb  # noqa: PLC0415 -- takes seconds, which readers of the table avoid
 
-    every = mteb.get_tasks(exclude_superseded=False, exclude_aggregate=False)
-    tasks = [task for task in every if list(task.metadata.modalities) == ["text"]]
+    tasks = list(mteb.get_tasks(exclude_superseded=False, exclude_aggregate=False))
     families = _families(tasks)
     names = {task.metadata.name for task in tasks}
     sizes = {task.metadata.name: len(task.metadata.hf_subsets) for task in tasks}
