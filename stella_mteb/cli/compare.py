@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from stella_mteb.cli.options import Format
 
 if TYPE_CHECKING:
     from stella_mteb.compare.score_file import TaskFacts
+    from stella_mteb.compare.selection import Selection
     from stella_mteb.compare.sources import Found
 
 DEFAULT_RESULTS = Path("stella-results")
@@ -33,7 +34,27 @@ def compare(
     remote: Annotated[
         str | None, typer.Option(metavar="COMMIT", help="MTEB's public results at this commit; needs the network.")
     ] = None,
-    english: Annotated[bool, typer.Option("--english", help="Of tasks in many languages English only.")] = False,
+    benchmark: Annotated[
+        str | None, typer.Option("-b", "--benchmark", metavar="NAME", help='A benchmark of MTEB: "MTEB(eng, v2)".')
+    ] = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Tasks of this type only; repeatable.")
+    ] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option("-t", "--task", metavar="TASK", help="This task only; repeatable.")
+    ] = None,
+    languages: Annotated[
+        list[str] | None,
+        typer.Option("--language", metavar="CODE", help="Subsets in this language (eng) only; repeatable."),
+    ] = None,
+    english: Annotated[bool, typer.Option("--english", help="English only: --language eng.")] = False,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Without this task; repeatable.")] = None,
+    coverage: Annotated[
+        float, typer.Option(metavar="PERCENT", help="Ranked are models with this share of the tasks at least.")
+    ] = 80,
+    any_data_revision: Annotated[
+        bool, typer.Option("--any-data-revision", help="Compare scores on different revisions of the data, too.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a report, one HTML file.")] = None,
     form: Format = "table",
 ) -> None:
@@ -43,12 +64,24 @@ def compare(
     """
     from stella_mteb.compare.comparison import compare as compare_scores  # noqa: PLC0415
     from stella_mteb.compare.items import items_of, price_of  # noqa: PLC0415
+    from stella_mteb.compare.selection import choose  # noqa: PLC0415
     from stella_mteb.compare.sources import select  # noqa: PLC0415
     from stella_mteb.compare.text import render_comparison  # noqa: PLC0415
     from stella_mteb.errors import ConfigError  # noqa: PLC0415
     from stella_mteb.harness.mteb_facts import load_facts  # noqa: PLC0415
 
-    found = _sources(models or [], results or [], published, remote, english)
+    if not 50 < coverage <= 100:
+        raise ConfigError(f"--coverage {coverage:g}: more than 50 and at most 100, so that every two share tasks")
+    mteb = load_facts()
+    selection = choose(
+        mteb,
+        benchmark=benchmark,
+        types=types or (),
+        tasks=tasks or (),
+        languages=[*(languages or []), *(["eng"] if english else [])],
+        exclude=exclude or (),
+    )
+    found = _sources(models or [], results or [], published, remote, selection, mteb["tasks"])
     scores = select(found.scores, models) if models else found.scores
     if not any(scores.values()):
         raise ConfigError("\n  ".join(["nothing to compare: no score could be read", *found.notes_on(scores)]))
@@ -56,11 +89,14 @@ def compare(
     prices = [price_of(system, next(iter(own.values())).source) for system, own in scores.items() if own]
     comparison = compare_scores(
         scores,
+        selection=selection,
+        coverage=coverage / 100,
+        any_data_revision=any_data_revision,
         items={key: value for key, value in items.items() if value},
         prices=[price for price in prices if price is not None],
         gaps=found.gaps,
         notes=found.notes_on(scores),
-        families={name: task["family"] for name, task in load_facts()["tasks"].items()},
+        families={name: task["family"] for name, task in mteb["tasks"].items()},
     )
     typer.echo(render_comparison(comparison, form))
     if html is not None:
@@ -70,14 +106,20 @@ def compare(
         say(f"report: {html}")
 
 
-def _sources(models: list[str], results: list[Path], published: bool, remote: str | None, english: bool) -> Found:
-    from stella_mteb.compare.folder import Subsets, local_scores  # noqa: PLC0415
+def _sources(
+    models: list[str],
+    results: list[Path],
+    published: bool,
+    remote: str | None,
+    selection: Selection,
+    mteb: Mapping[str, Any],
+) -> Found:
+    from stella_mteb.compare.folder import local_scores  # noqa: PLC0415
     from stella_mteb.compare.public import remote_scores  # noqa: PLC0415
     from stella_mteb.compare.published import published as published_rows  # noqa: PLC0415
     from stella_mteb.compare.sources import merge  # noqa: PLC0415
     from stella_mteb.errors import ConfigError  # noqa: PLC0415
 
-    subsets: Subsets = "eng" if english else "all"
     if not results and not published and remote is None:
         if not DEFAULT_RESULTS.is_dir():
             raise ConfigError(
@@ -85,19 +127,18 @@ def _sources(models: list[str], results: list[Path], published: bool, remote: st
                 "--published, or --remote COMMIT"
             )
         results = [DEFAULT_RESULTS]
-    found = [local_scores(folder, subsets=subsets, facts=_facts(folder)) for folder in results]
+    found = [local_scores(folder, selection=selection, facts=_facts(mteb, selection, folder)) for folder in results]
     if published:
-        found.append(published_rows())
+        found.append(published_rows(selection))
     if remote is not None:
         if not models:
             raise ConfigError("--remote needs the models to read: the public results hold hundreds")
-        found.append(remote_scores(models, revision=remote, subsets=subsets, facts=_facts()))
+        found.append(remote_scores(models, revision=remote, selection=selection, facts=_facts(mteb, selection)))
     return merge(*found)
 
 
-def _facts(folder: Path | None = None) -> Callable[[str], TaskFacts]:
-    """Look a task up in the YAMLs of this project and of the folder, in the shipped tables, or in MTEB."""
-    from stella_mteb.compare.published import task_facts  # noqa: PLC0415
+def _facts(mteb: Mapping[str, Any], selection: Selection, folder: Path | None = None) -> Callable[[str], TaskFacts]:
+    """Look a task up in the YAMLs of this project and of the folder, or in MTEB's table."""
     from stella_mteb.compare.score_file import TaskFacts  # noqa: PLC0415
     from stella_mteb.errors import ConfigError  # noqa: PLC0415
     from stella_mteb.harness.task_yaml import bundled_tasks, load_task_file  # noqa: PLC0415
@@ -111,11 +152,9 @@ def _facts(folder: Path | None = None) -> Callable[[str], TaskFacts]:
 
     @functools.cache
     def facts(task: str) -> TaskFacts:
-        known = own.get(task) or task_facts(task)
-        if known != TaskFacts():
-            return known
-        from stella_mteb.harness import registry  # noqa: PLC0415 -- imports mteb: seconds
-
-        return TaskFacts(*registry.task_facts(task))
+        if task in own or task not in mteb:
+            return own.get(task, TaskFacts())
+        wanted, known = selection.wanted.get(task), mteb[task]
+        return TaskFacts(known["type"], wanted.splits if wanted else tuple(known["splits"]), known["main_score"])
 
     return facts

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from stella_mteb.compare.records import Gap, Score, Scores, System, TaskRow
+from stella_mteb.compare.records import Cell, Gap, Part, Score, Scores, System, TaskRow
 from stella_mteb.compare.words import listed
 
 # fmt: off
@@ -25,9 +26,31 @@ AGGREGATES: Mapping[str, frozenset[str]] = {
 """MTEB's text tasks that are the mean of other tasks, which would count twice beside them."""
 
 
-def alike(one: Score, other: Score) -> bool:
-    """Whether two scores of a task may be compared; what one of them does not state contradicts nothing."""
-    return _agree(_condition(one), _condition(other))
+class Condition(NamedTuple):
+    """What must agree for two scores of a task to be compared; what one of them does not state contradicts nothing."""
+
+    cells: frozenset[Cell]
+    languages: tuple[str, ...]
+    revision: str | None
+
+    @classmethod
+    def of(cls, score: Score, *, any_revision: bool = False) -> Condition:
+        """The condition of a score.
+
+        Args:
+            score: The score.
+            any_revision: Leave out the revision of the data.
+        """
+        return cls(score.cells, score.languages, None if any_revision else score.dataset_revision)
+
+    def shared(self, other: Condition) -> frozenset[Cell]:
+        """The splits and subsets over which the two can be compared; empty if they contradict each other."""
+        if self.revision and other.revision and self.revision != other.revision:
+            return frozenset()
+        if self.cells != other.cells:
+            return self.cells & other.cells
+        contradict = self.languages and other.languages and self.languages != other.languages
+        return frozenset() if contradict else self.cells
 
 
 def with_aggregates(scores: Mapping[str, Score]) -> dict[str, Score]:
@@ -35,38 +58,69 @@ def with_aggregates(scores: Mapping[str, Score]) -> dict[str, Score]:
     made = {}
     for task, parts in AGGREGATES.items():
         own = [scores[part] for part in sorted(parts) if part in scores]
-        if task in scores or len(own) < len(parts) or len({(part.split, part.subsets) for part in own}) > 1:
+        if task in scores or len(own) < len(parts) or len({part.cells for part in own}) > 1:
             continue
+        spoken = tuple(sorted({language for part in own for language in part.languages}))
+        mean = math.fsum(part.value for part in own) / len(own)
         made[task] = replace(
             own[0],
             task=task,
-            value=math.fsum(part.value for part in own) / len(own),
-            languages=tuple(sorted({language for part in own for language in part.languages})),
             dataset_revision=None,
             mteb_version=", ".join(sorted({part.mteb_version for part in own if part.mteb_version})) or None,
             source=f"mean of its {len(own)} parts",
-        )
+        ).made_of([Part(own[0].split, ", ".join(own[0].subsets), mean, spoken)])
     return {**scores, **made}
 
 
-def task_row(task: str, scores: Scores, gaps: Mapping[System, Mapping[str, str]]) -> TaskRow:
+def task_row(
+    task: str,
+    scores: Scores,
+    gaps: Mapping[System, Mapping[str, str]],
+    *,
+    complete: int | None = None,
+    any_revision: bool = False,
+) -> TaskRow:
     """One task over all systems: the scores that most systems share, the others as gaps.
 
     Args:
-        task: At least one system has a score for it.
+        task: The task.
         scores: By system, then by task.
         gaps: Why a system has no score, where that is known.
+        complete: How many splits and subsets a complete score is over, where that is known.
+        any_revision: Leave out the revision of the data.
     """
     found = {system: of[task] for system, of in scores.items() if task in of}
-    shared = _shared(map(_condition, found.values()))
-    cells = tuple(
-        _cell(found[system], shared)
-        if system in found
-        else Gap(gaps.get(system, {}).get(task) or _lacking(task, scores[system]))
-        for system in scores
+    cells = _compared([score.cells for score in found.values()], complete)
+    whole = {system: score.over(cells) for system, score in found.items() if cells <= score.cells}
+    conditions = {system: Condition.of(score, any_revision=any_revision) for system, score in whole.items()}
+    shared = _shared(conditions.values())
+
+    def cell(system: System) -> Score | Gap:
+        if system not in found:
+            return Gap(gaps.get(system, {}).get(task) or _lacking(task, scores[system]))
+        if system not in whole:
+            return Gap(_other_cells(found[system], cells))
+        if conditions[system].shared(shared):
+            return whole[system]
+        return Gap(_contradiction(conditions[system], shared), whole[system].value)
+
+    row = tuple(map(cell, scores))
+    alone = sum(isinstance(one, Score) for one in row) < 2
+    return TaskRow(
+        task, next((score.type for score in found.values()), "unknown"), row, "" if alone else _as_text(shared)
     )
-    alone = sum(isinstance(cell, Score) for cell in cells) < 2
-    return TaskRow(task, next(iter(found.values())).type, cells, "" if alone else _as_text(shared))
+
+
+def _compared(found: Sequence[frozenset[Cell]], complete: int | None) -> frozenset[Cell]:
+    """The splits and subsets to compare: those of a complete score, or else those that more than half have."""
+    for cells in found:
+        if len(cells) == complete:
+            return cells
+    counted = Counter(cell for cells in found for cell in cells)
+    most = frozenset(cell for cell, count in counted.items() if 2 * count > len(found))
+    if most and any(most <= cells for cells in found):
+        return most
+    return Counter(found).most_common(1)[0][0] if found else frozenset()
 
 
 def _lacking(task: str, scores: Mapping[str, Score]) -> str:
@@ -85,66 +139,52 @@ def once(tasks: Sequence[str]) -> tuple[str, ...]:
     return tuple(task for task in tasks if task not in parts)
 
 
-class _Condition(NamedTuple):
-    split: str
-    subsets: tuple[str, ...]
-    languages: tuple[str, ...]
-    revision: str | None
-
-
-def _condition(score: Score) -> _Condition:
-    return _Condition(score.split, score.subsets, score.languages, score.dataset_revision)
-
-
-def _agree(one: _Condition, other: _Condition) -> bool:
-    return (
-        (one.split, one.subsets) == (other.split, other.subsets)
-        and (not one.languages or not other.languages or one.languages == other.languages)
-        and (one.revision is None or other.revision is None or one.revision == other.revision)
-    )
-
-
-def _both(one: _Condition, other: _Condition) -> _Condition:
-    """Join what two comparable scores state."""
-    return one._replace(languages=one.languages or other.languages, revision=one.revision or other.revision)
-
-
-def _shared(conditions: Iterable[_Condition]) -> _Condition:
+def _shared(conditions: Iterable[Condition]) -> Condition:
     """The condition that most scores share; of several the one of the earliest system."""
     conditions = list(conditions)
-    best, most = conditions[0], 0
+    best, most = Condition(frozenset(), (), None), 0
     for start in conditions:
         # Being alike does not carry over: what states no revision is like two that contradict each other.
         union, count = start, 0
-        for condition in conditions:
-            if _agree(union, condition):
-                union, count = _both(union, condition), count + 1
+        for one in conditions:
+            if union.shared(one):
+                union = union._replace(
+                    languages=union.languages or one.languages, revision=union.revision or one.revision
+                )
+                count += 1
         if count > most:
             best, most = union, count
     return best
 
 
-def _cell(score: Score, shared: _Condition) -> Score | Gap:
-    own = _condition(score)
-    return score if _agree(own, shared) else Gap(_reason(own, shared))
-
-
-def _reason(own: _Condition, shared: _Condition) -> str:
+def _other_cells(score: Score, cells: frozenset[Cell]) -> str:
+    splits, subsets = _names(cells)
+    own_splits, own_subsets = _names(score.cells)
     reasons = []
-    if own.split != shared.split:
-        reasons.append(f"evaluated on split {own.split}, not {shared.split}")
-    if own.subsets != shared.subsets:
-        reasons.append(f"on {_counted('subset', own.subsets)}, not {listed(shared.subsets)}")
-    elif own.languages and shared.languages and own.languages != shared.languages:
+    if own_splits != splits:
+        reasons.append(f"evaluated on {_counted('split', own_splits)}, not {listed(splits)}")
+    if own_subsets != subsets or not reasons:
+        reasons.append(f"on {_counted('subset', own_subsets)}, not {listed(subsets)}")
+    return "; ".join(reasons)
+
+
+def _contradiction(own: Condition, shared: Condition) -> str:
+    reasons = []
+    if own.languages and shared.languages and own.languages != shared.languages:
         reasons.append(f"on {_counted('language', own.languages)}, not {listed(shared.languages)}")
     if own.revision and shared.revision and own.revision != shared.revision:
         reasons.append(f"on revision {own.revision[:8]} of the data, not {shared.revision[:8]}")
     return "; ".join(reasons)
 
 
-def _as_text(condition: _Condition) -> str:
+def _as_text(condition: Condition) -> str:
+    splits, subsets = _names(condition.cells)
     revision = f"revision {condition.revision[:8]}" if condition.revision else "revision not stated"
-    return f"split {condition.split}, {_counted('subset', condition.subsets)}, {revision}"
+    return f"{_counted('split', splits)}, {_counted('subset', subsets)}, {revision}"
+
+
+def _names(cells: frozenset[Cell]) -> tuple[list[str], list[str]]:
+    return sorted({split for split, _ in cells}), sorted({subset for _, subset in cells})
 
 
 def _counted(noun: str, names: Sequence[str]) -> str:

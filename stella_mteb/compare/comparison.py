@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from stella_mteb.compare.alike import AGGREGATES, alike, once, task_row
-from stella_mteb.compare.item_tests import ByItem, How, differences_by_item, task_differences, tested_by_item
-from stella_mteb.compare.records import (
-    Comparison,
-    Duel,
-    Price,
-    Score,
-    Scores,
-    Standing,
-    System,
-    TaskRow,
-)
+from stella_mteb.compare.alike import AGGREGATES, once, task_row
+from stella_mteb.compare.duels import fight
+from stella_mteb.compare.item_tests import ByItem, How, differences_by_item, tested_by_item
+from stella_mteb.compare.records import Comparison, Duel, Gap, Price, Score, Scores, System, TaskRow
+from stella_mteb.compare.selection import EVERYTHING, Selection
+from stella_mteb.compare.standings import fill, place, standings, tasks_of_means
 from stella_mteb.compare.words import listed, many, verdict, winner
 from stella_mteb.errors import ConfigError
-from stella_mteb.statistics.max_t import max_t, possible_ranks
+from stella_mteb.statistics.max_t import possible_ranks
 
 if TYPE_CHECKING:
     from stella_mteb.outputs.items import Items
@@ -34,28 +24,36 @@ if TYPE_CHECKING:
 def compare(
     scores: Scores,
     *,
+    selection: Selection = EVERYTHING,
+    coverage: float = 0.8,
+    any_data_revision: bool = False,
     items: Mapping[tuple[str, str], Sequence[Items]] | None = None,
     prices: Sequence[Price] = (),
     gaps: Mapping[System, Mapping[str, str]] | None = None,
     notes: Sequence[str] = (),
     families: Mapping[str, str] | None = None,
+    commit: str | None = None,
     alpha: float = 0.05,
     resamples: int = 9_999,
     seed: int = 0,
 ) -> Comparison:
     """Compare systems like for like.
 
-    Scores on one task are alike if split and subsets are equal and neither languages nor data revisions contradict
-    each other; what a source does not state contradicts nothing. Of a row the scores that most systems share stand,
-    the others become gaps; two systems are compared on all tasks that these two have alike.
+    Scores on one task are alike over the splits and subsets that both have if neither languages nor data revisions
+    contradict each other; what a source does not state contradicts nothing. Of a row the scores that most systems share
+    stand, the others become gaps; two systems are compared on all tasks that these two have alike.
 
     Args:
         scores: By system, then by task.
+        selection: The tasks, and what counts of each.
+        coverage: The share of the tasks that a ranked system has at least; more than half.
+        any_data_revision: Compare scores on different revisions of the data all the same.
         items: What the scores are made of, by label of the system and task: one entry per subset.
         prices: Shown as they are.
         gaps: Why a system has no score on a task, by system and task, where that is known.
         notes: Shown before those that the comparison itself gives rise to.
         families: By task, the family of tasks on shared data that it belongs to; a task that is not there is alone.
+        commit: Of MTEB's public results, where scores are from there.
         alpha: Level of the tests; intervals are 1 - alpha.
         resamples: Of the bootstrap and the permutations.
         seed: Of both; the same seed gives the same figures.
@@ -64,32 +62,48 @@ def compare(
         ConfigError: If two systems have one label, or a score is not finite or is in per cent.
     """
     _require_sound(scores)
-    rows = tuple(task_row(task, scores, gaps or {}) for task in _tasks(scores))
-    common = _common(rows, scores)
-    means = {system: _mean([of[task].value for task in common]) if of else None for system, of in scores.items()}
-    placed = sorted(scores, key=lambda system: -math.inf if (mean := means[system]) is None else mean, reverse=True)
+    systems, tasks = tuple(scores), _tasks(scores, selection)
+    rows = [
+        task_row(
+            task,
+            scores,
+            gaps or {},
+            complete=wanted.cells if (wanted := selection.wanted.get(task)) else None,
+            any_revision=any_data_revision,
+        )
+        for task in tasks
+    ]
+    selected = tasks_of_means(rows, scores, selection)
+    ranked, unranked = place(rows, systems, selected, coverage)
+    rows = fill(rows, systems, ranked, selected)
+    common = tuple(row.task for row in rows if row.task in selected and _is_known(row, systems, ranked))
+    standing = standings([row for row in rows if row.task in common], systems, ranked, len(selected))
+    placed = [*(one.system for one in standing), *(one.system for one in unranked)]
     how = How(alpha, resamples, seed)
     by_item = differences_by_item(scores, items or {}, how)
-    duels, needed = _duels(placed, scores, by_item, families or {}, how)
+    duels, needed = fight(placed, scores, tasks, by_item, families or {}, how, any_revision=any_data_revision)
     duels = tested_by_item(duels, needed, scores, items or {}, how)
     duels = tuple(replace(duel, verdict=verdict(duel, needed, len(duels), alpha)) for duel in duels)
-    types = {row.task: row.type for row in rows}
     return Comparison(
-        systems=tuple(scores),
-        rows=rows,
+        systems=systems,
+        rows=tuple(rows),
         common=common,
         standings=tuple(
-            Standing(system, means[system], _by_type(scores[system], common, types), *rank, len(scores[system]))
-            for system, rank in zip(placed, _ranks(placed, duels, alpha), strict=True)
+            replace(one, best_rank=best, worst_rank=worst)
+            for one, (best, worst) in zip(standing, _ranks(placed[: len(ranked)], duels, alpha), strict=True)
         ),
         duels=duels,
         needed=needed,
         prices=tuple(prices),
-        per_label=_per_label(rows, tuple(scores)),
+        per_label=_per_label(rows, systems),
         notes=(*notes, *_notes(scores, rows, common, by_item, duels, prices)),
         alpha=alpha,
         resamples=resamples,
         seed=seed,
+        unranked=tuple(unranked),
+        selection=selection,
+        coverage=coverage,
+        commit=commit,
     )
 
 
@@ -108,31 +122,17 @@ def _require_sound(scores: Scores) -> None:
                 )
 
 
-def _tasks(scores: Scores) -> list[str]:
+def _tasks(scores: Scores, selection: Selection) -> list[str]:
     types = {task: score.type for of in list(scores.values())[::-1] for task, score in of.items()}
-    return sorted(types, key=lambda task: (types[task], task.casefold(), task))
+    types = dict.fromkeys(selection.required or (), "unknown") | types
+    return sorted(
+        filter(lambda task: selection.takes(task, types[task]), types),
+        key=lambda task: (types[task], task.casefold(), task),
+    )
 
 
-def _common(rows: Sequence[TaskRow], scores: Scores) -> tuple[str, ...]:
-    # A system without any score takes no task away from the others.
-    has_any = [bool(of) for of in scores.values()]
-    shared = [
-        row.task
-        for row in rows
-        if all(isinstance(cell, Score) for cell, counts in zip(row.cells, has_any, strict=True) if counts)
-    ]
-    return once(shared)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
-def _by_type(of_system: Mapping[str, Score], common: Sequence[str], types: Mapping[str, str]) -> dict[str, float]:
-    values = defaultdict(list)
-    for task in common if of_system else ():
-        values[types[task]].append(of_system[task].value)
-    return {name: math.fsum(found) / len(found) for name, found in values.items()}
+def _is_known(row: TaskRow, systems: Sequence[System], ranked: Sequence[System]) -> bool:
+    return any(isinstance(row.cells[systems.index(system)], Score) for system in ranked)
 
 
 def _per_label(
@@ -149,60 +149,12 @@ def _per_label(
     return {task: of_task for task, of_task in found.items() if of_task} or None
 
 
-# ------------------------------------------------------------------------------------------------------ how sure
-
-
-def _duels(
-    placed: Sequence[System],
-    scores: Scores,
-    by_item: Mapping[tuple[str, str], Mapping[str, ByItem]],
-    families: Mapping[str, str],
-    how: How,
-) -> tuple[tuple[Duel, ...], int]:
-    """Every two systems over the tasks that both have alike, and how many families of tasks a finding takes."""
-    tasks, pairs = _tasks(scores), list(itertools.combinations(placed, 2))
-    column = {task: i for i, task in enumerate(tasks)}
-    differences = np.full((len(pairs), len(tasks)), np.nan)
-    both = [
-        [task for task, score in scores[one].items() if task in scores[other] and alike(score, scores[other][task])]
-        for one, other in pairs
-    ]
-    for row, (one, other), shared in zip(differences, pairs, both, strict=True):
-        for task in once(shared):
-            row[column[task]] = scores[one][task].value - scores[other][task].value
-    numbers = np.unique([families.get(task, task) for task in tasks], return_inverse=True)[1]
-    tested = max_t(differences, numbers, **how._asdict())
-    duels = []
-    for i, ((one, other), shared) in enumerate(zip(pairs, both, strict=True)):
-        row, known = differences[i][np.isfinite(differences[i])], by_item[one.label, other.label]
-        bounded = len(row) > 0 and tested.low[i] > -math.inf
-        duels.append(
-            Duel(
-                first=one,
-                second=other,
-                tasks=len(row),
-                families=int(tested.families[i]),
-                difference=float(tested.difference[i]) if len(row) else None,
-                low=float(tested.low[i]) if bounded else None,
-                high=float(tested.high[i]) if bounded else None,
-                p=float(tested.p[i]) if len(row) else None,
-                p_adjusted=float(tested.p_adjusted[i]) if len(row) else None,
-                wins=int((row > 0).sum()),
-                ties=int((row == 0).sum()),
-                losses=int((row < 0).sum()),
-                verdict="",
-                by_task=task_differences({task: known[task] for task in tasks if task in shared and task in known}),
-            )
-        )
-    return tuple(duels), tested.needed
-
-
 def _ranks(placed: Sequence[System], duels: Sequence[Duel], alpha: float) -> list[tuple[int, int]]:
     number = {system.label: i for i, system in enumerate(placed)}
     decided = [
         (number[best.label], number[(duel.second if best is duel.first else duel.first).label])
         for duel in duels
-        if (best := winner(duel, alpha))
+        if {duel.first.label, duel.second.label} <= number.keys() and (best := winner(duel, alpha))
     ]
     return possible_ranks(len(placed), decided)
 
@@ -217,11 +169,15 @@ def _notes(
 ) -> Iterator[str]:
     compared = [[cell for cell in row.cells if isinstance(cell, Score)] for row in rows]
     compared = [cells for cells in compared if len(cells) > 1]
-    for system, of in scores.items():
-        if not of:
-            yield f"{system.label} has no score on any task"
     if common and len(common) < len(once([row.task for row in rows])):
-        yield f"The means are over the {many(len(common), 'task')} that all systems have alike; other tasks have gaps"
+        yield f"The means are over {many(len(common), 'task')}, those that more than half of all systems have alike"
+    estimates = sum(isinstance(cell, Gap) and cell.estimate is not None for row in rows for cell in row.cells)
+    if estimates:
+        yield (
+            f"In the means {many(estimates, 'missing score')} of ranked systems {'is' if estimates == 1 else 'are'} "
+            "estimated: system plus task, fitted to all scores by least squares"
+        )
+    yield from _notes_on_revisions(rows)
     for task in common:
         if any(part in {row.task for row in rows} for part in AGGREGATES.get(task, ())):
             yield f"{task} is a mean of other tasks; those do not count in the means beside it"
@@ -246,6 +202,16 @@ def _notes(
     untold = {task for of_tasks in by_item.values() for task, one in of_tasks.items() if one.difference is None}
     if untold:
         yield f"No test item by item on {listed(sorted(untold))}: too few items, or constant values"
+
+
+def _notes_on_revisions(rows: Sequence[TaskRow]) -> Iterator[str]:
+    apart = {row.task: sum(isinstance(cell, Gap) and cell.value is not None for cell in row.cells) for row in rows}
+    told = [f"{task} ({many(count, 'score')})" for task, count in apart.items() if count]
+    if told:
+        yield (
+            f"Other data keeps scores apart on {many(len(told), 'task')}: {listed(told, 12)}; --any-data-revision "
+            "compares them all the same"
+        )
 
 
 def _notes_on_prices(prices: Sequence[Price]) -> Iterator[str]:

@@ -22,8 +22,11 @@ def as_json(comparison: Comparison) -> str:
         "schema_version": SCHEMA_VERSION,
         "headline": headline(comparison),
         "systems": [_fields(system) for system in comparison.systems],
+        "selection": _selection(comparison),
+        "commit": comparison.commit,
         "common": list(comparison.common),
         "standings": _jsonable(comparison.standings),
+        "unranked": _jsonable(comparison.unranked),
         "tasks": [_task_as_json(comparison.systems, row) for row in comparison.rows],
         "duels": _jsonable(comparison.duels),
         "needed": comparison.needed,
@@ -47,6 +50,18 @@ def as_csv(comparison: Comparison) -> str:
     return render(rows, "csv")
 
 
+def _selection(comparison: Comparison) -> dict[str, Any]:
+    asked = comparison.selection
+    return {
+        "benchmark": asked and asked.benchmark,
+        "types": list(asked.types) if asked else [],
+        "languages": list(asked.languages) if asked else [],
+        "exclude": list(asked.exclude) if asked else [],
+        "tasks": list((asked and asked.required) or comparison.common),
+        "coverage": comparison.coverage,
+    }
+
+
 def _task_as_json(systems: Sequence[System], row: TaskRow) -> dict[str, Any]:
     cells = dict(zip((system.label for system in systems), row.cells, strict=True))
     return {
@@ -55,6 +70,9 @@ def _task_as_json(systems: Sequence[System], row: TaskRow) -> dict[str, Any]:
         "condition": row.condition,
         "scores": {label: _jsonable(cell) for label, cell in cells.items() if isinstance(cell, Score)},
         "gaps": {label: cell.reason for label, cell in cells.items() if isinstance(cell, Gap)},
+        "estimates": {
+            label: cell.estimate for label, cell in cells.items() if isinstance(cell, Gap) and cell.estimate is not None
+        },
     }
 
 
@@ -86,6 +104,7 @@ def _score_row(system: System, row: TaskRow, cell: Score | Gap, in_means: bool) 
         "score": _jsonable(score.value) if score else None,
         "in_means": "yes" if in_means else "no",
         "gap": cell.reason if isinstance(cell, Gap) else None,
+        "estimate": cell.estimate if isinstance(cell, Gap) else None,
         "split": score and score.split,
         "subsets": score and " ".join(score.subsets),
         "languages": score and " ".join(score.languages),

@@ -6,13 +6,14 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from stella_mteb.compare.alike import with_aggregates
 from stella_mteb.compare.naming import Meaning
-from stella_mteb.compare.published import published_table, remarks_on, task_facts
+from stella_mteb.compare.published import remarks_on, task_facts
 from stella_mteb.compare.records import Score, System
 from stella_mteb.compare.score_file import TaskFacts, read_score
+from stella_mteb.compare.selection import EVERYTHING, Selection
 from stella_mteb.compare.sources import Found, Row, labelled
 from stella_mteb.compare.words import listed
 from stella_mteb.errors import ConfigError
@@ -24,8 +25,6 @@ from stella_mteb.outputs.result_file import read_result
 
 Facts = Callable[[str], TaskFacts]
 """From the name of a task to what is known of it."""
-Subsets = Literal["all", "eng"]
-"""`all` that a file has; `eng`: of the tasks of MTEB(eng, v1) only the subset that this benchmark scores."""
 
 _LAYOUT = "results/<organisation>__<name>/<revision>/<Task>.json"
 _EXTERNAL = "external"  # MTEB's revision folder of what authors report of themselves
@@ -33,20 +32,24 @@ _UNKNOWN = {_EXTERNAL, "no_revision_available"}
 
 
 def local_scores(
-    folder: Path, *, models: Sequence[str] | None = None, subsets: Subsets = "all", facts: Facts = task_facts
+    folder: Path,
+    *,
+    models: Sequence[str] | None = None,
+    selection: Selection = EVERYTHING,
+    facts: Facts = task_facts,
 ) -> Found:
     """The scores of a folder in MTEB's layout.
 
     Args:
         folder: An output folder (`<folder>/results/...`), a results folder itself, or a clone of MTEB's public results.
         models: Specs; only results of these models are read. None for all.
-        subsets: `eng` to score the tasks of MTEB(eng, v1) on the subset that this benchmark scores.
+        selection: Only results of these tasks are read, and what counts of them is kept.
         facts: What is known of tasks; by default only of those of MTEB(eng, v1).
 
     Raises:
         ConfigError: If there is no such folder, or it holds nothing of that layout.
     """
-    return read_folder(folder, models, origin=str(folder), subsets=subsets, facts=facts)
+    return read_folder(folder, models, origin=str(folder), selection=selection, facts=facts)
 
 
 def read_folder(
@@ -54,7 +57,7 @@ def read_folder(
     models: Sequence[str] | None,
     *,
     origin: str,
-    subsets: Subsets = "all",
+    selection: Selection = EVERYTHING,
     facts: Facts = task_facts,
     of_others: bool = False,
 ) -> Found:
@@ -64,7 +67,7 @@ def read_folder(
         folder: See `local_scores`, as for all but the following.
         models: Specs, or None for all.
         origin: How the folder is called in what people see.
-        subsets: `all` or `eng`.
+        selection: See `local_scores`.
         facts: What is known of tasks.
         of_others: Nothing in it was measured here.
     """
@@ -82,13 +85,12 @@ def read_folder(
                 near = difflib.get_close_matches(max(names, key=len), present, n=3)
                 hint = f"; the nearest are {', '.join(map(_model_of, near))}" if near else ""
                 notes.append(f"{origin}: no results of {name}{hint}")
-    subset_of = {line["task"]: line["subset"] for line in published_table()} if subsets == "eng" else {}
     places, stray = _places(root, [present[name] for name in sorted(chosen)])
     if stray:
         notes.append(f"{origin}: {listed(stray)} lie in no place of a result, which is {_LAYOUT}")
     if not places and models is None:
         raise ConfigError("\n".join([f"{folder}: holds no results in MTEB's layout, {_LAYOUT}", *notes]))
-    rows = [_row(place, root, origin, facts, subset_of, of_others=of_others) for place in places]
+    rows = [_row(place, root, origin, facts, selection, of_others=of_others) for place in places]
     return Found(labelled(rows), tuple(notes))
 
 
@@ -150,7 +152,7 @@ def _model_of(folder_name: str) -> str:
     return folder_name.replace("__", "/", 1)
 
 
-def _row(place: _Place, root: Path, origin: str, facts: Facts, subset_of: Mapping[str, str], *, of_others: bool) -> Row:
+def _row(place: _Place, root: Path, origin: str, facts: Facts, selection: Selection, *, of_others: bool) -> Row:
     system, faults = _system(place, root, origin, of_others=of_others)
     scores: dict[str, Score] = {}
     gaps: dict[str, str] = {}
@@ -161,10 +163,14 @@ def _row(place: _Place, root: Path, origin: str, facts: Facts, subset_of: Mappin
         if known == TaskFacts() and (details := details_path(path)):
             # Of a task that nobody knows any more, as the run noted it.
             known = TaskFacts(task_type(details) or known.type)
+        if not selection.reads(task, known.type):
+            continue
         try:
-            score, others = read_score(path, known, subset_of.get(task))
+            score, others = read_score(path, known, selection)
         except ConfigError as error:
             gaps[task] = str(error)
+            continue
+        if score is None:
             continue
         scores[task] = replace(score, source=(path.relative_to(root) if of_others else path).as_posix())
         if others:
@@ -172,7 +178,8 @@ def _row(place: _Place, root: Path, origin: str, facts: Facts, subset_of: Mappin
     remarks = [*remarks_on(system), *faults]
     if undecided:
         remarks.append(f"the split test is shown; there are others of {', '.join(undecided)}")
-    return Row(system, with_aggregates(scores), gaps, tuple(remarks))
+    taken = {task: score for task, score in with_aggregates(scores).items() if selection.takes(task, score.type)}
+    return Row(system, taken, gaps, tuple(remarks))
 
 
 def _system(place: _Place, root: Path, origin: str, *, of_others: bool) -> tuple[System, list[str]]:

@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from stella_mteb.compare.folder import Facts, Subsets, read_folder
+from stella_mteb.compare.folder import Facts, read_folder
 from stella_mteb.compare.published import task_facts
+from stella_mteb.compare.selection import EVERYTHING, Selection
 from stella_mteb.compare.sources import Found
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 from stella_mteb.files.folders import cache_folder
@@ -23,7 +24,7 @@ def remote_scores(
     *,
     revision: str,
     remote: str = PUBLIC_RESULTS,
-    subsets: Subsets = "all",
+    selection: Selection = EVERYTHING,
     facts: Facts = task_facts,
 ) -> Found:
     """The scores of models in MTEB's public results at one commit.
@@ -35,7 +36,7 @@ def remote_scores(
         cache: Folder of the clone, as `mteb.ResultCache` takes it; None for one of our own.
         revision: The full commit. It has no default: the results change, and a comparison must say of when they are.
         remote: Where the repository is.
-        subsets: See `local_scores`.
+        selection: See `local_scores`.
         facts: See `local_scores`.
 
     Raises:
@@ -63,7 +64,7 @@ def remote_scores(
         raise EnvironmentProblem(f"{where} at {revision} could not be fetched{why}; {cure}") from error
     except OSError as error:
         raise EnvironmentProblem(f"{folder}: {error.strerror or error}") from error
-    return read_folder(folder, models, origin=f"{where}@{revision}", subsets=subsets, facts=facts, of_others=True)
+    return read_folder(folder, models, origin=f"{where}@{revision}", selection=selection, facts=facts, of_others=True)
 
 
 def _check_out(folder: Path, remote: str, revision: str) -> None:

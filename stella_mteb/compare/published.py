@@ -8,8 +8,9 @@ import importlib.resources
 import io
 from pathlib import Path
 
-from stella_mteb.compare.records import Score, System
+from stella_mteb.compare.records import Part, Score, System
 from stella_mteb.compare.score_file import TaskFacts
+from stella_mteb.compare.selection import EVERYTHING, Selection
 from stella_mteb.compare.sources import Found, Row, labelled
 from stella_mteb.files.atomic import read_text
 from stella_mteb.files.strict_yaml import read_yaml
@@ -17,19 +18,18 @@ from stella_mteb.files.strict_yaml import read_yaml
 _FOLDER = Path(str(importlib.resources.files("stella_mteb.compare"))) / "published"
 
 
-def published() -> Found:
-    """The scores on MTEB(eng, v1) that the authors of Stella and BGE-en-ICL published; they ship with the package."""
+def published(selection: Selection = EVERYTHING) -> Found:
+    """The scores on MTEB(eng, v1) that the authors of Stella and BGE-en-ICL published; they ship with the package.
+
+    Args:
+        selection: Of which tasks.
+    """
     scores: dict[str, dict[str, Score]] = {}
     for line in published_table():
-        scores.setdefault(line["model"], {})[line["task"]] = Score(
-            task=line["task"],
-            type=line["type"],
-            value=float(line["main_score"]),
-            split=line["split"],
-            subsets=(line["subset"],),
-            languages=(line["language"],),
-            source=line["source"],
-        )
+        part = Part(line["split"], line["subset"], float(line["main_score"]), (line["language"],))
+        score = Score(line["task"], line["type"], part.value, "", (), source=line["source"]).made_of([part])
+        if selection.takes(score.task, score.type) and (counted := selection.narrow(score)):
+            scores.setdefault(line["model"], {})[line["task"]] = counted
     systems = {
         model: System("", model, "self-reported", "published scores that ship with stella-mteb") for model in scores
     }

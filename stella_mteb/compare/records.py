@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-Provenance = Literal["measured here", "measured by others", "self-reported"]
+if TYPE_CHECKING:
+    from stella_mteb.compare.selection import Selection
+
+Provenance = Literal["measured here", "measured by others", "self-reported", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,27 @@ class System:
         return value if isinstance(value, int) else None
 
 
+Cell = tuple[str, str]
+"""A split and a subset."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The main score of one split and subset of a task.
+
+    Attributes:
+        split: Name.
+        subset: Name.
+        value: From 0 to 1.
+        languages: Sorted; empty where the source does not say.
+    """
+
+    split: str
+    subset: str
+    value: float
+    languages: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Score:
     """The main score of one task.
@@ -43,15 +68,16 @@ class Score:
     Attributes:
         task: Name of the task.
         type: Its task type (`STS`, `Retrieval`, ...).
-        value: Mean of the main score over the subsets, from 0 to 1.
-        split: The split that was evaluated.
-        subsets: Its subsets, sorted; scores over different ones are different quantities.
+        value: Mean of the main score over splits and subsets, from 0 to 1.
+        split: The splits that were evaluated, as text.
+        subsets: Their subsets, sorted; scores over different ones are different quantities.
         languages: Of these subsets, sorted; empty where the source does not say.
         dataset_revision: None where the source does not say.
         metric: Name of the main score; None where the source does not say.
         mteb_version: Of the run; None where the source does not say.
         source: File or citation of this one figure.
         per_label: Rows per label, of tasks that have labels.
+        parts: What the value is the mean of; empty where only the value is known.
     """
 
     task: str
@@ -65,6 +91,33 @@ class Score:
     mteb_version: str | None = None
     source: str = ""
     per_label: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def cells(self) -> frozenset[Cell]:
+        """The splits and subsets that the value is over."""
+        if self.parts:
+            return frozenset((part.split, part.subset) for part in self.parts)
+        return frozenset({(self.split, ", ".join(self.subsets))})
+
+    def over(self, cells: Collection[Cell]) -> Score:
+        """The score over some of its cells."""
+        if self.cells == cells:
+            return self
+        return self.made_of([part for part in self.parts if (part.split, part.subset) in cells])
+
+    def made_of(self, parts: Sequence[Part]) -> Score:
+        """The score that is the mean of these parts."""
+        told = all(part.languages for part in parts)  # half a list would hide a language
+        return replace(
+            self,
+            value=math.fsum(part.value for part in parts) / len(parts),
+            split=", ".join(sorted({part.split for part in parts})),
+            subsets=tuple(sorted({part.subset for part in parts})),
+            languages=tuple(sorted({name for part in parts for name in part.languages})) if told else (),
+            per_label=self.per_label if len(parts) == 1 else (),
+            parts=tuple(parts),
+        )
 
 
 Scores = Mapping[System, Mapping[str, Score]]
@@ -73,9 +126,17 @@ Scores = Mapping[System, Mapping[str, Score]]
 
 @dataclass(frozen=True)
 class Gap:
-    """Why a system has no comparable score on a task."""
+    """Why a system has no comparable score on a task.
+
+    Attributes:
+        reason: As text.
+        value: The score that it has on other data.
+        estimate: What stands for it in means: the score that the system's and the task's other scores lead to expect.
+    """
 
     reason: str
+    value: float | None = None
+    estimate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +168,11 @@ class Standing:
             below has a better one.
         worst_rank: The number of systems - the number that are worse beyond doubt; more where one above has a worse
             one.
-        tasks: How many tasks it has a score for, comparable or not.
+        tasks: How many of the tasks of the means it has a score for, comparable or not.
+        mean_by_type: The mean of `by_type`.
+        borda: Rank by Borda's count, as MTEB's leaderboard has it: of each task a point for every system that is worse.
+        coverage: The share of the selection's tasks that it has a score for.
+        estimated: How many of the tasks of the means stand as an estimate.
     """
 
     system: System
@@ -116,6 +181,29 @@ class Standing:
     best_rank: int
     worst_rank: int
     tasks: int
+    mean_by_type: float | None = None
+    borda: int | None = None
+    coverage: float = 1.0
+    estimated: int = 0
+
+
+@dataclass(frozen=True)
+class Unranked:
+    """A system with too few of the tasks to have a place.
+
+    Attributes:
+        system: The system.
+        tasks: How many of the selection's tasks it has a score for.
+        coverage: Their share.
+        reason: What it lacks, as text, and what would answer.
+        lacking: The tasks that it has no score for.
+    """
+
+    system: System
+    tasks: int
+    coverage: float
+    reason: str
+    lacking: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -215,10 +303,10 @@ class Comparison:
     Attributes:
         systems: In the order they were asked for.
         rows: Every task that any system has.
-        common: Tasks on which all systems that have any score have comparable ones: what the means are over. Parts of
-            a task that is itself among them are left out.
-        standings: Best first.
-        duels: Every two systems.
+        common: The tasks that the means are over: those asked for, or else those that more than half of all systems
+            have alike. Parts of a task that is itself among them are left out.
+        standings: The systems that have enough of these tasks, best first.
+        duels: Every two systems, over all tasks that the two have alike.
         needed: How many families of tasks a duel must have for any difference to be a finding.
         prices: Where our own runs measured them.
         per_label: Rows per label by task and system label.
@@ -226,6 +314,10 @@ class Comparison:
         alpha: Level of the tests; intervals are 1 - alpha.
         resamples: Of the bootstrap and the permutations.
         seed: Of both.
+        unranked: The other systems.
+        selection: What was asked for.
+        coverage: The share of the tasks that a ranked system has at least.
+        commit: Of MTEB's public results, where scores are from there.
     """
 
     systems: tuple[System, ...]
@@ -240,3 +332,7 @@ class Comparison:
     alpha: float = 0.05
     resamples: int = 9_999
     seed: int = 0
+    unranked: tuple[Unranked, ...] = ()
+    selection: Selection | None = None
+    coverage: float = 0.8
+    commit: str | None = None

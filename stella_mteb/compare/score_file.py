@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stella_mteb.compare.records import Score
+from stella_mteb.compare.records import Cell, Part, Score
+from stella_mteb.compare.selection import EVERYTHING, Selection
 from stella_mteb.errors import ConfigError
 from stella_mteb.outputs.old_result import current_name, is_old, modern
 from stella_mteb.outputs.result_file import Entry, entries_by_split, main_score, read_result
@@ -23,6 +24,8 @@ _MAIN_SCORES = {
     "STS": ("cosine_spearman",),
     "Summarization": ("cosine_spearman",),
 }
+_NO_DATA = {"None", "1"}
+"""Revisions that result files state and that are none of the data."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,19 @@ class TaskFacts:
     main_score: str | None = None
 
 
-def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[Score, list[str]]:
-    """The score of a result file.
+def read_score(path: Path, task: TaskFacts, selection: Selection = EVERYTHING) -> tuple[Score | None, list[str]]:
+    """The score of a result file: the mean over all subsets of the splits that count.
 
-    One split is scored: the only one, or the one that the task defines, or else `test`.
+    These are the splits that the task defines, or else the only one, or else `test`.
 
     Args:
         path: The file; it must be called as its task is. One of mteb before 1.11 is read as one of today.
         task: Facts of the task.
-        subset: Score this subset only; None for all that the file has.
+        selection: What counts of it.
 
     Returns:
-        The score, and the other splits if it was not the task that decided between them.
+        The score, None if it is in other languages only, and the other splits if it was not the task that decided
+        between them.
 
     Raises:
         ConfigError: If the file has no score that could be shown; the text is the reason, without the path.
@@ -56,40 +60,44 @@ def read_score(path: Path, task: TaskFacts, subset: str | None = None) -> tuple[
     if current_name(content.get("task_name", name)) != name:
         raise ConfigError(f"the file says that it is of task {content['task_name']}")
     by_split = entries_by_split(content)
-    split, others = _choose_split(sorted(by_split), task.splits)
-    entries = by_split[split]
-    if subset is not None:
-        if subset not in entries:
-            raise ConfigError(f"has no subset {subset}, which MTEB(eng, v1) scores (has {_some(entries)})")
-        entries = {subset: entries[subset]}
-    values = [_score(name, entry) for name, entry in entries.items()]
+    splits, others = _choose_splits(sorted(by_split), task.splits)
+    entries = [entry for split in splits for entry in by_split[split].values()]
     score = Score(
         task=name,
         type=task.type,
-        value=math.fsum(values) / len(values),
-        split=split,
-        subsets=tuple(sorted(entries)),
-        languages=_languages(entries.values()),
-        dataset_revision=_stated(content.get("dataset_revision")),
-        metric=_metric(task.type, entries.values()),
-        mteb_version=_versions(content, entries.values()),
-        per_label=_per_label(list(entries.values())),
+        value=math.nan,
+        split="",
+        subsets=(),
+        dataset_revision=_revision(content.get("dataset_revision")),
+        metric=_metric(task.type, entries),
+        mteb_version=_versions(content, entries),
+        per_label=_per_label(entries),
     )
-    return score, others
+    faults: dict[Cell, ConfigError] = {}
+    parts = []
+    for split in splits:
+        for subset, entry in by_split[split].items():
+            try:
+                value = _value(subset, entry)
+            except ConfigError as error:  # it matters only if this subset counts
+                value, faults[split, subset] = math.nan, error
+            parts.append(Part(split, subset, value, _languages(entry)))
+    counted = selection.narrow(score.made_of(parts))
+    for cell in faults.keys() & (counted.cells if counted else ()):
+        raise faults[cell]
+    return counted, others
 
 
-def _choose_split(present: list[str], defined: Sequence[str]) -> tuple[str, list[str]]:
-    if len(present) == 1:
-        return present[0], []
+def _choose_splits(present: list[str], defined: Sequence[str]) -> tuple[list[str], list[str]]:
     scored = [split for split in present if split in defined]
-    if len(scored) == 1:
-        return scored[0], []
-    if "test" in (scored or present):
-        return "test", [split for split in present if split != "test"]
+    if scored or len(present) == 1:
+        return scored or present, []
+    if "test" in present:
+        return ["test"], [split for split in present if split != "test"]
     raise ConfigError(f"has the splits {_some(present)}, and nothing says which of them counts")
 
 
-def _score(subset: str, entry: Entry) -> float:
+def _value(subset: str, entry: Entry) -> float:
     value = main_score(entry)
     if not -1 <= value <= 1:
         raise ConfigError(f"subset {subset}: main score {str(value)[:8]} is not from -1 to 1 (a percentage?)")
@@ -102,14 +110,14 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(shown[:_SHOWN_NAMES]) + more
 
 
-def _languages(entries: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    found: set[str] = set()
-    for entry in entries:
-        stated = entry.get("languages")
-        if not isinstance(stated, list) or not stated:
-            return ()  # half a list would hide a language
-        found |= set(map(str, stated))
-    return tuple(sorted(found))
+def _languages(entry: Entry) -> tuple[str, ...]:
+    stated = entry.get("languages")
+    return tuple(sorted(set(map(str, stated)))) if isinstance(stated, list) else ()
+
+
+def _revision(value: object) -> str | None:
+    stated = _stated(value)
+    return None if stated in _NO_DATA or (stated or "").endswith("is_a_combined_dataset") else stated
 
 
 def _stated(value: object) -> str | None:

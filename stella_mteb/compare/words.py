@@ -22,10 +22,8 @@ def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> 
     shown = names(comparison) if shown is None else shown
     standings = [standing for standing in comparison.standings if standing.tasks]
     labels = [shown[standing.system.label] for standing in standings]
-    if len(labels) < 2:
-        return f"{labels[0]} stands alone: there is nothing to compare it with" if labels else "No results to compare"
-    if not comparison.common:
-        return f"No task has comparable scores of all {len(labels)} systems"
+    if len(labels) < 2 or not comparison.common:
+        return _too_few(comparison, labels)
     known = [duel for duel in comparison.duels if duel.families]
     if known and all(
         duel.families < comparison.needed and not duel.items and not winner(duel, comparison.alpha) for duel in known
@@ -40,6 +38,15 @@ def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> 
     if min(standing.worst_rank for standing in standings) > 1:
         return f"{top[0]} leads, but not beyond doubt against each of the others"
     return f"{top[0]} is better than {others[0] if len(others) == 1 else f'each of the other {len(others)}'}"
+
+
+def _too_few(comparison: Comparison, ranked: Sequence[str]) -> str:
+    systems = len(comparison.systems)
+    if systems < 2:
+        return f"{ranked[0]} stands alone: there is nothing to compare it with" if ranked else "No results to compare"
+    if not comparison.common:
+        return f"No task has comparable scores of {'both' if systems == 2 else 'more than half of the'} systems"
+    return f"Of {systems} systems {f'{ranked[0]} alone' if ranked else 'none'} has enough of the tasks to be ranked"
 
 
 def winner(duel: Duel, alpha: float) -> System | None:

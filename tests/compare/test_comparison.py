@@ -16,7 +16,7 @@ from scipy.stats import bootstrap, spearmanr
 
 from stella_mteb.compare.alike import AGGREGATES
 from stella_mteb.compare.comparison import compare
-from stella_mteb.compare.records import Comparison, Duel, Gap, Price, Score, System
+from stella_mteb.compare.records import Comparison, Duel, Gap, Part, Price, Score, System
 from stella_mteb.compare.words import headline
 from stella_mteb.errors import ConfigError
 from stella_mteb.outputs.items import Items
@@ -30,18 +30,14 @@ def system(label: str, **fields: Any) -> System:
     return System(**{"label": label, "model": f"org/{label}", "provenance": "measured here", "origin": "r", **fields})
 
 
-def score(task: str, value: float, **fields: Any) -> Score:
+def score(task: str, value: float, *, split: str = "test", subsets: Any = ("default",), **fields: Any) -> Score:
+    """A score whose parts all have its value; subsets may have values of their own."""
+    of_subsets = subsets if isinstance(subsets, dict) else dict.fromkeys(subsets, value)
+    languages = fields.pop("languages", ())
+    parts = [Part(split, subset, one, languages) for subset, one in of_subsets.items()]
     return Score(
-        **{
-            "task": task,
-            "type": "STS",
-            "value": value,
-            "split": "test",
-            "subsets": ("default",),
-            "source": "f",
-            **fields,
-        }
-    )
+        **{"task": task, "type": "STS", "value": 0, "split": "", "subsets": (), "source": "f", **fields}
+    ).made_of(parts)
 
 
 def scores_of(**systems: Mapping[str, float | Score]) -> dict[System, dict[str, Score]]:
@@ -143,16 +139,17 @@ def test_the_published_scores_cannot_separate_stella_and_bge(published: Comparis
 )
 def test_a_score_under_another_condition_is_a_gap_with_its_reason(fields: dict[str, Any], reason: str) -> None:
     usual = {"languages": ("eng-Latn",), "dataset_revision": "abcdefghij"}
-    first, second, odd = (score("A", value, **usual) for value in (0.5, 0.6, 0.9))
-    scores = scores_of(
-        odd={"A": replace(odd, **fields), "B": 0.1}, first={"A": first, "B": 0.1}, second={"A": second, "B": 0.1}
-    )
+    first, second, odd = score("A", 0.5, **usual), score("A", 0.6, **usual), score("A", 0.9, **{**usual, **fields})
+    scores = scores_of(odd={"A": odd, "B": 0.1}, first={"A": first, "B": 0.1}, second={"A": second, "B": 0.1})
 
     comparison = fast(scores)
 
     assert reasons(comparison, "A") == [reason, None, None]
-    assert comparison.common == ("B",)
-    assert [standing.mean for standing in comparison.standings] == [0.1, 0.1, 0.1]
+    assert {standing.system.label: standing.mean for standing in comparison.standings} == {
+        "first": pytest.approx(0.3),
+        "second": pytest.approx(0.35),
+    }
+    assert [one.system.label for one in comparison.unranked] == ["odd"]
     assert comparison.rows[0].condition == "split test, subset default, revision abcdefgh"
     assert duel_of(comparison, "odd", "first").tasks == 1
     assert duel_of(comparison, "first", "second").tasks == 2
@@ -194,7 +191,7 @@ def test_two_scores_that_differ_are_compared_where_a_third_system_has_another_co
 
     assert comparison.common == ()
     assert duel_of(comparison, "c", "d").tasks == 12
-    assert [standing.mean for standing in comparison.standings] == [None] * 4
+    assert (comparison.standings, len(comparison.unranked)) == ((), 4)
 
 
 @pytest.mark.parametrize("settings", [{"embed_dim": 256}, {"dtype": "bfloat16"}, {"prompts": "card"}])
@@ -222,14 +219,10 @@ def test_a_public_rerun_of_a_model_does_not_fill_the_gaps_of_its_own_report() ->
 def test_a_model_without_any_task_is_shown_and_takes_no_task_from_the_others() -> None:
     comparison = fast(scores_of(a={"A": 0.5}, none={}, b={"A": 0.7}))
 
-    assert [(s.system.label, s.mean, s.tasks) for s in comparison.standings] == [
-        ("b", 0.7, 1),
-        ("a", 0.5, 1),
-        ("none", None, 0),
-    ]
+    assert [(s.system.label, s.mean, s.tasks) for s in comparison.standings] == [("b", 0.7, 1), ("a", 0.5, 1)]
+    assert [(one.system.label, one.reason) for one in comparison.unranked] == [("none", "has none of the 1 task")]
     assert comparison.common == ("A",)
     assert duel_of(comparison, "a", "none").verdict == "a and none have no task in common that was measured alike"
-    assert "none has no score on any task" in comparison.notes
 
 
 def test_a_known_reason_for_a_gap_is_given() -> None:
@@ -246,7 +239,7 @@ def test_a_known_reason_for_a_gap_is_given() -> None:
 def test_a_gap_is_said_to_narrow_the_means() -> None:
     notes = fast(scores_of(a={"A": 0.5, "B": 0.5}, b={"A": 0.5})).notes
 
-    assert "The means are over the 1 task that all systems have alike; other tasks have gaps" in notes
+    assert "The means are over 1 task, those that more than half of all systems have alike" in notes
 
 
 def test_a_task_and_its_parts_do_not_both_count() -> None:
@@ -319,14 +312,15 @@ def test_a_clear_winner_is_named_first_with_the_size_of_its_lead() -> None:
 
 
 def test_the_better_system_of_a_duel_may_be_the_one_with_the_lower_mean() -> None:
-    """Its lead is on tasks that a third system lacks."""
+    """Its lead is on tasks that most systems lack."""
     extra = [f"Extra{i}" for i in range(10)]
     low = {"A": 0.5, **dict.fromkeys(extra, 0.8)}
     high = {"A": 0.51, **dict.fromkeys(extra, 0.7)}
 
-    comparison = fast(scores_of(high=high, low=low, third={"A": 0.4}), resamples=9_999)
+    comparison = fast(scores_of(high=high, low=low, **{name: {"A": 0.4} for name in "xyz"}), resamples=9_999)
 
-    assert [standing.system.label for standing in comparison.standings] == ["high", "low", "third"]
+    assert [standing.system.label for standing in comparison.standings][:2] == ["high", "low"]
+    assert [(one.best_rank, one.worst_rank) for one in comparison.standings][:2] == [(1, 5), (1, 5)]
     assert duel_of(comparison, "high", "low").verdict.startswith("low is better than high: +9.00 points (+")
 
 
@@ -362,7 +356,8 @@ def test_systems_that_share_no_task_say_so() -> None:
 
     assert (duel.tasks, duel.difference, duel.p) == (0, None, None)
     assert duel.verdict == "a and b have no task in common that was measured alike"
-    assert [(s.mean, s.best_rank, s.worst_rank) for s in comparison.standings] == [(None, 1, 2), (None, 1, 2)]
+    assert [one.system.label for one in comparison.unranked] == ["a", "b"]
+    assert headline(comparison) == "No task has comparable scores of both systems"
 
 
 def test_all_duels_are_tested_together() -> None:
@@ -373,7 +368,8 @@ def test_all_duels_are_tested_together() -> None:
         "few": {"Task00": 0.1},
     }
     comparison = fast(scores_of(**table), resamples=9_999)
-    pairs = itertools.combinations([standing.system.label for standing in comparison.standings], 2)
+    placed = [one.system.label for one in (*comparison.standings, *comparison.unranked)]
+    pairs = itertools.combinations(placed, 2)
     rows = [[table[a].get(t, np.nan) - table[b].get(t, np.nan) for t in TASKS[:8]] for a, b in pairs]
 
     expected = max_t(np.array(rows), np.arange(8), alpha=0.05, resamples=9_999, seed=0)
@@ -653,7 +649,7 @@ def test_whatever_the_conditions_no_mean_holds_scores_that_contradict_each_other
 
     comparison = compare(scores, resamples=50)
 
-    assert {standing.system for standing in comparison.standings} == set(scores)
+    assert {one.system for one in (*comparison.standings, *comparison.unranked)} == set(scores)
     for row in comparison.rows:
         cells = [cell for cell in row.cells if isinstance(cell, Score)]
         assert cells
@@ -663,11 +659,10 @@ def test_whatever_the_conditions_no_mean_holds_scores_that_contradict_each_other
             assert len({one.languages, other.languages} - {()}) < 2
             assert len({one.dataset_revision, other.dataset_revision} - {None}) < 2
     for standing in comparison.standings:
-        own = scores[standing.system]
-        if own and comparison.common:
-            assert standing.mean == pytest.approx(np.mean([own[task].value for task in comparison.common]))
-        else:
-            assert standing.mean is None
+        place = comparison.systems.index(standing.system)
+        cells = [row.cells[place] for row in comparison.rows if row.task in comparison.common]
+        values = [cell.value if isinstance(cell, Score) else cell.estimate for cell in cells]
+        assert standing.mean == pytest.approx(np.mean(values))
         assert 1 <= standing.best_rank <= standing.worst_rank <= len(scores)
 
 

@@ -18,10 +18,12 @@ from stella_mteb.compare.html import render_report
 from stella_mteb.compare.published import published
 from stella_mteb.compare.records import Gap, Score
 from stella_mteb.compare.score_file import TaskFacts
+from stella_mteb.compare.selection import Selection, choose
 from stella_mteb.compare.sources import merge, select
 from stella_mteb.compare.text import render_comparison
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.tables import TableFormat
+from stella_mteb.harness.mteb_facts import load_facts
 from tests.support.result_folders import (
     BGE,
     MINILM,
@@ -36,6 +38,8 @@ from tests.support.result_folders import (
     rerun_and_card,
     result,
 )
+
+ENGLISH = Selection(languages=("eng",))
 
 
 def test_our_own_results_are_read_as_the_runner_writes_them() -> None:
@@ -317,7 +321,7 @@ def test_languages_of_one_file_are_told_and_english_can_be_had_alone(tmp_path: P
     result(of_others(tmp_path), "MassiveIntentClassification", {"test": entries})
 
     (mixed,) = one(local_scores(tmp_path))[1].values()
-    (english,) = one(local_scores(tmp_path, subsets="eng"))[1].values()
+    (english,) = one(local_scores(tmp_path, selection=ENGLISH))[1].values()
 
     assert mixed.value == pytest.approx((0.84513 + 0.61 + 0.36) / 3)
     assert (mixed.subsets, mixed.languages) == (("de", "en", "sw"), ("deu-Latn", "eng-Latn", "swa-Latn"))
@@ -333,22 +337,34 @@ def test_half_a_list_of_languages_is_none(tmp_path: Path) -> None:
     assert one(local_scores(tmp_path))[1]["STS22"].languages == ()
 
 
-def test_english_alone_is_the_subset_of_the_benchmark_and_not_every_english_one(tmp_path: Path) -> None:
+def test_a_benchmark_counts_its_own_subset_and_not_every_english_one(tmp_path: Path) -> None:
     entries = [entry(0.96229, "en-ext"), entry(0.94149, "en"), entry(0.75728, "de", "deu-Latn")]
     result(of_others(tmp_path), "AmazonCounterfactualClassification", {"test": entries})
     result(of_others(tmp_path), "STS17", {"test": [entry(0.9045, "en-en"), entry(0.1, "en-de")]})
     result(of_others(tmp_path), "STS22", {"test": [entry(0.5, "de", "deu-Latn")]})
     result(of_others(tmp_path), "BornholmBitextMining", {"test": [entry(0.4, "default", "dan-Latn")]})
 
-    found = local_scores(tmp_path, subsets="eng")
+    found = local_scores(tmp_path, selection=choose(load_facts(), benchmark="MTEB(eng, v1)"))
 
     system, scores = one(found)
     assert {task: score.value for task, score in scores.items()} == {
         "AmazonCounterfactualClassification": 0.94149,
         "STS17": 0.9045,
-        "BornholmBitextMining": 0.4,
     }
     assert found.gaps[system] == {"STS22": "has no subset en, which MTEB(eng, v1) scores (has de)"}
+
+
+def test_english_is_every_subset_in_english_alone(tmp_path: Path) -> None:
+    crossed = {"main_score": 0.1, "hf_subset": "en-de", "languages": ["eng-Latn", "deu-Latn"]}
+    result(of_others(tmp_path), "STS17", {"test": [entry(0.9, "en-en"), entry(0.5, "en-en2"), crossed]})
+    result(of_others(tmp_path), "BornholmBitextMining", {"test": [entry(0.4, "default", "dan-Latn")]})
+    result(of_others(tmp_path), "STS22", {"test": [{"main_score": 0.5, "hf_subset": "en"}]})
+
+    found = local_scores(tmp_path, selection=ENGLISH)
+
+    system, scores = one(found)
+    assert {task: score.value for task, score in scores.items()} == {"STS17": 0.7}
+    assert found.gaps[system] == {"STS22": "does not state its languages"}
 
 
 def test_means_over_languages_are_those_of_mteb_itself(tmp_path: Path) -> None:
@@ -360,7 +376,7 @@ def test_means_over_languages_are_those_of_mteb_itself(tmp_path: Path) -> None:
     of_mteb = TaskResult.from_disk(path)
 
     (everything,) = one(local_scores(tmp_path))[1].values()
-    (english,) = one(local_scores(tmp_path, subsets="eng"))[1].values()
+    (english,) = one(local_scores(tmp_path, selection=ENGLISH))[1].values()
     assert everything.value == pytest.approx(of_mteb.get_score(splits=["test"]))
     assert english.value == pytest.approx(of_mteb.get_score(splits=["test"], languages=["eng"]))
 
@@ -532,7 +548,7 @@ def test_one_bad_language_spoils_the_mean_and_not_the_english_score(tmp_path: Pa
     result(of_others(tmp_path), "MassiveIntentClassification", {"test": entries})
 
     assert one(local_scores(tmp_path))[1] == {}
-    assert one(local_scores(tmp_path, subsets="eng"))[1]["MassiveIntentClassification"].value == 0.84513
+    assert one(local_scores(tmp_path, selection=ENGLISH))[1]["MassiveIntentClassification"].value == 0.84513
 
 
 def test_a_secondary_metric_that_is_not_a_number_costs_nothing(tmp_path: Path) -> None:

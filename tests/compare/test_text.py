@@ -108,7 +108,7 @@ def test_without_a_common_task_nobody_wins() -> None:
     shown = render_comparison(comparison, "table", 80)
 
     assert shown.startswith("a and b share no task that can be compared.")
-    assert words.headline(comparison) == "No task has comparable scores of all 2 systems"
+    assert words.headline(comparison) == "No task has comparable scores of both systems"
     assert "No mean: there is no task on which all have comparable scores." in shown
     assert re.search(r"1-2 +a +- +1 of 2", shown)
 

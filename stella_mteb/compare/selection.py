@@ -1,0 +1,160 @@
+"""Which tasks are compared, and which splits and subsets of each count."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stella_mteb.compare.alike import AGGREGATES
+from stella_mteb.compare.records import Part, Score
+from stella_mteb.compare.words import listed
+from stella_mteb.errors import ConfigError
+
+_LANGUAGE = re.compile(r"[a-z]{3}(-[A-Z][a-z]{3})?")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What counts of a task in a benchmark.
+
+    Attributes:
+        splits: Names.
+        subsets: Names; None for all that the task has.
+        cells: How many splits and subsets a complete score is over.
+    """
+
+    splits: tuple[str, ...]
+    subsets: tuple[str, ...] | None
+    cells: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is compared; everything that was found unless something is asked for.
+
+    Attributes:
+        benchmark: Name in MTEB.
+        types: Task types.
+        tasks: Names.
+        languages: Codes, `eng` or `eng-Latn`; a subset counts if all its languages are among them.
+        exclude: Names of tasks.
+        required: The tasks of the means; None for those that more than half of all systems have.
+        wanted: What counts, by task; where nothing is said, all that the files have.
+    """
+
+    benchmark: str | None = None
+    types: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    required: tuple[str, ...] | None = None
+    wanted: Mapping[str, Wanted] = field(default_factory=dict, hash=False)
+
+    def takes(self, task: str, task_type: str) -> bool:
+        """Whether a task is compared."""
+        return (
+            (self.required is None or task in self.required)
+            and (not self.types or task_type in self.types)
+            and task not in self.exclude
+        )
+
+    def reads(self, task: str, task_type: str) -> bool:
+        """Whether a task is compared, or is a part of one that is."""
+        return self.takes(task, task_type) or any(
+            task in parts and self.takes(whole, task_type) for whole, parts in AGGREGATES.items()
+        )
+
+    def narrow(self, score: Score) -> Score | None:
+        """The score over what counts of it; None if that is nothing, because it is in other languages.
+
+        Raises:
+            ConfigError: If it has none of the subsets, or does not state its languages; the text is the reason.
+        """
+        wanted = self.wanted.get(score.task)
+        parts = score.parts
+        if wanted and wanted.subsets is not None:
+            parts = tuple(part for part in parts if part.subset in wanted.subsets)
+            if not parts:
+                has = listed(score.subsets, 8)
+                raise ConfigError(f"has no subset {listed(wanted.subsets)}, which {self.benchmark} scores (has {has})")
+        if self.languages:
+            if not all(part.languages for part in parts):
+                raise ConfigError("does not state its languages")
+            parts = tuple(part for part in parts if self._speaks(part))
+        return score.made_of(parts) if parts else None
+
+    def _speaks(self, part: Part) -> bool:
+        return all({name, name.partition("-")[0]} & set(self.languages) for name in part.languages)
+
+
+EVERYTHING = Selection()
+
+
+def choose(
+    facts: Mapping[str, Any],
+    *,
+    benchmark: str | None = None,
+    types: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    languages: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Selection:
+    """A selection as people write it; what is given twice over must hold together.
+
+    Args:
+        facts: The table of MTEB's tasks and benchmarks.
+        benchmark: Name or alias.
+        types: Task types, in any case.
+        tasks: Names.
+        languages: Codes as MTEB has them.
+        exclude: Names of tasks.
+
+    Raises:
+        ConfigError: If there is no such benchmark, type, language, or task of the benchmark; the text has the nearest.
+    """
+    known = facts["tasks"]
+    for code in languages:
+        if not _LANGUAGE.fullmatch(code):
+            raise ConfigError(f"{code!r} is no language; MTEB's codes have three letters: eng, or eng-Latn")
+    named_types = {known[task]["type"].casefold(): known[task]["type"] for task in known}
+    asked_types = tuple(named_types[_known(name, named_types, "task type", "MTEB").casefold()] for name in types)
+    scope = None
+    if benchmark is not None:
+        benchmarks = {alias: name for name, one in facts["benchmarks"].items() for alias in (name, *one["aliases"])}
+        benchmark = benchmarks[_known(benchmark, benchmarks, "benchmark", "MTEB")]
+        scope = facts["benchmarks"][benchmark]["tasks"]
+        for name in (*tasks, *exclude):
+            _known(name, scope, "task", benchmark)
+    required = tuple(tasks) or (tuple(scope) if scope is not None else None)
+    if required is not None:
+        kept = [task for task in required if task not in exclude]
+        kept = [task for task in kept if not asked_types or task not in known or known[task]["type"] in asked_types]
+        if not kept:
+            raise ConfigError("the selection is empty: no task is left of what was asked for")
+        required = tuple(dict.fromkeys(kept))
+    return Selection(
+        benchmark,
+        asked_types,
+        tuple(tasks),
+        tuple(languages),
+        tuple(exclude),
+        required,
+        {task: _wanted(known[task], scope[task]) for task in required or ()} if scope is not None else {},
+    )
+
+
+def _known(name: str, names: Collection[str], noun: str, where: str) -> str:
+    folded = {each.casefold(): each for each in names}
+    if name.casefold() in folded:
+        return folded[name.casefold()]
+    near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.4) or sorted(folded)[:8]
+    raise ConfigError(f"{where} has no {noun} {name!r}; the nearest are {', '.join(folded[each] for each in near)}")
+
+
+def _wanted(task: Mapping[str, Any], scope: Mapping[str, Any]) -> Wanted:
+    splits = tuple(scope.get("splits", task["splits"]))
+    subsets = tuple(scope["subsets"]) if "subsets" in scope else None
+    return Wanted(splits, subsets, len(splits) * (len(subsets) if subsets is not None else task["subsets"]))

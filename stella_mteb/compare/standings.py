@@ -1,0 +1,163 @@
+"""Who is ranked, and the means: what a ranked system lacks is estimated from all other scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stella_mteb.compare.alike import once
+from stella_mteb.compare.records import Gap, Score, Scores, Standing, System, TaskRow, Unranked
+from stella_mteb.compare.selection import Selection
+from stella_mteb.compare.words import listed, many
+
+Array = NDArray[np.float64]
+
+
+def tasks_of_means(rows: Sequence[TaskRow], scores: Scores, selection: Selection) -> tuple[str, ...]:
+    """The tasks that are asked for, or else those that more than half of the systems with any score have alike."""
+    if selection.required is not None:
+        return once([task for task in selection.required if selection.takes(task, _types(rows).get(task, ""))])
+    systems = sum(bool(of) for of in scores.values())
+    return once([row.task for row in rows if 2 * sum(isinstance(cell, Score) for cell in row.cells) > systems])
+
+
+def _types(rows: Sequence[TaskRow]) -> dict[str, str]:
+    return {row.task: row.type for row in rows}
+
+
+def place(
+    rows: Sequence[TaskRow], systems: Sequence[System], tasks: Sequence[str], coverage: float
+) -> tuple[list[System], list[Unranked]]:
+    """The systems that have enough of the tasks, and the others with what they lack, those with the most first.
+
+    A ranked system has comparable scores on more than half of the tasks, so every two have tasks in common.
+    """
+    ranked, unranked = [], []
+    of_task = {row.task: row for row in rows}
+    held = {
+        system: [task for task in tasks if task in of_task and _is_held(of_task[task].cells[i])]
+        for i, system in enumerate(systems)
+    }
+    for i, system in enumerate(systems):
+        share = len(held[system]) / len(tasks) if tasks else 0.0
+        alike = sum(isinstance(of_task[task].cells[i], Score) for task in held[system])
+        if tasks and share >= coverage and 2 * alike > len(tasks):
+            ranked.append(system)
+            continue
+        lacking = tuple(task for task in tasks if task not in held[system])
+        reason = _reason(len(tasks), lacking, alike, coverage)
+        together = {task for other, own in held.items() if other.model == system.model for task in own}
+        rows_of_model = sum(other.model == system.model for other in systems)
+        if len(together) > len(held[system]) and len(together) >= coverage * len(tasks):
+            reason += f"; --join makes one row of its {rows_of_model}: {len(together)} of {many(len(tasks), 'task')}"
+        unranked.append(Unranked(system, len(held[system]), share, reason, lacking))
+    return ranked, sorted(unranked, key=lambda one: -one.tasks)
+
+
+def _is_held(cell: Score | Gap) -> bool:
+    return isinstance(cell, Score) or cell.value is not None
+
+
+def _reason(total: int, lacking: Sequence[str], alike: int, coverage: float) -> str:
+    held = total - len(lacking)
+    if not total:
+        return "shares no task with more than half of the others"
+    if not held:
+        return f"has none of the {many(total, 'task')}"
+    if held / total < coverage:
+        return f"has {held} of {many(total, 'task')} ({held / total:.0%}), without {listed(lacking)}"
+    return f"has {many(held, 'task')}, but only {alike} on the data that most others have"
+
+
+def fill(
+    rows: Sequence[TaskRow], systems: Sequence[System], ranked: Sequence[System], tasks: Sequence[str]
+) -> list[TaskRow]:
+    """The rows with an estimate in each gap of a ranked system on a task of the means.
+
+    The estimate is the system's level plus the task's, fitted by least squares to all scores of ranked systems. So a
+    complete system's mean is the plain mean of its scores, and the means of two systems alone differ as the two do on
+    the tasks that both have.
+    """
+    of_means = [i for i, row in enumerate(rows) if row.task in tasks]
+    places = [systems.index(system) for system in ranked]
+    cells = [[rows[i].cells[place] for i in of_means] for place in places]
+    values = np.array([[one.value if isinstance(one, Score) else math.nan for one in own] for own in cells])
+    expected = _fitted(values.reshape(len(places), len(of_means)))
+    filled = list(rows)
+    for i, column in zip(of_means, expected.T, strict=True):
+        estimates = dict(zip(places, column.tolist(), strict=True))
+        filled[i] = replace(
+            rows[i],
+            cells=tuple(
+                replace(cell, estimate=estimates[place])
+                if isinstance(cell, Gap) and math.isfinite(estimates.get(place, math.nan))
+                else cell
+                for place, cell in enumerate(rows[i].cells)
+            ),
+        )
+    return filled
+
+
+def _fitted(values: Array) -> Array:
+    """System plus task, by least squares, of values [systems, tasks]; NaN for a task that no system has."""
+    seen = np.isfinite(values)
+    known = np.nan_to_num(values)
+    normal = np.block([[np.diag(seen.sum(axis=1)), seen], [seen.T, np.diag(seen.sum(axis=0))]]).astype(float)
+    effects = np.linalg.lstsq(normal, np.concatenate([known.sum(axis=1), known.sum(axis=0)]), rcond=None)[0]
+    fitted = effects[: len(values), None] + effects[None, len(values) :]
+    return np.where(seen.any(axis=0), fitted, np.nan)
+
+
+def standings(
+    rows: Sequence[TaskRow], systems: Sequence[System], ranked: Sequence[System], selected: int
+) -> list[Standing]:
+    """The ranked systems, best first, with ranks that are still to be found.
+
+    Args:
+        rows: Of the means, filled.
+        systems: In the order of the cells.
+        ranked: Which of them are ranked.
+        selected: How many tasks were asked for.
+    """
+    table = [[_in_mean(row.cells[systems.index(system)]) for row in rows] for system in ranked]
+    values = np.array(table, dtype=float).reshape(len(ranked), len(rows))
+    worse = (values[:, None] > values).sum(axis=(1, 2))
+    even = (values[:, None] == values).sum(axis=(1, 2)) - len(rows)
+    points = worse + even / 2
+    borda = 1 + (points[:, None] < points).sum(axis=1)
+    found = [
+        _standing(system, [row.cells[systems.index(system)] for row in rows], rows, int(rank), len(ranked), selected)
+        for system, rank in zip(ranked, borda, strict=True)
+    ]
+    return sorted(found, key=lambda one: -math.inf if one.mean is None else one.mean, reverse=True)
+
+
+def _in_mean(cell: Score | Gap) -> float:
+    value = cell.value if isinstance(cell, Score) else cell.estimate
+    return math.nan if value is None else value
+
+
+def _standing(
+    system: System, cells: Sequence[Score | Gap], rows: Sequence[TaskRow], borda: int, worst: int, selected: int
+) -> Standing:
+    of_type: dict[str, list[float]] = {}
+    for cell, row in zip(cells, rows, strict=True):
+        of_type.setdefault(row.type, []).append(_in_mean(cell))
+    by_type = {kind: math.fsum(values) / len(values) for kind, values in of_type.items()}
+    held = sum(map(_is_held, cells))
+    return Standing(
+        system=system,
+        mean=math.fsum(map(_in_mean, cells)) / len(cells) if cells else None,
+        by_type=by_type,
+        best_rank=1,
+        worst_rank=worst,
+        tasks=held,
+        mean_by_type=math.fsum(by_type.values()) / len(by_type) if by_type else None,
+        borda=borda,
+        coverage=held / selected,
+        estimated=sum(isinstance(cell, Gap) for cell in cells),
+    )
