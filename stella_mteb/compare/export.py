@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -68,7 +68,9 @@ def _task_as_json(systems: Sequence[System], row: TaskRow) -> dict[str, Any]:
         "task": row.task,
         "type": row.type,
         "condition": row.condition,
-        "scores": {label: _jsonable(cell) for label, cell in cells.items() if isinstance(cell, Score)},
+        "scores": {
+            label: _fields(cell, leave_out={"parts"}) for label, cell in cells.items() if isinstance(cell, Score)
+        },
         "gaps": {label: cell.reason for label, cell in cells.items() if isinstance(cell, Gap)},
         "estimates": {
             label: cell.estimate for label, cell in cells.items() if isinstance(cell, Gap) and cell.estimate is not None
@@ -91,8 +93,8 @@ def _jsonable(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def _fields(value: Any) -> dict[str, Any]:
-    return {field.name: _jsonable(getattr(value, field.name)) for field in fields(value)}
+def _fields(value: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    return {field.name: _jsonable(getattr(value, field.name)) for field in fields(value) if field.name not in leave_out}
 
 
 def _score_row(system: System, row: TaskRow, cell: Score | Gap, in_means: bool) -> dict[str, Any]:
