@@ -1,8 +1,8 @@
-"""Read the settings files of a sentence-transformers folder as sentence-transformers 6.2 does.
+"""Reads the settings files of a sentence-transformers folder as sentence-transformers 6.2 does.
 
-`config_sentence_transformers.json` belongs to the folder (`SentenceTransformer._load_config_modules`), and
-`sentence_bert_config.json`, or a file of an older name, to its Transformer module (`Transformer.load_config`). A key
-that changes vectors or scores is honoured or refused by name. Others, such as `__version__`, are left alone.
+`config_sentence_transformers.json` belongs to the folder (`SentenceTransformer._load_config_modules`);
+`sentence_bert_config.json`, or a file with an older name, to its Transformer module (`Transformer.load_config`). A key
+that changes vectors or scores is applied or refused by name. Other keys, such as `__version__`, are ignored.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ from stella_mteb.files.atomic import read_json_object
 from stella_mteb.prompts.profiles import PromptConfig
 
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
-"""How two vectors are compared where MTEB leaves it to the model; `SimilarityFunction` of sentence-transformers."""
+"""How two vectors are compared if MTEB leaves it to the model; see `SimilarityFunction` of sentence-transformers."""
 
 FOLDER_FILE = "config_sentence_transformers.json"
 TRANSFORMER_FILES = [
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 ]
-"""Where the longest input stands; the first that holds anything counts."""
+"""Files that may hold the input limit; the first one with content is used."""
 
 
 @dataclass(frozen=True)
 class Declared:
     """The content of `config_sentence_transformers.json`.
 
-    Attributes:
-        prompts: By name; `query` and `document` are always among them, as sentence-transformers adds them.
-        default_prompt: The name of the prompt of texts that are neither queries nor documents.
-        similarity: How vectors are compared.
-        truncate_dim: How many numbers of each vector are kept.
-        matryoshka: Other dimensions that vectors may be cut to.
+    prompts: Prompts by name. `query` and `document` are always present, as in sentence-transformers.
+    default_prompt: Name of the prompt for texts that are neither queries nor documents.
+    similarity: How vectors are compared.
+    truncate_dim: Dimension that vectors are truncated to.
+    matryoshka: Other dimensions that vectors may be truncated to.
     """
 
     prompts: dict[str, str] = field(default_factory=dict)
@@ -49,24 +48,24 @@ class Declared:
 
     @property
     def prompt_config(self) -> PromptConfig | None:
-        """The prompts as a model's YAML would state them; None if every text stays bare."""
+        """The prompts in the form of a model YAML, or None if no text gets a prompt."""
         if not any(self.prompts.values()):
             return None
         return PromptConfig(profile="own", own=self.prompts, default=self.default_prompt)
 
 
 def read_declared(folder: Path) -> Declared:
-    """Read `config_sentence_transformers.json`; an absent file declares nothing.
+    """Read `config_sentence_transformers.json`; a missing file declares nothing.
 
     Raises:
-        ConfigError: If a key has a value that is not supported.
+        ConfigError: If a key has an unsupported value.
         EnvironmentProblem: If the model requires another version of a package.
     """
     path = folder / FOLDER_FILE
     content = optional(path)
     kind = content.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
-        raise ConfigError(f"{path}: model_type {kind} is not supported; this is no model of one vector for each text")
+        raise ConfigError(f"{path}: model_type {kind} is not supported; the model must give one vector for each text")
     _require_versions(content.get("requirements") or {}, path)
     prompts = content.get("prompts") or {}
     if not isinstance(prompts, dict):
@@ -76,11 +75,11 @@ def read_declared(folder: Path) -> Declared:
     default = content.get("default_prompt_name")
     named = {"query": "", "document": "", **{name: prompt or "" for name, prompt in prompts.items()}}
     if default is not None and (not isinstance(default, str) or default not in named):
-        raise ConfigError(f"{path}: default_prompt_name {default!r} is none of the prompts ({', '.join(named)})")
+        raise ConfigError(f"{path}: default_prompt_name {default!r} is not one of the prompts ({', '.join(named)})")
     similarity: Any = content.get("similarity_fn_name") or "cosine"
     if similarity not in get_args(Similarity):
         known = ", ".join(get_args(Similarity))
-        raise ConfigError(f"{path}: similarity_fn_name {similarity!r} is not supported; known are {known}")
+        raise ConfigError(f"{path}: similarity_fn_name {similarity!r} is not supported; supported are {known}")
     truncate = content.get("truncate_dim")
     return Declared(
         prompts=named,
@@ -92,7 +91,7 @@ def read_declared(folder: Path) -> Declared:
 
 
 def matryoshka_dims(content: dict[str, Any], path: Path) -> tuple[int, ...]:
-    """The dimensions that a file says vectors may be cut to, under the names that models in the wild use."""
+    """Return the dimensions that a file allows vectors to be truncated to, under either of the usual names."""
     for key in ("matryoshka_dims", "matryoshka_dimensions"):
         if key in content:
             if not isinstance(content[key], list):
@@ -102,13 +101,13 @@ def matryoshka_dims(content: dict[str, Any], path: Path) -> tuple[int, ...]:
 
 
 def read_transformer_settings(transformer: Path) -> tuple[int | None, bool]:
-    """The longest input in tokens (None if it is not said) and whether texts are lower-cased first.
+    """Read the input limit in tokens (None if absent) and whether texts are lower-cased.
 
     Args:
         transformer: Folder of the Transformer module.
 
     Raises:
-        ConfigError: If a key asks for what is not supported.
+        ConfigError: If a key has an unsupported value.
     """
     path = next((path for name in TRANSFORMER_FILES if optional(path := transformer / name)), None)
     content = read_json_object(path) if path else {}
@@ -122,8 +121,8 @@ def read_transformer_settings(transformer: Path) -> tuple[int | None, bool]:
 
 
 def _not_supported(content: dict[str, Any]) -> str | None:
-    """Name the first key whose value would change vectors and is not computed here."""
-    # How the weights are computed, not what: dtype and attention kernel are chosen by device and command line.
+    """Return the first key whose value would change vectors in an unsupported way."""
+    # These change how weights are computed, not the result; device and command line choose dtype and attention.
     harmless = {
         "model_kwargs": {"dtype", "torch_dtype", "attn_implementation", "trust_remote_code", "device_map"},
         "processor_kwargs": {"model_max_length", "padding_side", "trust_remote_code"},
@@ -156,16 +155,16 @@ def _require_versions(requirements: Any, path: Path) -> None:
                 continue
             found = f"{importlib.metadata.version(package)} is installed"
         except InvalidSpecifier:
-            raise ConfigError(f"{path}: requirements.{name} is no version specifier ({asked!r})") from None
+            raise ConfigError(f"{path}: requirements.{name} is not a version specifier ({asked!r})") from None
         except importlib.metadata.PackageNotFoundError:
             found = "it is not installed"
         raise EnvironmentProblem(
-            f"{path}: the model requires {package}{asked}, and {found}; pip install '{package}{asked}'"
+            f"{path}: the model requires {package}{asked}, but {found}; run pip install '{package}{asked}'"
         )
 
 
 def positive(value: Any, path: Path, key: str) -> int:
-    """A whole number of at least 1 out of a JSON file; 1e30, which stands for no limit, is one.
+    """Convert a number from a JSON file to a positive integer. 1e30, which stands for no limit, is allowed.
 
     Raises:
         ConfigError: If it is anything else.
@@ -177,5 +176,5 @@ def positive(value: Any, path: Path, key: str) -> int:
 
 
 def optional(path: Path) -> dict[str, Any]:
-    """The content of a JSON object; an empty one where there is no such file."""
+    """Read a JSON object; a missing file gives an empty one."""
     return read_json_object(path) if path.is_file() else {}

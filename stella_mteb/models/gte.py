@@ -1,8 +1,8 @@
-"""Stella 400M: Alibaba's "new" architecture through the GTE classes that transformers has natively.
+"""Loads Stella 400M, which has Alibaba's "new" architecture, with the GTE classes of transformers.
 
-The checkpoint's own code is refused (it needs xformers and an older transformers), and it is not needed: GTE is
-the same network, and transformers knows how the weights are renamed. Only the rotary embedding must be
-translated, because GTE has no "ntk". With scaling factor f, base b and head dimension d, the original computes
+The checkpoint's own code is refused: it needs xformers and an older transformers. It is not needed either, because GTE
+is the same network and transformers renames the weights. Only the rotary embedding must be translated, since GTE lacks
+"ntk" scaling. With scaling factor f, base b and head dimension d, the original computes
 
     inverse frequency_i = (f * b) ** (-2i / d) / f ** (2 / d)
 
@@ -23,7 +23,7 @@ def gte_config(original: dict[str, Any]) -> Any:
         original: Content of the config.json.
 
     Raises:
-        ConfigError: If it uses what GTE does not have.
+        ConfigError: If it uses something that GTE does not support.
     """
     from transformers import GteConfig  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The modules behind the pooling, as torch modules: float32 [texts, width] in, float32 [texts, another width] out."""
+"""Torch modules that follow the pooling, from float32 [texts, width] to float32 [texts, new width]."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ class _Cut(torch.nn.Module):
 
 
 def load_head(chain: Chain, dimension: int) -> torch.nn.Module:
-    """Load the modules of one head.
+    """Load the modules of a head.
 
     Args:
         chain: The modules.
-        dimension: Of the vectors that they give.
+        dimension: Dimension of the resulting vectors.
 
     Raises:
         ConfigError: If a module has an activation that torch does not have.
-        EnvironmentProblem: If weights are damaged, or of another shape than the module's config says.
+        EnvironmentProblem: If weights are damaged, or have another shape than the module's config says.
     """
     loaded: list[torch.nn.Module] = []
     for kind, folder in chain:
@@ -88,7 +88,7 @@ def _activation(config: dict[str, Any], folder: Path) -> torch.nn.Module:
     try:
         if isinstance(found, type) and issubclass(found, torch.nn.Module):
             return found()
-    except TypeError:  # a layer, which needs to be told its size
+    except TypeError:  # a layer that needs a size
         pass
     raise ConfigError(f"{folder / 'config.json'}: activation {name!r} is not supported; only those of torch.nn are")
 
@@ -101,6 +101,6 @@ def _with_weights(module: torch.nn.Module, path: Path) -> torch.nn.Module:
     found = {name: tuple(value.shape) for name, value in weights.items()}
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     if found != expected:
-        raise EnvironmentProblem(f"{path}: holds {found}, not {expected}; download it again")
+        raise EnvironmentProblem(f"{path}: the weights are {found} instead of {expected}; download it again")
     module.load_state_dict({name: value.float() for name, value in weights.items()})
     return module

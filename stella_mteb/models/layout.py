@@ -1,4 +1,4 @@
-"""Read a sentence-transformers folder without torch: pooling, heads, cuts, lengths, normalisation.
+"""Reads a sentence-transformers folder without torch: pooling, heads, truncation, lengths, normalisation.
 
 A folder without `modules.json` is pooled as sentence-transformers pools a plain transformers folder.
 """
@@ -33,7 +33,7 @@ _LEGACY_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _NO_LIMIT = 131_072
-# They count positions from the padding id on: of RoBERTa's 514, 512 can be used.
+# These models count positions from the padding id on: 512 of RoBERTa's 514 are usable.
 _OFFSET_POSITIONS = re.compile("roberta|camembert|mpnet|longformer|data2vec-text|ibert|xmod|luke")
 
 
@@ -42,17 +42,17 @@ class Layout:
     """The parts of a model folder.
 
     Attributes:
-        transformer: Folder of config.json, tokenizer and backbone weights.
+        transformer: Folder with config.json, tokenizer and backbone weights.
         config: Content of that config.json.
-        pooling_modes: As `stella_mteb.engine.Pooling` names them.
+        pooling_modes: Names as in `stella_mteb.engine.Pooling`.
         include_prompt: Whether prompt tokens are pooled.
-        heads: For each dimension the modules behind the pooling that give it, without a closing Normalize.
-        width: Of the vectors that `modules.json` makes.
+        heads: By dimension, the modules behind the pooling, without a final Normalize.
+        width: Dimension of the vectors of `modules.json`.
         normalize: Whether `modules.json` ends with Normalize.
         max_length: Longest input in tokens.
-        lower_case: Whether texts are lower-cased first.
-        declared: Prompts, similarity, and the dimension that vectors are cut to.
-        without_weights: Head folders that lack model.safetensors, by dimension.
+        lower_case: Whether texts are lower-cased.
+        declared: Prompts, similarity, and the dimension that vectors are truncated to.
+        without_weights: Head folders without model.safetensors, by dimension.
     """
 
     transformer: Path
@@ -69,28 +69,28 @@ class Layout:
 
     @property
     def dimensions(self) -> list[int]:
-        """The dimensions that can be had, ascending."""
+        """The available dimensions, in ascending order."""
         return sorted(self.heads)
 
     @property
     def default_dimension(self) -> int:
-        """Of the vectors that sentence-transformers gives."""
+        """Dimension of the vectors that sentence-transformers returns."""
         return min(self.declared.truncate_dim or self.width, self.width)
 
     @property
     def pooled_width(self) -> int:
-        """Of the pooled vectors, before any head; what a store keeps."""
+        """Dimension of the pooled vectors before any head; these are stored."""
         return int(setting(self.config, "hidden_size")) * len(self.pooling_modes)
 
     def is_cut(self, dimension: int) -> bool:
-        """Tell whether vectors of a dimension are the beginning of longer ones."""
+        """Check whether vectors of a dimension are truncated longer vectors."""
         return any(module.kind == "Cut" for module in self.heads[dimension])
 
     def with_cuts(self, dimensions: Iterable[int]) -> Layout:
-        """Add heads that keep the beginning of the vectors; a dimension with a head of its own keeps it.
+        """Add heads that truncate the vectors, except for dimensions that have a head.
 
         Raises:
-            ConfigError: If a cut would be longer than the vectors.
+            ConfigError: If a dimension is larger than that of the vectors.
         """
         heads = dict(self.heads)
         for dimension in dimensions:
@@ -103,10 +103,10 @@ class Layout:
 
 
 def read_layout(folder: Path) -> Layout:
-    """Read a folder.
+    """Read a model folder.
 
     Raises:
-        ConfigError: If it is no model folder, or uses what is not computed here.
+        ConfigError: If it is not a model folder, or uses something that is not supported.
         EnvironmentProblem: If it requires other versions of packages, or lacks weights.
     """
     if (folder / "modules.json").is_file():
@@ -123,7 +123,11 @@ def read_layout(folder: Path) -> Layout:
     hidden = setting(config, "hidden_size")
     if not isinstance(hidden, int):
         raise ConfigError(f"{path}: has no hidden_size; not a text backbone")
-    modes = _pooling_modes(pooling or {"pooling_mode": _mode_of_plain(config)}, folder)
+    if not pooling:  # as in SentenceTransformer._load_default_modules
+        architecture = next(iter(config.get("architectures") or []), "")
+        decoder = architecture.endswith("ForCausalLM") and config.get("is_causal", True)
+        pooling = {"pooling_mode": "lasttoken" if decoder else "mean"}
+    modes = _pooling_modes(pooling, folder)
     normalize = bool(behind) and behind[-1].kind == "Normalize"
     chain = tuple(module for module in behind[: len(behind) - normalize] if module.kind != "Dropout")
     heads, width, without_weights = find_heads(chain, hidden * len(modes))
@@ -144,37 +148,31 @@ def read_layout(folder: Path) -> Layout:
 
 
 def _refuse_adapter(folder: Path) -> None:
-    # Beside the base model's weights, transformers applies an adapter or leaves it out by whether peft is installed.
+    # Next to base weights, transformers silently ignores an adapter unless peft is installed.
     path = folder / "adapter_config.json"
     if path.is_file():
         base = read_json_object(path).get("base_model_name_or_path")
         raise ConfigError(
-            f"{path}: the folder holds a PEFT adapter (LoRA) for {base}, and adapters are not loaded; merge it: "
+            f"{path}: the folder has a PEFT adapter (LoRA) for {base}; adapters are not supported, merge it: "
             "peft.PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(new_folder)"
         )
 
 
 def _require_plain(folder: Path) -> None:
-    """Raise unless sentence-transformers would take a folder without modules.json for plain text."""
+    """Raise an error if sentence-transformers would not run a folder without modules.json as a plain text model."""
     _refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is not a model folder: it has neither modules.json nor config.json")
     if (folder / FOLDER_FILE).is_file():
         raise ConfigError(
-            f"{folder}: has {FOLDER_FILE} but no modules.json, without which sentence-transformers ignores "
-            "its prompts, pooling and heads; download modules.json and the folders that it names"
+            f"{folder}: has {FOLDER_FILE} but no modules.json, so sentence-transformers would ignore its prompts, "
+            "pooling and heads; download modules.json and the folders that it names"
         )
     if optional(folder / "tokenizer_config.json").get("chat_template") or any(folder.glob("*chat_template*")):
         raise ConfigError(
-            f"{folder}: has a chat template and no modules.json, so that sentence-transformers puts every text into a "
-            "chat; this is not supported. A modules.json with Transformer and Pooling makes it a plain text model"
+            f"{folder}: has a chat template but no modules.json, so sentence-transformers would put every text into a "
+            "chat, which is not supported. A modules.json with Transformer and Pooling makes it a plain text model"
         )
-
-
-def _mode_of_plain(config: dict[str, Any]) -> str:
-    # SentenceTransformer._load_default_modules.
-    architecture = next(iter(config.get("architectures") or []), "")
-    return "lasttoken" if architecture.endswith("ForCausalLM") and config.get("is_causal", True) else "mean"
 
 
 def _pooling_modes(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
@@ -189,13 +187,13 @@ def _pooling_modes(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
 def _max_length(transformer: Path, stated: int | None, config: dict[str, Any]) -> int:
     path = transformer / "tokenizer_config.json"
     limit = stated or positive(optional(path).get("model_max_length") or _NO_LIMIT, path, "model_max_length")
-    # sentence-transformers fails on a longer text where the limit is stated, and cuts it where it is not.
+    # sentence-transformers fails on a longer text if the limit is stated, and truncates it if it is not.
     learned = stated is None or _OFFSET_POSITIONS.search(str(config.get("model_type")))
     return min(limit, (positions(config) if learned else None) or limit, _NO_LIMIT)
 
 
 def positions(config: dict[str, Any]) -> int | None:
-    """How many tokens a backbone has positions for, by its config.json; None if it does not say."""
+    """Return the number of tokens that a backbone has positions for, or None if its config.json does not say."""
     count = setting(config, "max_position_embeddings")
     if not isinstance(count, int) or count < 1:
         return None
@@ -204,10 +202,10 @@ def positions(config: dict[str, Any]) -> int | None:
 
 
 def setting(config: dict[str, Any], name: str) -> Any:
-    """A setting of a config.json under the name that transformers gives it: DistilBERT's `dim` is its `hidden_size`."""
+    """Return a setting by the name that transformers uses: for DistilBERT, `hidden_size` is the file's `dim`."""
     if name in config:
         return config[name]
-    from transformers import CONFIG_MAPPING  # noqa: PLC0415 -- seconds, and most files need it not
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415 -- takes seconds, and few files need it
 
     kind = config.get("model_type")
     return getattr(CONFIG_MAPPING[kind].from_dict(config), name, None) if kind in CONFIG_MAPPING else None

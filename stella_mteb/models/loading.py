@@ -1,4 +1,4 @@
-"""From a folder to a TextEncoder: native classes, safetensors, no code of the repository."""
+"""Loads a model folder as a TextEncoder, with native classes and safetensors, without code of the repository."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stella_mteb.models.resolve import ResolvedModel
 
 _OBEYS_IS_CAUSAL = (5, 2)
-"""The first transformers that reads `is_causal` of a config for padded batches too; before, it has no effect there."""
+"""The first transformers version that applies `is_causal` of a config to padded batches."""
 _ENCODER_HALVES = ("mt5", "t5", "umt5")
 
 
@@ -54,16 +54,16 @@ def load_text_encoder(model: ResolvedModel, device: str | None) -> TextEncoder:
 
 
 def fingerprint_of(model: ResolvedModel, device: str | None) -> dict[str, str]:
-    """`TextEncoder.fingerprint` of a model that need not be loaded."""
+    """Return `TextEncoder.fingerprint` of a model without loading it."""
     return store_fingerprint(
         _fingerprint(model), getattr(torch, model.dtype(device)), model.max_length, _pooling(model)
     )
 
 
 def _fingerprint(model: ResolvedModel) -> str:
-    from transformers import __version__ as version  # noqa: PLC0415 -- seconds; not needed to show an error
+    from transformers import __version__ as version  # noqa: PLC0415 -- takes seconds; not needed to show an error
 
-    # The version stands for what transformers does with the same files: a fix there changes vectors.
+    # A change in transformers can change the vectors of the same files.
     return f"{model.config.full_name}@{model.revision}, {model.config.loading or 'as is'}, transformers {version}"
 
 
@@ -80,15 +80,8 @@ def _checked_length(model: ResolvedModel) -> int:
     return model.max_length
 
 
-def _is_bidirectional(model: ResolvedModel) -> bool:
-    if model.config.attention is not None:
-        return model.config.attention == "bidirectional"
-    # gte-Qwen2 and its descendants name their own bidirectional Qwen2 in auto_map and nowhere else.
-    return remote_model(model).startswith("modeling_qwen.")
-
-
 def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device) -> torch.nn.Module:
-    from transformers import AutoConfig  # noqa: PLC0415 -- seconds; not needed to show an error
+    from transformers import AutoConfig  # noqa: PLC0415 -- takes seconds; not needed to show an error
     from transformers import __version__ as version  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
@@ -101,14 +94,16 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
     else:
         require_known_code(model)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
-    if _is_bidirectional(model):
+    # gte-Qwen2 and models derived from it declare their bidirectional Qwen2 only in auto_map.
+    attention = model.config.attention
+    if attention == "bidirectional" or (attention is None and remote_model(model).startswith("modeling_qwen.")):
         if tuple(map(int, version.split(".")[:2])) < _OBEYS_IS_CAUSAL:
             raise EnvironmentProblem(
-                f"transformers {version} attends causally in a padded batch, whatever is asked of it, and would give "
-                f"wrong vectors for {model.config.name}: pip install -U transformers"
+                f"transformers {version} always attends causally in a padded batch and would give wrong vectors for "
+                f"{model.config.name}: pip install -U transformers"
             )
-        # Must be on the config: as an argument transformers drops it silently, and on the modules the mask
-        # of a padded batch stays causal.
+        # It must be set in the config: transformers silently drops it as an argument, and the modules' attribute
+        # does not change the mask of a padded batch.
         config.is_causal = False
     config.use_cache = False
     packing.register()
@@ -117,12 +112,12 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
             folder,
             config=config,
             dtype=dtype,
-            # None, not left out: else config.json chooses, and may name code of the hub (a "kernel").
+            # Explicitly None: otherwise config.json decides, and may name code on the hub (a "kernel").
             attn_implementation=packing.NAME if packing.supports(config, model.max_length) else None,
             use_safetensors=True,
             trust_remote_code=trusted,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that the check below names them, instead of a RuntimeError
+            ignore_mismatched_sizes=True,  # the check below names them; transformers would raise a RuntimeError
         )
         loaded = backbone.to(where)
     except SafetensorError as error:
@@ -133,13 +128,13 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
         if is_out_of_memory(error):
             raise EnvironmentProblem(f"{folder}: not enough memory on {where} for the weights in {dtype}") from error
         raise
-    # transformers fills what is missing with random numbers and only warns. The pooler is not used here.
+    # transformers initialises missing weights randomly and only warns. The pooler is not used here.
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing or info["mismatched_keys"]:
         wrong = missing or sorted(str(key) for key in info["mismatched_keys"])
         raise EnvironmentProblem(
-            f"{folder}: {len(wrong)} weights are missing or of the wrong shape ({', '.join(wrong[:3])}, ...); "
-            "the file is not that of this model, or damaged: download it again"
+            f"{folder}: {len(wrong)} weights are missing or have the wrong shape ({', '.join(wrong[:3])}, ...); "
+            "the file is damaged or belongs to another model: download it again"
         )
     return loaded  # type: ignore[no-any-return]
 
@@ -157,15 +152,15 @@ def tokenizer_of(model: ResolvedModel) -> Any:
 
 
 def _model_class(config: Any, folder: Path) -> Any:
-    """The class that loads a backbone: of an encoder-decoder only its encoder, as sentence-transformers does."""
+    """Return the class that loads a backbone; of an encoder-decoder, only the encoder, as in sentence-transformers."""
     from transformers import AutoModel, AutoModelForTextEncoding  # noqa: PLC0415
 
     if config.model_type in _ENCODER_HALVES:
         return AutoModelForTextEncoding
     if getattr(config, "is_encoder_decoder", False):
         raise ConfigError(
-            f"{folder / 'config.json'}: the encoder of a {config.model_type} is not supported; those of "
-            f"{', '.join(_ENCODER_HALVES)} are. `stella-mteb mteb run` runs such a model with MTEB's own wrapper"
+            f"{folder / 'config.json'}: the encoder of a {config.model_type} is not supported; supported are those of "
+            f"{', '.join(_ENCODER_HALVES)}. `stella-mteb mteb run` runs such a model with MTEB's own wrapper"
         )
     return AutoModel
 
@@ -182,43 +177,43 @@ def load_tokenizer(
     """Load a fast tokenizer.
 
     Args:
-        folder: Holds tokenizer.json.
-        opens: The token id that must open every text; None as the files say.
-        closes: The token id that must close every text; None as the files say.
-        settings: Settings of the tokenizer's class; None as the files say.
-        lower_case: Whether texts are lower-cased first.
+        folder: Folder with tokenizer.json.
+        opens: The token id with which every text must begin; None for what the files say.
+        closes: The token id with which every text must end; None for what the files say.
+        settings: Settings of the tokenizer's class; None for what the files say.
+        lower_case: Whether texts are lower-cased.
         trusted: Whether code of the repository may run.
 
     Raises:
-        ConfigError: If it is not fast, or texts are not opened and closed so.
+        ConfigError: If it is not a fast tokenizer, or does not add these tokens.
     """
     from tokenizers.normalizers import Lowercase, Sequence  # noqa: PLC0415
     from tokenizers.processors import TemplateProcessing  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    # Said, not left out: asked nothing, transformers asks the user whether to run the repository's code.
+    # trust_remote_code must be explicit: otherwise transformers prompts the user.
     stated = {key: value for key, value in (settings or {}).items() if value is not None}
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted, **stated)
     if not tokenizer.is_fast:
         raise ConfigError(f"{folder}: needs a fast tokenizer (tokenizer.json)")
-    # The file may carry fixed padding and truncation of its own (Stella 400M pads everything to 512).
+    # The file may define fixed padding and truncation (Stella 400M pads everything to 512).
     tokenizer.backend_tokenizer.no_padding()
     if lower_case:
         own = tokenizer.backend_tokenizer.normalizer
         tokenizer.backend_tokenizer.normalizer = Sequence([Lowercase(), *([own] if own else [])])
     if opens is None and closes not in (None, tokenizer("x")["input_ids"][-1]):
-        # A tokenizer.json without a template drops the closing token, and with it a pooled state, silently.
+        # A tokenizer.json without a template silently drops the last token, and with it a pooled state.
         token = tokenizer.convert_ids_to_tokens(closes)
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"$A {token}", special_tokens=[(token, closes)]
         )
     if any(tokenizer("x").get("token_type_ids", [])):
-        raise ConfigError(f"{folder}: the tokenizer gives token types other than 0 (as XLNet's does); not supported")
+        raise ConfigError(f"{folder}: the tokenizer's token types other than 0 (as in XLNet) are not supported")
     ids = tokenizer("x")["input_ids"]
     if opens not in (None, *ids[:1]) or closes not in (None, *ids[-1:]):
         raise ConfigError(
             f"{folder}: a text must {f'begin with token {opens} and ' if opens is not None else ''}end with {closes}, "
-            f"and this tokenizer gives {ids[0]} and {ids[-1]}; it is not the model's own: download tokenizer.json again"
+            f"but this tokenizer gives {ids[0]} and {ids[-1]}; it is not the model's own: download tokenizer.json again"
         )
     return tokenizer
 
@@ -227,11 +222,11 @@ def _icl_tokeniser(model: ResolvedModel, tokenizer: Any) -> IclTokeniser:
     lacking = [token for token in TOKENS if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
     if lacking:
         raise ConfigError(
-            f"{model.layout.transformer}: the tokenizer lacks {', '.join(lacking)}, which every few-shot prompt "
-            "is made of; it is not that of BGE-en-ICL"
+            f"{model.layout.transformer}: the tokenizer lacks {', '.join(lacking)}, which few-shot prompts require; "
+            "it is not the tokenizer of BGE-en-ICL"
         )
     max_length = _checked_length(model)
-    # A window that no text without examples reaches is left out of a packed pass, so no text with them may either.
+    # A packed pass ignores a window that no text without examples reaches, so texts with examples must not reach it.
     window = model.layout.config.get("sliding_window") or 0
     limits = [limit for limit in (positions(model.layout.config), window) if limit and limit >= max_length]
     compat = model.config.few_shot == "compat"

@@ -1,4 +1,4 @@
-"""Where a model is: the config that a name stands for, and the folder that holds its files."""
+"""Finds the config for a model's name, and the folder with its files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from stella_mteb.models.download import fetch
 from stella_mteb.prompts.examples import TOKENS
 
 Registry = Callable[[str], ModelConfig | None]
-"""Gives MTEB's entry of a hub name; None if MTEB does not know it."""
+"""Returns the config for a hub name in MTEB's registry, or None if MTEB does not know it."""
 
 
 def find_config(name: str, registry: Registry | None = None, registered_as: str | None = None) -> ModelConfig:
-    """The config of a bundled name, a hub name, a YAML file or a local folder.
+    """Find the config for a bundled name, a hub name, a YAML file or a local folder.
 
     Args:
         name: The name.
-        registry: Asked for hub names that are not bundled.
-        registered_as: The name in MTEB's registry that a YAML's model or a folder is to run as.
+        registry: Used for hub names that are not bundled.
+        registered_as: Model in MTEB's registry whose settings apply to a YAML or a folder.
 
     Raises:
-        ConfigError: If it is none of these; the text gives the nearest name.
+        ConfigError: If the name is none of these; the text suggests the closest name.
     """
     configs = bundled_configs()
     path = Path(name).expanduser()
@@ -44,51 +44,51 @@ def find_config(name: str, registry: Registry | None = None, registered_as: str 
         declared = read_declared(path) if (path / "modules.json").is_file() else Declared()
         return _as_registered(config, registered_as, registry) if registered_as else recognise(path, config, declared)
     if registered_as:
-        raise ConfigError(f"as={registered_as} is for a folder or a YAML, and {name!r} is neither")
+        raise ConfigError(f"as={registered_as} needs a folder or a YAML, but {name!r} is neither")
     for bundled in map(load_config, configs.values()):
         if bundled.hub and name in {bundled.hub.name, *bundled.hub.aliases}:
             return bundled
     known = registry(name) if registry else None
     if known is not None:
         return known
-    # A missing folder (`models/stella`) and a near miss of a known name must not be fetched from the hub.
+    # A missing folder (`models/stella`) or a misspelt known name must not be looked up on the hub.
     mistaken = path.parent.is_dir() or difflib.get_close_matches(
         name.casefold(), [known.casefold() for known in known_names()], cutoff=0.9
     )
     if re.fullmatch(f"{NAME}/{NAME}", name) and len(name) <= LONGEST_NAME and not mistaken:
         return ModelConfig(name=file_name(name.partition("/")[2]), hub=Hub(name=name))
     raise ConfigError(
-        f"no model is called {name!r}, and there is no such folder or YAML file"
+        f"unknown model {name!r}, and there is no such folder or YAML file"
         f"{did_you_mean(name, known_names() if '/' in name else list(configs))}"
     )
 
 
 def _as_registered(config: ModelConfig, name: str | None, registry: Registry | None) -> ModelConfig:
-    """Fill in what MTEB's registry says of a model and the config does not."""
+    """Add the settings of MTEB's registry that a config does not override."""
     if name is None:
         return config
     if registry is None:
-        raise ConfigError(f"{config.name} is to run as {name} of MTEB's registry, which is not read here")
+        raise ConfigError(f"{config.name} is configured to run as {name} of MTEB's registry, which is not used here")
     known = registry(name)
     if known is None:
-        raise ConfigError(f"MTEB's registry has no model {name!r}, as which {config.name} is to run")
+        raise ConfigError(f"{config.name} is configured to run as {name!r}, which is not in MTEB's registry")
     stated = {key: getattr(config, key) for key in config.model_fields_set}
     return known.model_copy(update={"hub": None, **stated, "registered_as": name})
 
 
 def known_names() -> list[str]:
-    """Names of the bundled models: their configs' and the hub's."""
+    """Return the names of the bundled models: config names and hub names."""
     configs = [load_config(path) for path in bundled_configs().values()]
     hub = [name for config in configs if config.hub for name in (config.hub.name, *config.hub.aliases)]
     return [*(config.name for config in configs), *hub]
 
 
 def recognise(folder: Path, config: ModelConfig, declared: Declared) -> ModelConfig:
-    """Complete a config by what its folder holds; what the config states stays.
+    """Complete a config with settings from its folder, without overriding the config.
 
-    A Stella checkout is known by its two prompts; without Stella's config it would run causally. BGE-en-ICL is known
-    by its added tokens; without its config it would be mean-pooled, and get no prompt. Any other folder brings the
-    prompts that it declares.
+    A Stella folder is recognised by its two prompts; without Stella's config it would run causally. BGE-en-ICL is
+    recognised by its added tokens; without its config it would be mean-pooled and get no prompt. Any other folder
+    contributes the prompts that it declares.
     """
     found: dict[str, Any] = {}
     path = folder / "config.json"
@@ -100,7 +100,7 @@ def recognise(folder: Path, config: ModelConfig, declared: Declared) -> ModelCon
     elif declared.prompt_config:
         found = {"prompts": declared.prompt_config}
     if config.registered_as and "prompts" in config.model_fields_set and declared.default_prompt:
-        # MTEB replaces the folder's prompts and leaves its choice of the default one.
+        # MTEB replaces the folder's prompts but keeps its choice of the default one.
         own = config.prompts.own if config.prompts.profile == "own" else declared.prompts
         prompts = config.prompts.model_copy(update={"own": own, "default": declared.default_prompt})
         config = config.model_copy(update={"prompts": prompts})
@@ -115,13 +115,13 @@ def _has_few_shot_tokens(folder: Path) -> bool:
 
 
 def find_folder(config: ModelConfig, *, offline: bool) -> tuple[Path, str]:
-    """The folder with a model's files, and the revision to record with results.
+    """Find the folder with a model's files, and its revision.
 
-    Looks at `path`, then at the installed package, then at the hub's cache, then, unless offline, at the hub.
+    The order is `path`, the installed package, the hub's cache and, unless offline, the hub.
 
     Raises:
-        ConfigError: If `path` is given and is no folder.
-        EnvironmentProblem: If the files are not to be had; the text says how to get them.
+        ConfigError: If `path` is not a folder.
+        EnvironmentProblem: If the files are unavailable; the text says how to get them.
     """
     if config.path is not None:
         folder = Path(config.path).expanduser()
@@ -155,24 +155,24 @@ def _packaged(config: ModelConfig) -> Path | None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != config.package.sha256:
         raise EnvironmentProblem(
-            f"{weights}: sha256 is {digest}, not the {config.package.sha256} of the official weights; "
+            f"{weights}: its sha256 is {digest}, but the official weights have {config.package.sha256}; "
             f"reinstall the package {config.package.module}"
         )
     return folder
 
 
 def _revision_of(folder: Path) -> str:
-    # The hub's cache names a snapshot by its commit.
+    # In the hub's cache, a snapshot folder is named after its commit.
     if re.fullmatch(COMMIT, folder.name) and folder.parent.name == "snapshots":
         return folder.name
     return f"local-{folder_fingerprint(folder)}"
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """12 hex digits that change when a byte of the model changes.
+    """Compute 12 hex digits that change when a byte of the model changes.
 
-    Every file that is loaded is read whole: 6 GB take some seconds, about what loading them takes anyway, and a
-    sample of blocks would not notice that one layer was tuned.
+    Every file that is loaded is read completely. 6 GB take a few seconds, about as long as loading them; a sample of
+    blocks could miss that a single layer was tuned.
     """
     digest = hashlib.blake2b(digest_size=6)
     for path in sorted(folder.rglob("*")):

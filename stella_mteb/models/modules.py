@@ -1,7 +1,7 @@
-"""`modules.json`: the modules that a sentence-transformers folder is made of, in its order; read without torch.
+"""Reads `modules.json`, the ordered modules of a sentence-transformers folder, without torch.
 
-Supported are Transformer, Pooling, and behind them any of Dense, LayerNorm, Dropout and Normalize. Other modules are
-refused by name. Stella keeps one Dense for each dimension, in `2_Dense_<dimension>` beside the one that is listed.
+Supported are Transformer and Pooling, followed by any of Dense, LayerNorm, Dropout and Normalize. Other modules are
+refused by name. Stella has one Dense for each dimension, in `2_Dense_<dimension>` next to the one that is listed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BEHIND_POOLING = {"Dense", "Dropout", "LayerNorm", "Normalize"}
 
 
 class Module(NamedTuple):
-    """One step: a module of `modules.json`, or Cut, which keeps the beginning of a vector."""
+    """One step: a module of `modules.json`, or Cut, which truncates a vector."""
 
     kind: str
     folder: Path
@@ -32,7 +32,7 @@ def read_modules(folder: Path) -> Chain:
     """Read `modules.json`.
 
     Raises:
-        ConfigError: If it is not well-formed, or has a module that is not supported, or another order.
+        ConfigError: If it is malformed, or has an unsupported module or order.
     """
     path = folder / "modules.json"
     content = read_json(path)
@@ -41,7 +41,7 @@ def read_modules(folder: Path) -> Chain:
     except (TypeError, KeyError) as error:
         raise ConfigError(f"{path}: must be a list of objects with name, type and path ({error!r})") from None
     if len({name for name, _, _ in entries}) < len(entries):
-        raise ConfigError(f"{path}: modules have the same name, and sentence-transformers keeps only one of them")
+        raise ConfigError(f"{path}: duplicate module name; sentence-transformers would keep only one of the modules")
     modules = []
     for _, full_name, relative in entries:
         package, _, kind = full_name.rpartition(".")
@@ -62,15 +62,15 @@ def read_modules(folder: Path) -> Chain:
             f"(are {', '.join(kinds)})"
         )
     if not (modules[1].folder / "config.json").is_file():
-        raise ConfigError(f"{modules[1].folder / 'config.json'}: no such file, though modules.json names it")
+        raise ConfigError(f"{modules[1].folder / 'config.json'}: no such file, but modules.json names it")
     return tuple(modules)
 
 
 def find_heads(chain: Chain, pooled: int) -> tuple[dict[int, Chain], int, dict[int, str]]:
-    """Find what gives each dimension.
+    """Find the modules that give each dimension.
 
     Args:
-        chain: The modules behind the pooling, without Dropout and without a closing Normalize.
+        chain: The modules behind the pooling, without Dropout and without a final Normalize.
         pooled: Width of the pooled vector.
 
     Returns:
@@ -102,16 +102,16 @@ def find_heads(chain: Chain, pooled: int) -> tuple[dict[int, Chain], int, dict[i
         names = ", ".join(sorted(path.name for path in lacking.values()))
         pickled = [str(file) for path in lacking.values() for file in sorted(path.glob("*.bin"))]
         cure = (
-            f"{pickled[0]} is a pickle, which can run code when it is read, and is refused; convert it with safetensors"
+            f"{pickled[0]} is a pickle, which can run code when loaded, and is refused; convert it with safetensors"
             if pickled
             else "download them"
         )
-        raise ConfigError(f"{chain[0].folder.parent}: no Dense folder holds a {WEIGHTS} (found {names}); {cure}")
+        raise ConfigError(f"{chain[0].folder.parent}: no Dense folder has a {WEIGHTS} (found {names}); {cure}")
     return heads, _dimension(chain, pooled), {dimension: path.name for dimension, path in lacking.items()}
 
 
 def _dimension(chain: Chain, width: int) -> int:
-    """The dimension of the vectors that a chain makes of vectors of a width."""
+    """Return the dimension of the vectors that a chain makes of vectors with this width."""
     for module in chain:
         if module.kind == "Normalize":
             continue
@@ -124,7 +124,7 @@ def _dimension(chain: Chain, width: int) -> int:
         if number and int(number[1]) != config[gives]:
             raise ConfigError(f"{path}: {gives} is {config[gives]}, but the folder is called {module.folder.name}")
         if config.get(takes) != width:
-            raise ConfigError(f"{path}: {takes} is {config.get(takes)!r}, but the vector before it has {width}")
+            raise ConfigError(f"{path}: {takes} is {config.get(takes)!r}, but the module before it gives {width}")
         for key in ("module_input_name", "module_output_name"):
             if config.get(key) not in (None, "sentence_embedding"):
                 raise ConfigError(f"{path}: {key} {config[key]!r} is not supported; only sentence_embedding is")

@@ -1,4 +1,4 @@
-"""Which files of a model may be read, and whose code may run: safetensors, and native classes."""
+"""Decides which files of a model may be read and whose code may run: safetensors and native classes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def require_plain_weights(model: ResolvedModel) -> None:
-    """Raise unless the backbone's weights are safetensors in the model's own folder, and not quantised.
+    """Require that the backbone's weights are safetensors in the model's own folder, without quantisation.
 
     Raises:
-        ConfigError: If the files name others, or what would change the weights.
-        EnvironmentProblem: If there are none, or only pickled ones, or shards are missing.
+        ConfigError: If the files refer to other files, or change the weights.
+        EnvironmentProblem: If weights or shards are missing, or only pickled ones exist.
     """
     folder = model.layout.transformer
     for key in ("quantization_config", "transformers_weights"):
@@ -26,12 +26,12 @@ def require_plain_weights(model: ResolvedModel) -> None:
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
         raise EnvironmentProblem(
-            f"{folder}: holds {', '.join(pickled)} but no *.safetensors; pickled weights can run code when they "
-            "are read and are refused. Convert them with safetensors, or download model.safetensors"
+            f"{folder}: has {', '.join(pickled)} but no *.safetensors; pickled weights can run code when loaded and "
+            "are refused. Convert them with safetensors, or download model.safetensors"
             if pickled
-            else f"{folder}: holds no *.safetensors; download the weights"
+            else f"{folder}: has no *.safetensors; download the weights"
         )
-    # transformers opens whatever the index names: a pickle, or a file elsewhere.
+    # transformers opens any file that the index names, even a pickle or a file in another folder.
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return
@@ -44,12 +44,12 @@ def require_plain_weights(model: ResolvedModel) -> None:
 
 
 def remote_model(model: ResolvedModel) -> str:
-    """The repository's own model class, `file.Class`, which its config.json names; empty for none."""
+    """Return the repository's own model class, `file.Class`, from its config.json; empty for none."""
     return str(model.layout.config.get("auto_map", {}).get("AutoModel", ""))
 
 
 def require_known_code(model: ResolvedModel) -> None:
-    """Raise a ConfigError unless transformers has the architecture, or the user trusts the code at this commit."""
+    """Require an architecture that transformers has, or the user's consent to run the code at this commit."""
     from transformers import CONFIG_MAPPING  # noqa: PLC0415
 
     config, folder = model.layout.config, model.layout.transformer
@@ -57,8 +57,8 @@ def require_known_code(model: ResolvedModel) -> None:
         read = model.config.hub.revision if model.config.hub else None
         if model.revision != read:
             raise ConfigError(
-                f"{model.folder}: trust_remote_code is consent to the code of commit {read}, and these files are "
-                f"{model.revision}; leave out `path` and let them come from the hub or its cache"
+                f"{model.folder}: trust_remote_code is consent to the code of commit {read}, but these files are "
+                f"{model.revision}; remove `path` and use the files from the hub or its cache"
             )
         for path in (folder / "config.json", folder / "tokenizer_config.json"):
             named = read_json_object(path).get("auto_map") if path.is_file() else None
@@ -68,9 +68,8 @@ def require_known_code(model: ResolvedModel) -> None:
         own = remote_model(model)
         if own and not own.startswith("modeling_qwen.") and model.config.attention is None:
             raise ConfigError(
-                f"{folder / 'config.json'}: names a model class of its own ({own}); the native "
-                f"{config['model_type']!r} may attend differently. State `attention: bidirectional` or "
-                "`attention: causal` in a model YAML"
+                f"{folder / 'config.json'}: names its own model class ({own}); the native {config['model_type']!r} may "
+                "attend differently. State `attention: bidirectional` or `attention: causal` in a model YAML"
             )
     else:
         files = sorted({str(value).partition(".")[0] + ".py" for value in config.get("auto_map", {}).values()})

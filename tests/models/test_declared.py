@@ -57,13 +57,19 @@ def test_similarity_and_dimensions_to_cut_to_are_read(tmp_path: Path) -> None:
     ("keys", "says"),
     [
         ({"model_type": "SparseEncoder"}, "model_type SparseEncoder is not supported"),
-        ({"similarity_fn_name": "maxsim"}, "similarity_fn_name 'maxsim' is not supported; known are cosine, dot, eucl"),
-        ({"default_prompt_name": "sts"}, "default_prompt_name 'sts' is none of the prompts (query, document)"),
+        (
+            {"similarity_fn_name": "maxsim"},
+            "similarity_fn_name 'maxsim' is not supported; supported are cosine, dot, eucl",
+        ),
+        ({"default_prompt_name": "sts"}, "default_prompt_name 'sts' is not one of the prompts (query, document)"),
         ({"prompts": {"query": 3}}, "prompts.query must be text (got 3)"),
         ({"prompts": ["query: "]}, "prompts must be an object of texts by name"),
         ({"truncate_dim": 0}, "truncate_dim must be a positive whole number (got 0)"),
         ({"matryoshka_dims": 64}, "matryoshka_dims must be a list of dimensions (got 64)"),
-        ({"requirements": {"transformers": "newest"}}, "requirements.transformers is no version specifier ('newest')"),
+        (
+            {"requirements": {"transformers": "newest"}},
+            "requirements.transformers is not a version specifier ('newest')",
+        ),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(tmp_path: Path, keys: dict[str, Any], says: str) -> None:
@@ -78,10 +84,10 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path: Path, keys: dict[str
     [
         (
             {"transformers": ">=99"},
-            r"requires transformers>=99, and [\d.]+ is installed; pip install 'transformers>=99'",
+            r"requires transformers>=99, but [\d.]+ is installed; run pip install 'transformers>=99'",
         ),
-        ({"no-such-package": ">=1"}, "requires no-such-package>=1, and it is not installed"),
-        ({"pytorch": {"specifier": "<1", "reason": "old"}}, "requires torch<1, and"),
+        ({"no-such-package": ">=1"}, "requires no-such-package>=1, but it is not installed"),
+        ({"pytorch": {"specifier": "<1", "reason": "old"}}, "requires torch<1, but"),
     ],
 )
 def test_a_model_for_other_versions_is_an_environment_problem(

