@@ -20,7 +20,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 PIPELINE = "2"
-"""Raised by whoever changes what the engine makes of the same files and texts: stored vectors are then void."""
+"""Must be raised when the engine's result for the same files and texts changes; stored vectors become invalid."""
 
 _HOME = {
     "BgeIclEvaluator": "stella_mteb.inhouse.evaluator",
@@ -33,7 +33,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily: importing torch or mteb takes seconds, and `stella-mteb --help` needs neither.
+    # Lazy imports: torch and mteb take seconds, and `stella-mteb --help` needs neither.
     if name not in _HOME:
         raise AttributeError(f"module 'stella_mteb' has no attribute {name!r}")
     import importlib  # noqa: PLC0415

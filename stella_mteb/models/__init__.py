@@ -1,1 +1,1 @@
-"""From a spec to files to a loaded engine."""
+"""Turns a spec into files and files into a loaded engine."""

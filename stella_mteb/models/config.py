@@ -1,6 +1,6 @@
-"""A model's configuration: `configs/*.yaml`, a user's own YAML, or the in-house `encoders_config` form.
+"""Model configurations: `configs/*.yaml`, a user's own YAML, or the in-house `encoders_config` form.
 
-Every fault is an error that names file, line and key, all faults of a file at once.
+Faults are reported with file, line and key, all faults of a file at once.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from stella_mteb.models.declared import Similarity
 from stella_mteb.prompts.profiles import PromptConfig
 
 MAX_LENGTH = 131_072
-"""No model here reads more tokens than this."""
+"""Upper limit of `max_length`, in tokens."""
 
 
 class Hub(StrictModel):
-    """A repository of the Hugging Face hub at one commit."""
+    """A repository of the Hugging Face hub at a commit."""
 
     name: str = Field(pattern=f"^{NAME}/{NAME}$", max_length=2 * LONGEST_NAME)
     aliases: list[str] = []
@@ -47,7 +47,7 @@ class Package(StrictModel):
 
 
 class TokenGolden(StrictModel):
-    """A text and the token ids it must give."""
+    """A text and its expected token ids."""
 
     text: str
     ids: list[int]
@@ -57,12 +57,12 @@ class Goldens(StrictModel):
     """Published values that a copy of the model must reproduce (`stella-mteb verify`).
 
     Attributes:
-        source: Who published them, and how they were made.
-        dimension: Of the vectors.
-        tolerance: Largest difference in float32; ten times that in half precision.
-        query_prompt: `s2s` or `s2p`, or the prompt itself; None for none.
-        queries: Texts that get the prompt.
-        documents: Texts that get the documents' prompt.
+        source: Who published them, and how they were computed.
+        dimension: Dimension of the vectors.
+        tolerance: Largest difference allowed in float32; in half precision it is ten times that.
+        query_prompt: `s2s` or `s2p`, or the prompt itself; None for no prompt.
+        queries: Texts with the query prompt.
+        documents: Texts with the document prompt.
         similarity: Cosine of each query with each document.
         tokens: Texts with their token ids.
     """
@@ -78,37 +78,37 @@ class Goldens(StrictModel):
 
 
 class ModelConfig(StrictModel):
-    """One model: where it is, how it is loaded, how it is run.
+    """The configuration of a model: where it is, and how it is loaded and run.
 
     Attributes:
         name: The name in specs.
         hub: Repository and commit.
-        registered_as: The name of a model in MTEB's registry: what MTEB says of its prompts, lengths and dtype holds
-            here too, except for what this config states.
-        path: A local folder, which then stands before package and hub; relative to the YAML.
-        package: Weights in an installed Python package, which stand before the hub.
-        attention: `bidirectional` or `causal` where the files do not say; None leaves it to the files.
-        bos_token_id: The token that must open every text.
-        eos_token_id: The token that must close every text.
-        add_bos_token: Whether the tokenizer is told to open texts; None for what its files say.
-        add_eos_token: Whether the tokenizer is told to close texts; None for what its files say.
-        pooling: How token states become one vector, where the files do not say.
-        few_shot: Whether prompts are BGE-en-ICL's, and how they are assembled: `compat` as FlagEmbedding does it,
-            `clean` without its decoding and tokenising again (`stella_mteb.models.icl`).
-        dimensions: The published dimensions, for listings before the files are there; those on disk decide.
-        dimension: The head that is used when none is asked for; None for the only one, or the folder's own.
+        registered_as: A model in MTEB's registry whose prompts, lengths and dtype are used, unless this config
+            overrides them.
+        path: A local folder, relative to the YAML; has priority over package and hub.
+        package: Weights in an installed Python package; has priority over the hub.
+        attention: `bidirectional` or `causal` if the files do not say; None leaves it to the files.
+        bos_token_id: The token with which every text must begin.
+        eos_token_id: The token with which every text must end.
+        add_bos_token: Whether the tokenizer adds a beginning token; None uses the tokenizer's files.
+        add_eos_token: Whether the tokenizer adds an end token; None uses the tokenizer's files.
+        pooling: How token states are pooled, if the files do not say.
+        few_shot: Whether prompts have BGE-en-ICL's form, and how they are assembled: `compat` like FlagEmbedding,
+            `clean` without its decoding and second tokenisation (`stella_mteb.models.icl`).
+        dimensions: The published dimensions, for listings before the download; the heads on disk decide.
+        dimension: The default dimension; None for the only head or the folder's own.
         max_length: Longest input in tokens; None for the folder's own.
         batch_size: See `stella_mteb.engine.TextEncoder`.
-        token_budget: Likewise; `stella-mteb bench` recommends one.
-        normalize: Whether vectors get unit length; None for what the folder does.
-        similarity: How vectors are compared; None for what the folder declares.
-        matryoshka: Dimensions that vectors may be cut to, for a model that was trained for it.
-        include_prompt: Whether the prompt's tokens are pooled; None for what the folder does.
-        dtype: Of the backbone; None for the default of the device.
+        token_budget: See `stella_mteb.engine.TextEncoder`; `stella-mteb bench` recommends a value.
+        normalize: Whether vectors get unit length; None follows the folder.
+        similarity: How vectors are compared; None follows the folder.
+        matryoshka: Dimensions that vectors may be truncated to, for a model that was trained for it.
+        include_prompt: Whether the prompt's tokens are pooled; None follows the folder.
+        dtype: Dtype of the backbone; None for the default of the device.
         refused_dtypes: Dtypes that give wrong results, with the reason.
         trust_remote_code: Consent to run Python code of the repository at the pinned revision.
         prompts: The prompts.
-        goldens: What `verify` checks.
+        goldens: Values that `verify` checks.
     """
 
     name: FileName
@@ -141,7 +141,7 @@ class ModelConfig(StrictModel):
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
         if self.hub is None and self.path is None and self.package is None:
-            raise ValueError("one of hub, path and package must say where the model is")
+            raise ValueError("one of hub, path and package must give the model's location")
         if self.trust_remote_code and not (self.hub and self.hub.revision):
             raise FaultAt(
                 "trust_remote_code needs hub.revision, the full 40-digit commit whose code you have read",
@@ -159,12 +159,12 @@ class ModelConfig(StrictModel):
 
     @property
     def full_name(self) -> str:
-        """`organisation/name`, as MTEB wants it."""
+        """`organisation/name`, the form that MTEB requires."""
         return self.registered_as or (self.hub.name if self.hub else f"local/{self.name}")
 
     @property
     def loading(self) -> str:
-        """What the config changes in the way the files are loaded, and so in every vector; empty for nothing."""
+        """The settings that override how the files are loaded and so change every vector; empty for none."""
         parts = [
             self.attention,
             f"eos{self.eos_token_id}" if self.eos_token_id is not None else None,
@@ -179,14 +179,14 @@ class ModelConfig(StrictModel):
 
 
 def bundled_configs() -> dict[str, Path]:
-    """The configs that ship with the package, by name, in alphabetical order."""
+    """Return the paths of the bundled configs by name, in alphabetical order."""
     folder = Path(str(importlib.resources.files("stella_mteb.configs")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 @functools.cache
 def bundled_models() -> tuple[ModelConfig, ...]:
-    """Read the configs that ship with the package."""
+    """Read the bundled configs."""
     return tuple(map(load_config, bundled_configs().values()))
 
 

@@ -1,8 +1,8 @@
-"""The identity of a run: the settings that tell one way of running a model from every other.
+"""The identity of a run: the settings that distinguish one way of running a model from another.
 
-They are written into each result and into the path of its folder (`experiments/<settings>/`, MTEB's own layout), and
-read back by `run`, `compare` and `submit`. Both directions stand in this module. The version of the package is no part
-of them, so that a release keeps the results on disk; `PIPELINE` is, and is raised when vectors or scores change.
+They are written into each result and into its path (`experiments/<settings>/`, MTEB's own layout), and read back by
+`run`, `compare` and `submit`; this module does both. The package's version is not part of them, so results on disk
+stay valid after a release. `PIPELINE` is part of them, and is raised when vectors or scores change.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from stella_mteb.prompts.profiles import profile_of, prompts_id
 
 Settings = Mapping[str, Any]
 """`dtype`, `embed_dim`, `max_length`, `pipeline`, `prompts`; `shots` with few-shot prompts; `cut`, `loading`,
-`normalize` and `similarity` where they are not as in `_UNSAID`."""
+`normalize` and `similarity` if they differ from `_UNSAID`."""
 
 IN_SPEC = ("embed_dim", "dtype", "prompts", "max_length", "shots", "cut")
 """The settings that a spec can state."""
 _UNSAID = {"shots": "all", "loading": "", "normalize": True, "cut": False, "similarity": ""}
 
 
-# ------------------------------------------------------------------------------------------------------------ written
+# ------------------------------------------------------------------------------------------------------------ writing
 
 
 def identity(model: ResolvedModel, dtype: str) -> dict[str, Any]:
-    """Give the settings of a model whose files have been found.
+    """Return the settings of a model whose files have been found.
 
     Args:
         model: The model.
-        dtype: Of the backbone, which depends on the device.
+        dtype: Dtype of the backbone, which depends on the device.
     """
     return _settings(
         model.config,
@@ -49,7 +49,7 @@ def identity(model: ResolvedModel, dtype: str) -> dict[str, Any]:
 
 
 def default_identity(config: ModelConfig) -> dict[str, Any]:
-    """Give the settings of a bundled model with its defaults on this machine, before its files are looked for."""
+    """Return the settings of a bundled model with its defaults on this machine, before its files are located."""
     from stella_mteb.engine.devices import resolve_device, resolve_dtype  # noqa: PLC0415 -- imports torch
 
     dtype = str(resolve_dtype(config.dtype, resolve_device(None), config.refused_dtypes)).removeprefix("torch.")
@@ -65,7 +65,7 @@ def default_identity(config: ModelConfig) -> dict[str, Any]:
 
 
 def expected(config: ModelConfig, spec: Spec) -> dict[str, Any]:
-    """Give the settings that a run of a spec will have, without those that the device or the files decide.
+    """Return the settings that a run of a spec will have, without those that the device or the files determine.
 
     Args:
         config: The model's config.
@@ -96,7 +96,7 @@ def _settings(
     *,
     normalizes: bool | None,
 ) -> dict[str, Any]:
-    # A local folder has no hub name; a Stella checkout is known by its prompts.
+    # A local folder has no hub name; a Stella folder is recognised by its prompts.
     same = [known.prompts for known in bundled_models() if config.hub is None or known.full_name == config.full_name]
     settings = {
         "dtype": dtype,
@@ -118,11 +118,11 @@ def _settings(
     return settings
 
 
-# --------------------------------------------------------------------------------------------------------------- read
+# ------------------------------------------------------------------------------------------------------------ reading
 
 
 def is_ours(settings: Settings) -> bool:
-    """Tell whether settings were written by this project; before 0.2 they had its version in place of the pipeline."""
+    """Check whether this project wrote the settings. Before 0.2 they had a version instead of the pipeline."""
     name = str(settings.get("experiment"))
     versioned = settings.keys() & {"pipeline", "plugin"}
     return (
@@ -131,24 +131,24 @@ def is_ours(settings: Settings) -> bool:
 
 
 def stated(settings: Settings, key: str) -> Any:
-    """Read one setting; one that results do not write down where it is the usual one included."""
+    """Return a setting of a run, or its usual value if the settings omit it."""
     return {**_UNSAID, **settings}.get(key)
 
 
 def unusual(settings: Settings, config: ModelConfig) -> set[str]:
-    """Name the settings that are not as the config has them."""
+    """Return the names of the settings that differ from the config's."""
     usual = expected(config, Spec(config.name))
     return {key for key, value in usual.items() if key != "pipeline" and stated(settings, key) != value}
 
 
 def fits(settings: Settings, spec: Spec, config: ModelConfig | None = None) -> bool:
-    """Tell whether a run with these settings is meant by a spec.
+    """Check whether a spec describes a run with these settings.
 
     Args:
-        settings: Of the run.
-        spec: Whatever it states must be so.
-        config: The model's config, for results that were written by this project: whatever the spec does not state is
-            as the config has it. None if only the spec counts.
+        settings: Settings of the run.
+        spec: All that it states must be equal.
+        config: The model's config, for results of this project: settings that the spec does not state must equal the
+            config's. None if only the spec counts.
     """
     asked = {key: value for key in IN_SPEC if (value := getattr(spec, _FIELD[key])) is not None}
     for key, value in asked.items():
@@ -160,10 +160,10 @@ def fits(settings: Settings, spec: Spec, config: ModelConfig | None = None) -> b
 
 
 def with_settings(spec: Spec, settings: Settings) -> tuple[Spec, dict[str, Any]]:
-    """Put settings into a spec.
+    """Move settings into a spec.
 
     Returns:
-        The spec with all that a spec can state, and the settings that it cannot.
+        The spec with every setting that it can state, and the remaining settings.
     """
     rest = dict(settings)
     for key in IN_SPEC:

@@ -1,4 +1,4 @@
-"""From a spec to a loaded model: find the config, find the files, load them natively.
+"""Resolves a spec to a model: finds its config and its files, and loads them with native classes.
 
 spec ► config (`stella_mteb.models.config`) ► folder (`locate`) ► layout (`layout`) ► TextEncoder (`loading`)
 """
@@ -25,22 +25,22 @@ __all__ = ["ResolvedModel", "bundled_configs", "load_config", "resolve", "resolv
 
 
 def is_offline() -> bool:
-    """Tell whether the hub must not be asked, by the two switches that huggingface_hub reads itself."""
+    """Check the two environment variables with which huggingface_hub disables access to the hub."""
     switch = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return switch.upper() in {"1", "ON", "YES", "TRUE"}
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model whose files have been found and not yet loaded.
+    """A model whose files have been found but not loaded.
 
     Attributes:
-        spec: What was asked for.
+        spec: The requested spec.
         config: Its configuration.
-        folder: The files.
-        revision: Commit of the hub, or `local-…`, a fingerprint of the files.
-        layout: What the folder holds.
-        offline: Whether nothing more may be fetched for it (few-shot examples).
+        folder: Folder with the files.
+        revision: Commit on the hub, or `local-…`, a fingerprint of the files.
+        layout: The parts of the folder.
+        offline: Whether nothing else may be downloaded for it (few-shot examples).
     """
 
     spec: Spec
@@ -52,15 +52,15 @@ class ResolvedModel:
 
     @property
     def dimension(self) -> int:
-        """The dimension of the vectors: the spec's, else the config's, else the folder's own."""
+        """Dimension of the vectors, from the spec, the config or the folder."""
         return self.spec.dimension or self.config.dimension or self.layout.default_dimension
 
     @property
     def normalize(self) -> bool:
-        """Whether vectors get unit length in the end: as the config says, else as the folder does.
+        """Whether vectors get unit length, from the config or the folder.
 
-        A cut is normalised like the vectors that it is cut from, except the one that the folder itself makes
-        (`truncate_dim`), which stays as sentence-transformers leaves it.
+        Truncated vectors are normalised like the full ones, except those that the folder itself truncates
+        (`truncate_dim`), which sentence-transformers does not normalise.
         """
         if self.config.normalize is not None:
             return self.config.normalize
@@ -69,12 +69,12 @@ class ResolvedModel:
 
     @property
     def similarity(self) -> Similarity:
-        """How vectors are compared: as the config says, else as the folder declares."""
+        """How vectors are compared, from the config or the folder."""
         return self.config.similarity or self.layout.declared.similarity
 
     @property
     def max_length(self) -> int:
-        """Longest input in tokens: the spec's, else the config's, else the folder's own."""
+        """Longest input in tokens, from the spec, the config or the folder."""
         return self.spec.max_length or self.config.max_length or self.layout.max_length
 
     @property
@@ -83,7 +83,7 @@ class ResolvedModel:
         return self.spec.prompts or self.config.prompts.profile
 
     def dtype(self, device: str | None = None) -> str:
-        """The dtype that the backbone will have on a device; see `engine.devices.resolve_dtype`."""
+        """Return the dtype of the backbone on a device; see `engine.devices.resolve_dtype`."""
         from stella_mteb.engine.devices import resolve_device, resolve_dtype  # noqa: PLC0415 -- imports torch
 
         asked = self.spec.dtype or self.config.dtype
@@ -96,8 +96,8 @@ class ResolvedModel:
             device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`; None is `auto`.
 
         Raises:
-            ConfigError: If dimension or dtype are not to be had, or the folder is not what it should be.
-            EnvironmentProblem: If weights are damaged, or the device or memory are lacking.
+            ConfigError: If dimension or dtype are unavailable, or the folder is invalid.
+            EnvironmentProblem: If weights are damaged, or the device is missing or lacks memory.
         """
         from stella_mteb.models.loading import load_text_encoder  # noqa: PLC0415 -- imports torch and transformers
 
@@ -105,23 +105,23 @@ class ResolvedModel:
 
 
 def resolve(spec: Spec | str, *, offline: bool | None = None, registry: Registry | None = None) -> ResolvedModel:
-    """Find what a spec names, without loading weights; downloads them where the hub is needed and allowed.
+    """Find the model of a spec without loading weights. Downloads its files if needed and allowed.
 
     Args:
         spec: The spec, for example `stella_en_1.5B_v5@1024`.
-        offline: Never ask the hub. None: as the environment variable HF_HUB_OFFLINE says.
-        registry: What MTEB's registry says of a hub name (`stella_mteb.harness.known_models.known_config`).
+        offline: Never access the hub; by default HF_HUB_OFFLINE decides.
+        registry: Returns MTEB's config of a hub name (`stella_mteb.harness.known_models.known_config`).
 
     Raises:
-        ConfigError: If nothing has that name, or it has no such dimension.
-        EnvironmentProblem: If its files are neither on this machine nor to be had.
+        ConfigError: If there is no such model, or it has no such dimension.
+        EnvironmentProblem: If its files are unavailable.
     """
     spec = Spec.parse(spec) if isinstance(spec, str) else spec
     return resolve_config(find_config(spec.name, registry, spec.registered_as), spec, offline=offline)
 
 
 def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bool | None = None) -> ResolvedModel:
-    """The same for a config that is at hand already."""
+    """Find the model of a config without loading weights; see `resolve`."""
     spec = spec or Spec(config.name)
     offline = is_offline() if offline is None else offline
     folder, revision = find_folder(config, offline=offline)
@@ -143,12 +143,12 @@ def resolve_config(config: ModelConfig, spec: Spec | None = None, *, offline: bo
     known = model.layout.dimensions
     if model.dimension not in known:
         lacking = model.layout.without_weights.get(model.dimension)
-        hint = f" ({lacking} is there, but without model.safetensors)" if lacking else ""
+        hint = f" ({lacking} exists, but without model.safetensors)" if lacking else ""
         raise ConfigError(
             f"{spec.name} has no head of dimension {model.dimension}{hint}; "
-            f"on disk are {', '.join(map(str, known))} in {folder}"
+            f"the heads on disk are {', '.join(map(str, known))} in {folder}"
             + (
-                ". @ chooses a head; a longer vector is not cut unasked. If the model was trained for it (Matryoshka), "
+                ". @ selects a head and never truncates a vector. If the model was trained for it (Matryoshka), "
                 f"{replace(spec, dimension=model.dimension, cut=True)} keeps the first {model.dimension} numbers"
                 if len(known) == 1 and model.dimension < layout.width
                 else ""

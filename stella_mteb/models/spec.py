@@ -1,11 +1,11 @@
-"""A spec: one string that is a model's identity, on the command line, in results and in reports.
+"""Model specs: one string that identifies a model on the command line, in results and in reports.
 
     stella_en_1.5B_v5                      the model with the defaults of its config
     stella_en_1.5B_v5@1024                 another head
-    stella_en_1.5B_v5@8192[bf16,card]      and a dtype and a prompt profile
-    stella_en_1.5B_v5[max_length=256]      settings with a value
-    bge_en_icl[shots=3]                    at most so many few-shot examples
-    ./my_model[as=intfloat/e5-small-v2]    a folder, run as MTEB's registry says of that model
+    stella_en_1.5B_v5@8192[bf16,card]      with a dtype and a prompt profile
+    stella_en_1.5B_v5[max_length=256]      a setting with a value
+    bge_en_icl[shots=3]                    at most three few-shot examples
+    ./my_model[as=intfloat/e5-small-v2]    a folder with the settings of that model in MTEB's registry
     ./my_model@128[cut]                    the first 128 numbers of each vector (Matryoshka)
     ./my_models/stella@256                 a local folder
 
@@ -30,7 +30,7 @@ _PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class Spec:
-    """A model and what distinguishes one way of running it from another.
+    """A model and the settings of a run.
 
     Attributes:
         name: Name of a config, path of a config file, local folder, or hub name.
@@ -38,9 +38,9 @@ class Spec:
         dtype: `bfloat16`, `float32` or `float16`, or None for the device's default.
         prompts: Name of the prompt profile, or None for the config's default.
         max_length: Longest input in tokens, prompt and special tokens included, or None for the config's.
-        shots: Few-shot examples of each task at most, 0 for none, or None for all.
-        registered_as: The name of a model in MTEB's registry whose prompts and settings hold for the folder.
-        cut: Whether the dimension is the beginning of a longer vector, not a head.
+        shots: Maximum number of few-shot examples for each task, or None for all.
+        registered_as: Model in MTEB's registry whose prompts and settings apply to the folder.
+        cut: Whether the dimension is a truncated longer vector, not a head.
     """
 
     name: str
@@ -54,18 +54,18 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> Spec:
-        """Read a spec.
+        """Parse a spec.
 
         Args:
             text: For example `stella_en_1.5B_v5@1024[bf16,card]`.
 
         Raises:
-            ConfigError: If the form, a number or an option is not understood.
+            ConfigError: If the form, a number or an option is invalid.
         """
         match = _FORM.fullmatch(text.strip())
         if match is None:
             raise ConfigError(
-                f"model spec {text!r} is not understood. "
+                f"invalid model spec {text!r}. "
                 "The form is NAME[@DIMENSION][[OPTION,...]], for example stella_en_1.5B_v5@1024[bf16,card]"
             )
         dimension = _positive(text, "dimension", match["dimension"]) if match["dimension"] else None
@@ -79,7 +79,7 @@ class Spec:
             elif equals and key == "as" and re.fullmatch(f"{NAME}/{NAME}", value):
                 field, parsed = "registered_as", value
             elif equals:
-                known = "max_length=N, shots=N and as=ORGANISATION/NAME are known"
+                known = "the settings are max_length=N, shots=N and as=ORGANISATION/NAME"
                 raise ConfigError(f"model spec {text!r}: unknown setting {option!r}; {known}")
             elif option == "cut":
                 field, parsed = "cut", True

@@ -189,7 +189,7 @@ def test_models_says_what_is_wrong_with_a_folder_and_a_dimension(call: Call) -> 
     code, _, err = call("models", f"{folder}@128")
 
     assert code == 2
-    assert "no head of dimension 128; on disk are 384" in err
+    assert "no head of dimension 128; the heads on disk are 384" in err
     assert f"{folder}@128[cut] keeps the first 128 numbers" in err
 
 
@@ -288,10 +288,10 @@ def test_no_command_at_all_shows_the_help(call: Call) -> None:
     [
         (
             ["-m", "stella_en_1.5B_v6", "-t", "STS12"],
-            "no model is called 'stella_en_1.5B_v6'.*stella_en_1.5B_v5",
+            "unknown model 'stella_en_1.5B_v6'.*stella_en_1.5B_v5",
         ),
-        (["-m", "all_minilm_l6_v2@512", "-t", "STS12"], "no head of dimension 512; on disk are 384"),
-        (["-m", "all_minilm_l6_v2[fp99", "-t", "STS12"], "is not understood. The form is NAME"),
+        (["-m", "all_minilm_l6_v2@512", "-t", "STS12"], "no head of dimension 512; the heads on disk are 384"),
+        (["-m", "all_minilm_l6_v2[fp99", "-t", "STS12"], "The form is NAME"),
         (["-m", "all_minilm_l6_v2[x=1]", "-t", "STS12"], "unknown setting 'x=1'; max_length=N, shots=N and as="),
         (
             ["-m", "all_minilm_l6_v2", "-t", "VideoSumarySTS"],

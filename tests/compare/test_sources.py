@@ -161,7 +161,7 @@ def test_a_spec_that_matches_nothing_is_an_error_with_what_comes_nearest_and_whe
         select(many.scores, ["stella_en_1.5B_v5@8192"], searched=["here", "there"])
     with pytest.raises(ConfigError, match=r"there are no results at all\. Searched: nothing"):
         select({}, ["stella_en_1.5B_v5"])
-    with pytest.raises(ConfigError, match="is not understood"):
+    with pytest.raises(ConfigError, match="invalid model spec"):
         select(many.scores, ["a[b"])
 
 

@@ -271,9 +271,9 @@ def test_the_same_folder_as_another_model_is_another_run(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("{}[as=nobody/nothing]", "MTEB's registry has no model 'nobody/nothing', as which mine is to run"),
-        ("{}[as=nothing]", "unknown setting 'as=nothing'; .* as=ORGANISATION/NAME are known"),
-        ("nobody/nothing[as=intfloat/e5-small-v2]", "is for a folder or a YAML, and 'nobody/nothing' is neither"),
+        ("{}[as=nobody/nothing]", "mine is configured to run as 'nobody/nothing', which is not in MTEB's registry"),
+        ("{}[as=nothing]", "unknown setting 'as=nothing'; .* as=ORGANISATION/NAME"),
+        ("nobody/nothing[as=intfloat/e5-small-v2]", "needs a folder or a YAML, but 'nobody/nothing' is neither"),
     ],
 )
 def test_a_name_that_is_not_registered_is_refused(folder: Path, spec: str, says: str) -> None:
@@ -286,5 +286,5 @@ def test_a_name_that_is_not_registered_is_refused(folder: Path, spec: str, says:
 def test_without_mteb_a_registered_name_is_not_guessed(folder: Path) -> None:
     from stella_mteb.models.resolve import resolve
 
-    with pytest.raises(ConfigError, match="to run as intfloat/e5-small-v2 of MTEB's registry, which is not read here"):
+    with pytest.raises(ConfigError, match="to run as intfloat/e5-small-v2 of MTEB's registry, which is not used here"):
         resolve(f"{folder}[as=intfloat/e5-small-v2]")

@@ -289,7 +289,7 @@ def test_a_tokenizer_that_does_not_open_or_close_a_text_is_refused(tmp_path: Pat
         of(bge_yaml(tmp_path / "bge.yaml", tmp_path / "model"))
 
     first, last = ("1" if "<s>" in template else "\\d+"), ("2" if "</s>" in template else "\\d+")
-    assert "a text must begin with token 1 and end with 2, and this tokenizer gives" in str(error.value)
+    assert "a text must begin with token 1 and end with 2, but this tokenizer gives" in str(error.value)
     error.match(f"gives {first} and {last}; it is not the model's own: download tokenizer.json again")
     error.match(str(tmp_path / "model"))
 
@@ -298,7 +298,7 @@ def test_a_tokenizer_without_the_added_tokens_is_refused_and_they_are_named(tmp_
     write_bge(tmp_path / "model")
     write_tokenizer(tmp_path / "model", added=("<query>",))
 
-    with pytest.raises(ConfigError, match="the tokenizer lacks <instruct>, <response>, which every few-shot prompt"):
+    with pytest.raises(ConfigError, match="the tokenizer lacks <instruct>, <response>, which few-shot prompts"):
         of(bge_yaml(tmp_path / "bge.yaml", tmp_path / "model"))
 
 
@@ -310,7 +310,9 @@ def test_examples_that_the_model_cannot_see_as_a_whole_are_refused(tmp_path: Pat
     model = of(bge_yaml(tmp_path / "bge.yaml", tmp_path / "model"))
 
     model.encode(["a man"], frame(INSTRUCTION, EXAMPLES, None))
-    with pytest.raises(ConfigError, match=r"the examples of this task take \d{3} tokens.* sees 256 at once.*shots=N"):
+    with pytest.raises(
+        ConfigError, match=r"the examples of this task take \d{3} tokens.* input limit of 256 .*shots=N"
+    ):
         model.encode(["a man"], frame(INSTRUCTION, SHOTS["over-long"], None))
 
 

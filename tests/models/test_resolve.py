@@ -63,7 +63,7 @@ def test_a_cut_unasked_is_refused_with_the_way_to_ask(folder: Folder) -> None:
     with pytest.raises(ConfigError) as error:
         resolve(f"{path}@128")
 
-    assert f"{path} has no head of dimension 128; on disk are 384" in str(error.value)
+    assert f"{path} has no head of dimension 128; the heads on disk are 384" in str(error.value)
     assert f"(Matryoshka), {path}@128[cut] keeps the first 128 numbers" in str(error.value)
 
 
