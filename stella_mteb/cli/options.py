@@ -17,3 +17,6 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never ask the network.
 PromptKind = Annotated[
     Literal["s2s", "s2p", "none"], typer.Option("--prompt-type", help="s2s compares summaries; s2p; none.")
 ]
+Nli = Annotated[
+    Path | None, typer.Option("--nli", metavar="FOLDER", help="An NLI cross-encoder: do matched sentences contradict?")
+]

@@ -1,0 +1,75 @@
+"""Whether a sentence contradicts another, by a cross-encoder for natural-language inference from a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.models.locate import folder_fingerprint
+
+_BATCH = 32
+
+
+class NliModel:
+    """A cross-encoder with an output for contradiction, such as `cross-encoder/nli-deberta-v3-base`.
+
+    Loaded from safetensors by transformers' own classes; nothing is fetched and no code of the folder runs.
+
+    Args:
+        folder: The files, as transformers saves them.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`; None is `auto`.
+
+    Raises:
+        ConfigError: If the folder is not such a model; says what it lacks.
+    """
+
+    def __init__(self, folder: Path, device: str | None = None) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415 -- seconds
+
+        from stella_mteb.engine.devices import resolve_device  # noqa: PLC0415 -- imports torch
+
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"--nli {folder}: has no config.json; give the folder of a downloaded NLI cross-encoder")
+        only_here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, **only_here)
+            model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, **only_here)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--nli {folder}: cannot be loaded: {error}") from error
+        labels = {int(number): str(label).lower() for number, label in model.config.id2label.items()}
+        found = [number for number, label in labels.items() if label.startswith("contradict")]
+        if len(found) != 1:
+            raise ConfigError(
+                f"--nli {folder}: no output is called contradiction, but {', '.join(labels.values())}; name them in "
+                "id2label of config.json"
+            )
+        self._model, self._contradiction = model.eval().to(resolve_device(device)), found[0]
+        self.revision = f"local-{folder_fingerprint(folder)}"
+
+    def contradiction(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """The probability that two sentences contradict each other: mean over both directions, from 0 to 1."""
+        import torch  # noqa: PLC0415
+
+        both = [*pairs, *((other, one) for one, other in pairs)]
+        order = sorted(range(len(both)), key=lambda place: sum(map(len, both[place])))
+        found = np.empty(len(both))
+        for start in range(0, len(order), _BATCH):
+            places = order[start : start + _BATCH]
+            given = self._tokenizer(
+                *map(list, zip(*(both[place] for place in places), strict=True)),
+                padding=True, truncation=True, max_length=self._longest, return_tensors="pt",
+            )  # fmt: skip
+            with torch.inference_mode():
+                logits = self._model(**given.to(self._model.device)).logits.float()
+            found[places] = logits.softmax(dim=-1)[:, self._contradiction].cpu().numpy()
+        return np.asarray(found.reshape(2, -1).mean(axis=0))
+
+    @property
+    def _longest(self) -> int:
+        # A tokenizer that does not know has 10^30.
+        return int(min(self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", 512)))
