@@ -10,7 +10,7 @@ import typer
 
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say, token_progress
-from stella_mteb.cli.options import Cache, Device, Format, Offline, PromptKind
+from stella_mteb.cli.options import Cache, Device, Format, Nli, Offline, PromptKind
 from stella_mteb.cli.registry import registry
 from stella_mteb.files.folders import cache_folder
 
@@ -34,6 +34,7 @@ def judge(
         Literal["best", "mean"], typer.Option("--several-references", help="The best reference of a clip, or the mean.")
     ] = "best",
     unwrap: Annotated[bool, typer.Option("--unwrap", help="Take out reasoning, headings and chat phrases.")] = False,
+    nli: Nli = None,
     device: Device = None,
     offline: Offline = False,
     cache: Cache = None,
@@ -69,6 +70,7 @@ def judge(
             output,
             several=several,
             unwrapped=unwrap,
+            nli=nli,
             device=device,
             cache=cache or cache_folder(),
         )
@@ -84,16 +86,19 @@ def judge_with(
     *,
     several: Several = "best",
     unwrapped: bool = False,
+    nli: Path | None = None,
     device: str | None,
     cache: Path,
 ) -> None:
     """Judge all candidates with one model and write the results."""
     from stella_mteb.files.rows import digest  # noqa: PLC0415
     from stella_mteb.judge.judge import SCORING, distinct_texts, judge_all, load_judge  # noqa: PLC0415
+    from stella_mteb.judge.nli import NliModel  # noqa: PLC0415
     from stella_mteb.judge.reports import judge_slug, require_same_judge, write_judgement  # noqa: PLC0415
     from stella_mteb.outputs.layout import require_writable  # noqa: PLC0415
 
     require_writable(output)
+    nli_model = NliModel(nli, device) if nli else None
     summaries = distinct_texts(references, candidates)
     say(f"loading {model.spec} ...")
     encoder, prompt = load_judge(model, prompt_type, summaries, device=device, cache=cache)
@@ -107,11 +112,12 @@ def judge_with(
         "references": digest(references.items()),
         "several_references": several,
         "unwrapped": unwrapped,
+        "nli": nli_model and nli_model.revision,
     }
     slug = judge_slug(str(model.spec))
     require_same_judge(output, slug, identity)
     with token_progress(f"judging with {model.spec}") as progress:
-        for judgement in judge_all(encoder, prompt, references, candidates, progress, several):
+        for judgement in judge_all(encoder, prompt, references, candidates, progress, several, nli_model):
             write_judgement(output, slug, judgement, identity)
             say(f"judged {judgement.candidate.slug}: {len(judgement.scores)} clips")
     stats = encoder.stats

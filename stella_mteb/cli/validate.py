@@ -12,7 +12,7 @@ import typer
 
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say, token_progress
-from stella_mteb.cli.options import Cache, Device, Format, Offline, PromptKind
+from stella_mteb.cli.options import Cache, Device, Format, Nli, Offline, PromptKind
 from stella_mteb.cli.registry import registry
 from stella_mteb.files.folders import cache_folder
 from stella_mteb.files.tables import render
@@ -35,6 +35,7 @@ def validate(
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
     published: Annotated[str | None, typer.Option(metavar="SET", help="Show what others report on this set.")] = None,
     prompt_type: PromptKind = "s2s",
+    nli: Nli = None,
     device: Device = None,
     offline: Offline = False,
     cache: Cache = None,
@@ -44,6 +45,7 @@ def validate(
     set_offline(offline)
     from stella_mteb.judge.inputs import read_references  # noqa: PLC0415
     from stella_mteb.judge.judge import load_judge  # noqa: PLC0415
+    from stella_mteb.judge.nli import NliModel  # noqa: PLC0415
     from stella_mteb.judge.published import published_figures  # noqa: PLC0415
     from stella_mteb.judge.ratings import read_ratings  # noqa: PLC0415
     from stella_mteb.judge.validation import Validation  # noqa: PLC0415
@@ -51,12 +53,13 @@ def validate(
 
     of_others = published_figures(published) if published else []
     texts = read_references(references)
+    nli_model = NliModel(nli, device) if nli else None
     validation = Validation(texts, *read_ratings(ratings, texts))
     for model in [resolve(spec, registry=registry) for spec in models]:
         say(f"loading {model.spec} ...")
         encoder, prompt = load_judge(model, prompt_type, validation.texts, device=device, cache=cache or cache_folder())
         with token_progress(f"judging with {model.spec}") as progress:
-            validation.judge(str(model.spec), encoder, prompt, progress)
+            validation.judge(str(model.spec), encoder, prompt, progress, nli_model)
     say("resampling clips ...")
     found = {**validation.as_json(), "published": of_others}
     if form == "json":

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stella_mteb.engine.encoder import Progress, TextEncoder
 from stella_mteb.engine.pooling import FloatMatrix, unit
 from stella_mteb.engine.store import VectorStore
+from stella_mteb.judge.contradiction import Cues, consistency, cues_of, matched
 from stella_mteb.judge.inputs import Candidate
+from stella_mteb.judge.lexical import rouge_1_recall, words_of
+from stella_mteb.judge.nli import NliModel
 from stella_mteb.judge.sentences import split_sentences, without_marks
-from stella_mteb.judge.similarity import PairScore, Several, over_references, score_pair
+from stella_mteb.judge.similarity import PairScore, Several, over_references, score_pair, sentence_cosines
 from stella_mteb.models.resolve import ResolvedModel
 from stella_mteb.prompts.profiles import PromptType, judge_prompt
 
-SCORING = "2"
+SCORING = "3"
 """Raised by whoever changes what the judge makes of the same texts: results of another are not mixed in."""
 
 
@@ -53,6 +57,7 @@ def judge_all(
     candidates: Sequence[Candidate],
     progress: Progress | None = None,
     several: Several = "best",
+    nli: NliModel | None = None,
 ) -> Iterator[Judgement]:
     """Score every prediction of every candidate against the references of its clip.
 
@@ -66,6 +71,7 @@ def judge_all(
         candidates: From `stella_mteb.judge.inputs.read_candidates`.
         progress: Called after every batch of the encoding.
         several: Which score of a clip with several references counts: that of the best, or the mean.
+        nli: Also asked whether sentences that match contradict each other.
 
     Yields:
         One judgement for each candidate, in order.
@@ -73,14 +79,45 @@ def judge_all(
     # A str is a sequence of str too: each of its characters would be a reference.
     references = {clip: [texts] if isinstance(texts, str) else texts for clip, texts in references.items()}
     vectors = TextVectors(encoder, prompt, distinct_texts(references, candidates), progress)
-    reference_vectors = {clip: [vectors[text] for text in texts] for clip, texts in references.items()}
+    read = {clip: [vectors.read(text) for text in texts] for clip, texts in references.items()}
     for candidate in candidates:
         scores = {}
         for clip, text in candidate.texts.items():
-            own = vectors[text]
-            against = [score_pair(reference, own) for reference in reference_vectors[clip]]
-            scores[clip] = over_references(against, several)
+            own = vectors.read(text)
+            scores[clip] = over_references([score(reference, own, nli) for reference in read[clip]], several)
         yield Judgement(candidate, scores)
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text as the judge reads it.
+
+    Attributes:
+        vectors: float32 [1 + sentences, dimension]: the whole text first, then its sentences.
+        sentences: Its sentences.
+        cues: By sentence, the words by which it may contradict another.
+        words: Of the whole text.
+    """
+
+    vectors: FloatMatrix
+    sentences: Sequence[str]
+    cues: Sequence[Cues]
+    words: Counter[str]
+
+
+def score(reference: ReadText, candidate: ReadText, nli: NliModel | None = None) -> PairScore:
+    """All figures of a candidate against one reference, from vectors and from words."""
+    cosines = sentence_cosines(reference.vectors, candidate.vectors)
+    by_nli = None
+    if nli:
+        pairs = [(reference.sentences[theirs], candidate.sentences[own]) for own, theirs in matched(cosines)]
+        by_nli = 1 - float(nli.contradiction(pairs).max())
+    return replace(
+        score_pair(reference.vectors, candidate.vectors),
+        consistency=consistency(cosines, candidate.cues, reference.cues),
+        nli=by_nli,
+        rouge_1_recall=rouge_1_recall(reference.words, candidate.words),
+    )
 
 
 class TextVectors:
@@ -105,6 +142,11 @@ class TextVectors:
     def __getitem__(self, text: str) -> FloatMatrix:
         """float32 [1 + sentences, dimension]: the whole text first, then its sentences."""
         return unit(self._project(self._pooled[[self._rows[part] for part in self._parts[text]]]))
+
+    def read(self, text: str) -> ReadText:
+        """A text with its vectors, its sentences and their cues."""
+        sentences = self._parts[text][1:]
+        return ReadText(self[text], sentences, [cues_of(sentence) for sentence in sentences], words_of(text))
 
 
 def distinct_texts(references: Mapping[str, Sequence[str]], candidates: Sequence[Candidate]) -> list[str]:

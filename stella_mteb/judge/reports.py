@@ -23,6 +23,7 @@ from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_json, read_json_object, set_aside, write_json
 from stella_mteb.files.locks import writing
 from stella_mteb.judge.judge import Judgement
+from stella_mteb.judge.similarity import PairScore
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,6 @@ def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> 
     """
     candidate, scores = judgement.candidate, list(judgement.scores.values())
     total = len(scores) + len(candidate.missing) + len(candidate.empty)
-    orders = [score.order for score in scores if score.order is not None]
     return {
         "decoder_name": judge,
         "model_name": candidate.slug,
@@ -108,13 +108,18 @@ def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> 
             name: _stats([getattr(score, name) for score in scores]) for name in ("precision", "recall", "f1")
         },
         "hybrid_stats": {"hm_cf": _stats([score.hm_cf for score in scores])},
-        "order_stats": _stats(orders) if orders else None,
+        **{f"{name}_stats": _stats_or_none(scores, name) for name in ("order", "consistency", "nli", "rouge_1_recall")},
         "missing": list(candidate.missing),
         "empty": list(candidate.empty),
         "unknown": list(candidate.unknown),
         "wrapped": {kind: list(clips) for kind, clips in candidate.wrapped.items()},
         "judge": dict(identity),
     }
+
+
+def _stats_or_none(scores: Sequence[PairScore], name: str) -> dict[str, float] | None:
+    values = [value for score in scores if (value := getattr(score, name)) is not None]
+    return _stats(values) if values else None
 
 
 def _stats(values: Sequence[float]) -> dict[str, float]:

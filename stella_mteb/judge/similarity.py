@@ -21,8 +21,11 @@ Several = Literal["best", "mean"]
 """The reference that counts where a clip has several."""
 
 
-MEASURES = ("coarse", "precision", "recall", "f1", "hm_cf", "order")
-"""The fields of `PairScore` that say how good a candidate is."""
+MEASURES = ("coarse", "precision", "recall", "f1", "hm_cf", "order", "consistency", "nli", "rouge_1_recall")
+"""The fields of `PairScore` that say how good a candidate is; more is better."""
+
+SHOWN_AS = {"precision": "faithfulness", "recall": "coverage"}
+"""What tables and pages call a measure for people, where files keep the in-house name."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class PairScore:
         num_candidate_sentences: Of the candidate.
         reference: Which of the clip's references the scores are of, from 0; None for means over all.
         order: Whether events are told in the reference's order: `stella_mteb.judge.order.order_kept`.
+        consistency: Whether words of sentences that match contradict: `stella_mteb.judge.contradiction.consistency`.
+        nli: 1 minus the highest probability of a contradiction, by a model for it; None without one.
+        rouge_1_recall: Share of the reference's words that the candidate has.
     """
 
     coarse: float
@@ -50,6 +56,9 @@ class PairScore:
     num_candidate_sentences: int
     reference: int | None = 0
     order: float | None = None
+    consistency: float | None = None
+    nli: float | None = None
+    rouge_1_recall: float | None = None
 
 
 def harmonic_mean(a: float, b: float) -> float:
@@ -67,13 +76,18 @@ def score_pair(reference: FloatMatrix, candidate: FloatMatrix) -> PairScore:
     # Unit vectors in float32: the cosine of equals may be 1.0000001.
     coarse = float(np.dot(reference[0], candidate[0]).clip(-1, 1))
     # Between two and a hundred sentences a side: one small matrix product.
-    cosines = (candidate[1:] @ reference[1:].T).clip(-1, 1)
+    cosines = sentence_cosines(reference, candidate)
     precision, recall = float(cosines.max(axis=1).mean()), float(cosines.max(axis=0).mean())
     f1 = harmonic_mean(precision, recall)
     return PairScore(
         coarse, precision, recall, f1, harmonic_mean(coarse, f1), len(reference) - 1, len(candidate) - 1,
         order=order_kept(cosines, f1),
     )  # fmt: skip
+
+
+def sentence_cosines(reference: FloatMatrix, candidate: FloatMatrix) -> FloatMatrix:
+    """The cosines of all sentences [candidate's, reference's] of two texts, from the vectors of `score_pair`."""
+    return (candidate[1:] @ reference[1:].T).clip(-1, 1)
 
 
 def over_references(scores: Sequence[PairScore], several: Several) -> PairScore:
@@ -85,7 +99,7 @@ def over_references(scores: Sequence[PairScore], several: Several) -> PairScore:
     if several == "best":
         won = max(range(len(scores)), key=lambda index: (scores[index].hm_cf, scores[index].coarse))
         return replace(scores[won], reference=won)
-    names = ("coarse", "precision", "recall", "f1", "hm_cf", "num_reference_sentences")
-    means: dict[str, Any] = {name: statistics.fmean(getattr(score, name) for score in scores) for name in names}
-    orders = [score.order for score in scores if score.order is not None]
-    return replace(scores[0], **means, reference=None, order=statistics.fmean(orders) if orders else None)
+    names = [*MEASURES, "num_reference_sentences"]
+    known = {name: [value for score in scores if (value := getattr(score, name)) is not None] for name in names}
+    means: dict[str, Any] = {name: statistics.fmean(values) if values else None for name, values in known.items()}
+    return replace(scores[0], **means, reference=None)

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from stella_mteb.engine.encoder import Progress, TextEncoder
-from stella_mteb.judge.judge import TextVectors
+from stella_mteb.judge.judge import TextVectors, score
+from stella_mteb.judge.nli import NliModel
 from stella_mteb.judge.ratings import Preference, Rating
-from stella_mteb.judge.similarity import MEASURES, PairScore, over_references, score_pair
+from stella_mteb.judge.similarity import MEASURES, PairScore, over_references
 from stella_mteb.statistics.correlation import (
     Array,
     Correlations,
@@ -124,9 +125,16 @@ class Validation:
         pairs = [(one.clip, text) for one in self.preferences for text in one.candidates]
         return [*((one.clip, one.candidate) for one in self.ratings), *pairs]
 
-    def judge(self, name: str, encoder: TextEncoder, prompt: str, progress: Progress | None = None) -> None:
+    def judge(
+        self,
+        name: str,
+        encoder: TextEncoder,
+        prompt: str,
+        progress: Progress | None = None,
+        nli: NliModel | None = None,
+    ) -> None:
         """Score all texts with one judge."""
-        scores = score_items(TextVectors(encoder, prompt, self.texts, progress), self.references, self._items())
+        scores = score_items(TextVectors(encoder, prompt, self.texts, progress), self.references, self._items(), nli)
         number = len(self.ratings)
         for place, own in ((slice(number), self._of_ratings), (slice(number, None), self._of_preferences)):
             own[name] = {mode: {m: values[place] for m, values in of.items()} for mode, of in scores.items()}
@@ -150,7 +158,10 @@ class Validation:
 
 
 def score_items(
-    vectors: TextVectors, references: Mapping[str, Sequence[str]], items: Sequence[tuple[str, str]]
+    vectors: TextVectors,
+    references: Mapping[str, Sequence[str]],
+    items: Sequence[tuple[str, str]],
+    nli: NliModel | None = None,
 ) -> Scores:
     """Score candidate texts, each against the references of its clip.
 
@@ -158,6 +169,7 @@ def score_items(
         vectors: Of all texts.
         references: The references of each clip.
         items: Clip and candidate text of each item.
+        nli: Also asked whether sentences that match contradict each other.
     """
     places: dict[str, list[int]] = {}
     for place, (clip, _) in enumerate(items):
@@ -167,14 +179,14 @@ def score_items(
     )
     found: Scores = {mode: {measure: np.full(len(items), np.nan) for measure in MEASURES} for mode in modes}
     for clip, own in places.items():
-        of_references = [vectors[text] for text in references[clip]]
+        of_references = [vectors.read(text) for text in references[clip]]
         for place in own:
-            candidate = vectors[items[place][1]]
-            against = [score_pair(reference, candidate) for reference in of_references]
+            candidate = vectors.read(items[place][1])
+            against = [score(reference, candidate, nli) for reference in of_references]
             for mode in modes:
-                score = against[0] if mode == "first" else over_references(against, mode)
+                counted = against[0] if mode == "first" else over_references(against, mode)
                 for measure in MEASURES:
-                    found[mode][measure][place] = _value(score, measure)
+                    found[mode][measure][place] = _value(counted, measure)
     return found
 
 
