@@ -65,6 +65,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")  # it says of data at its commit that it is the newest
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore")
     handler = logging.StreamHandler(sys.stderr)
@@ -74,8 +75,7 @@ def _quiet_libraries() -> None:
     logging.getLogger("stella_mteb.models.download").setLevel(logging.INFO)  # gigabytes are announced
     if logging.lastResort is not None:  # where the libraries' own messages come out
         logging.lastResort.setFormatter(_PlainLines())
-    for library in ("mteb", "datasets"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("mteb").setLevel(logging.ERROR)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

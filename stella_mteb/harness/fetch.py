@@ -22,7 +22,12 @@ from stella_mteb.models.resolve import resolve
 from stella_mteb.models.spec import Spec
 from stella_mteb.prompts.examples import find_examples, published
 
-_RETRIEVAL = {"Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking"}
+_SEARCHED = {
+    "Retrieval": ("corpus", "queries"),
+    "InstructionRetrieval": ("corpus", "queries"),
+    "Reranking": ("corpus", "queries", "top_ranked"),
+    "InstructionReranking": ("corpus", "queries", "top_ranked"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,21 +93,27 @@ def _load(task: Any) -> None:
 
 def _is_prepared(task: Any) -> bool:
     """Check whether every configuration of a task's data is in the cache of `datasets`, without reading the data."""
-    source, names = task.metadata.dataset, [task.metadata.dataset.get("name")]
-    if task.metadata.type in _RETRIEVAL:
-        subsets = [f"{subset}-" if subset != "default" else "" for subset in task.hf_subsets]
-        names = [f"{subset}{part}" for subset in subsets for part in ("corpus", "queries")]
-    elif task.metadata.is_multilingual:
-        names = list(task.hf_subsets)
+    source = task.metadata.dataset
     offline, datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE, True
     try:
-        for name in names:
+        for name in _configurations(task):
             datasets.load_dataset_builder(source["path"], name, revision=source.get("revision"))
     except (OSError, ValueError):  # ConnectionError is an OSError
         return False
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
     return True
+
+
+def _configurations(task: Any) -> list[str | None]:
+    """The configurations that MTEB loads."""
+    metadata = task.metadata
+    if parts := _SEARCHED.get(metadata.type):
+        subsets = [f"{subset}-" if subset != "default" else "" for subset in task.hf_subsets]
+        return [f"{subset}{part}" for subset in subsets for part in parts]
+    if metadata.is_multilingual and not task.fast_loading:  # which is all subsets from one configuration
+        return list(task.hf_subsets)
+    return [metadata.dataset.get("name")]
 
 
 def size(item: Item) -> int | None:

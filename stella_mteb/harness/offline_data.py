@@ -20,8 +20,15 @@ from stella_mteb.harness.registry import CONFIG_NAMES
 
 
 @contextmanager
-def cached_configurations() -> Iterator[None]:
-    """Add cached configurations to what MTEB finds, within the block or decorated function, when offline."""
+def cached_configurations(task: Any) -> Iterator[None]:
+    """Add cached configurations of a task's data to what MTEB finds, within the block, when offline.
+
+    Args:
+        task: An MTEB task.
+
+    Raises:
+        ConnectionError: From the task's loader, if it is a reranking and its candidates are not in the cache.
+    """
     if not datasets.config.HF_HUB_OFFLINE:
         yield
         return
@@ -34,7 +41,10 @@ def cached_configurations() -> Iterator[None]:
             datasets.config.HF_DATASETS_CACHE, "___".join(filter(None, (owner, camelcase_to_snakecase(name))))
         )
         prepared = folder.glob(f"*/*/{revision or '*'}/dataset_info.json")
-        return sorted({*known(path, revision=revision, **options), *(info.parents[2].name for info in prepared)})
+        found = sorted({*known(path, revision=revision, **options), *(info.parents[2].name for info in prepared)})
+        if "Reranking" in task.metadata.type and not any(config.endswith("top_ranked") for config in found):
+            raise ConnectionError(f"of {path} the cache has no configuration top_ranked, the candidates to rank")
+        return found
 
     place, _, function = CONFIG_NAMES.partition(":")
     loaders = resolve_name(place)

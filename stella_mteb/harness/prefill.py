@@ -127,7 +127,7 @@ def collect(encoder: Encoder, tasks: Sequence[Any], texts: Texts) -> None:
     for task in tasks:
         try:
             registry.reset_randomness(task)
-            with cached_configurations(), columns_read_once(), warnings.catch_warnings():
+            with cached_configurations(task), columns_read_once(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # scikit-learn and scipy warn about the placeholder scores
                 mteb.evaluate(
                     _Rehearsal(encoder, texts),

@@ -173,21 +173,21 @@ def _is_stale(known: TaskResult | None, task: Any) -> bool:
     return known is not None and file is not None and file.revision != known.dataset_revision
 
 
-@cached_configurations()
 @columns_read_once()
 def _evaluate(encoder: Encoder, task: Any, cache: AtomicResultCache, known: Any) -> dict[str, Any]:
     file: TaskFile | None = getattr(task, "stella_mteb_file", None)
     calls = encoder.calls
     registry.reset_randomness(task)
-    result = mteb.evaluate(
-        encoder,
-        task,
-        cache=cache,
-        overwrite_strategy="always" if _is_stale(known, task) else "only-missing",
-        encode_kwargs=_encode_kwargs(encoder),
-        show_progress_bar=False,
-        co2_tracker=False,
-    )
+    with cached_configurations(task):
+        result = mteb.evaluate(
+            encoder,
+            task,
+            cache=cache,
+            overwrite_strategy="always" if _is_stale(known, task) else "only-missing",
+            encode_kwargs=_encode_kwargs(encoder),
+            show_progress_bar=False,
+            co2_tracker=False,
+        )
     if result.exceptions or not result.task_results:
         reasons = "; ".join(f"{error.task_name}: {error.exception}" for error in result.exceptions or ())
         raise StellaMtebError(reasons or "MTEB gave no result")

@@ -78,6 +78,51 @@ def test_data_that_datasets_has_prepared_is_here(empty: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("task", "configurations"),
+    [
+        ("MassiveIntentClassification", [None]),  # its languages stand in one
+        ("MTOPDomainClassification", ["en"]),
+        ("AskUbuntuDupQuestions", ["corpus", "queries", "top_ranked"]),
+    ],
+)
+def test_the_configurations_that_mteb_loads_are_looked_for(
+    task: str, configurations: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    import mteb
+
+    asked: list[str | None] = []
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda _, name, **__: asked.append(name))
+
+    (item,) = needed([], [mteb.get_task(task, languages=["eng"])])
+
+    assert item.is_here()
+    assert asked == configurations
+
+
+def test_a_reranking_whose_candidates_were_not_fetched_is_no_retrieval(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    from mteb.abstasks import retrieval_dataset_loaders as loaders
+
+    from stella_mteb.harness.offline_data import cached_configurations
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    task = find("AskUbuntuDupQuestions")
+    source = task.metadata.dataset["path"], task.metadata.dataset["revision"]
+    place = empty / "mteb___ask_ubuntu_dup_questions" / "corpus" / "0.0.0" / source[1]
+    place.mkdir(parents=True)
+    (place / "dataset_info.json").write_text("{}")
+
+    with cached_configurations(task), pytest.raises(ConnectionError, match="no configuration top_ranked"):
+        loaders.get_dataset_config_names(*source)
+    place.parents[1].rename(place.parents[2] / "top_ranked")
+    with cached_configurations(task):
+        assert "top_ranked" in loaders.get_dataset_config_names(*source)
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [
         ("GatedRepoError", "gated: accept"),
