@@ -32,6 +32,7 @@ def as_json(comparison: Comparison) -> str:
         "needed": comparison.needed,
         "prices": _jsonable(comparison.prices),
         "per_label": _jsonable(comparison.per_label or {}),
+        "facts": _jsonable(comparison.facts),
         "notes": list(comparison.notes),
         "alpha": comparison.alpha,
         "resamples": comparison.resamples,

@@ -297,6 +297,29 @@ class Price:
 
 
 @dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model beside its scores; None is unknown.
+
+    Attributes:
+        parameters: How many.
+        max_tokens: Longest input.
+        dimension: Length of its vectors.
+        license: As the hub names it.
+        open: Whether the weights are open.
+        released: Date, YYYY-MM-DD.
+        zero_shot: Share of the tasks of the means whose data it was not trained on, from 0 to 1.
+    """
+
+    parameters: int | None = None
+    max_tokens: int | None = None
+    dimension: int | None = None
+    license: str | None = None
+    open: bool | None = None
+    released: str | None = None
+    zero_shot: float | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything a report shows.
 
@@ -318,6 +341,7 @@ class Comparison:
         selection: What was asked for.
         coverage: The share of the tasks that a ranked system has at least.
         commit: Of MTEB's public results, where scores are from there.
+        facts: Of the models, by label.
     """
 
     systems: tuple[System, ...]
@@ -336,3 +360,4 @@ class Comparison:
     selection: Selection | None = None
     coverage: float = 0.8
     commit: str | None = None
+    facts: Mapping[str, ModelFacts] = field(default_factory=dict)

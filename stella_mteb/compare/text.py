@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stella_mteb.compare.export import as_csv, as_json
-from stella_mteb.compare.records import Comparison, Duel
+from stella_mteb.compare.records import Comparison, Duel, ModelFacts
 from stella_mteb.compare.shown import shared_provenance
 from stella_mteb.compare.shown import shown as short_names
 from stella_mteb.compare.words import (
@@ -29,8 +29,10 @@ from stella_mteb.compare.words import (
     points,
     rank,
     settings,
+    share,
     signed,
     types,
+    weights,
 )
 from stella_mteb.files.tables import TableFormat, plain, render
 
@@ -87,6 +89,8 @@ def _sections(comparison: Comparison, width: int) -> Iterator[_Section]:
     yield _leaderboard(comparison, shown)
     if comparison.common:
         yield _by_type(comparison, shown, width)
+    if any(facts != ModelFacts() for facts in comparison.facts.values()):
+        yield _models(comparison, shown)
     if missing := gaps(comparison):
         yield _missing(missing, shown)
     if comparison.duels:
@@ -128,7 +132,7 @@ def _by_type(comparison: Comparison, shown: Mapping[str, str], width: int) -> _S
     headings = {kind: f"{plain(kind)} ({number})" for kind, number in kinds.items()}
     room = width - max(map(len, shown.values()), default=0)
     if sum(len(heading) + _GAP for heading in headings.values()) > room:
-        headings = {kind: f"{_stacked(plain(kind))}\n({number})" for kind, number in kinds.items()}
+        headings = {kind: f"{_abbreviated(plain(kind))} ({number})" for kind, number in kinds.items()}
         headings = {kind: headings[kind] for kind in list(kinds)[: (width - _LEAST_NAME) // (_TYPE + _GAP)]}
     rows = [
         {"system": shown[one.system.label], **{text: points(one.by_type.get(kind)) for kind, text in headings.items()}}
@@ -139,10 +143,28 @@ def _by_type(comparison: Comparison, shown: Mapping[str, str], width: int) -> _S
     return _Section("Mean by task type (number of tasks), in points", lines, rows, whole=True)
 
 
-def _stacked(kind: str) -> str:
-    """The words of a CamelCase name under one another, each cut to the width of a score."""
+def _abbreviated(kind: str) -> str:
+    """The first two words of a CamelCase name, each cut to the width of a score."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+", kind)
-    return "\n".join(word if len(word) <= _TYPE else f"{word[: _TYPE - 1]}." for word in words[:2])
+    return " ".join(word if len(word) <= _TYPE else f"{word[: _TYPE - 1]}." for word in words[:2])
+
+
+def _models(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
+    of = comparison.facts
+    rows = [
+        {
+            "system": shown[label],
+            "params": count(of[label].parameters),
+            "max tokens": _whole(of[label].max_tokens),
+            "dim": _whole(of[label].dimension),
+            "weights": plain(weights(of[label])),
+            "released": (of[label].released or "-")[:7],
+            "zero shot": share(of[label].zero_shot),
+        }
+        for label in (one.system.label for one in comparison.standings)
+    ]
+    title = "Models, as MTEB describes them; zero-shot: the share of the tasks whose data it was not trained on"
+    return _Section(title, (), rows)
 
 
 def _missing(missing: Mapping[tuple[str, str], Sequence[str]], shown: Mapping[str, str]) -> _Section:
@@ -261,10 +283,16 @@ def _terminal(section: _Section, width: int) -> str:
         for text in texts
     ]
     if rows:
-        parts.append(render(_fitted(_flush_right(rows[:most]), width), "table", width=width))
+        parts.append(render(_fitted(_flush_right(_stacked(rows[:most])), width), "table", width=width))
     if left > 0:
         parts.append(textwrap.fill(f"... and {left} more: {_ELSEWHERE}", width))
     return "\n".join(parts)
+
+
+def _stacked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    # A heading of several words stands on several lines where its cells are narrower.
+    widest = {key: max(len(plain(row[key])) for row in rows) for key in rows[0]}
+    return [{key.replace(" ", "\n") if len(key) > widest[key] else key: row[key] for key in row} for row in rows]
 
 
 def _flush_right(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

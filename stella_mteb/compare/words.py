@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from stella_mteb.compare.records import Comparison, Duel, Gap, Standing, System
+from stella_mteb.compare.records import Comparison, Duel, Gap, ModelFacts, Standing, System
 from stella_mteb.files.tables import plain
 
 # -------------------------------------------------------------------------------------------------------- sentences
@@ -160,8 +160,18 @@ def in_bytes(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """A large number in three digits: `1.54 billion`."""
-    return _scaled(value, ("", "thousand", "million", "billion"))
+    """A large number in three digits: `1.54 B`."""
+    return _scaled(value, ("", "k", "M", "B"))
+
+
+def weights(facts: ModelFacts) -> str:
+    """The licence of weights that are open, or that they are closed."""
+    return "closed" if facts.open is False else facts.license or "-"
+
+
+def share(value: float | None) -> str:
+    """A share in whole per cent, rounded down as MTEB does."""
+    return "-" if value is None else f"{math.floor(100 * value + 1e-9)} %"
 
 
 def _scaled(value: float | None, units: Sequence[str]) -> str:

@@ -322,7 +322,7 @@ def test_prices_stand_beside_the_mean_and_name_their_machine() -> None:
     table = document.all("table", id="price-table")[0]
 
     assert "on one machine: Xeon, 2 cores" in table.all("caption")[0].text()
-    assert rows_of(table)[2][2:] == ["16,245", "366", "6.7 GB", "32.8 kB", "32.8 GB", "1.54 billion", "float32"]
+    assert rows_of(table)[2][2:] == ["16,245", "366", "6.7 GB", "32.8 kB", "32.8 GB", "1.54 B", "float32"]
 
 
 def test_prices_of_different_machines_are_said_not_to_compare_and_are_not_drawn() -> None:

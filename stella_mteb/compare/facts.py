@@ -1,0 +1,96 @@
+"""What MTEB knows of models beside their scores, and rows chosen by it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stella_mteb.compare.naming import bundled
+from stella_mteb.compare.records import Comparison, ModelFacts, Scores, System
+from stella_mteb.compare.words import count, listed
+from stella_mteb.errors import ConfigError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
+
+
+def facts_of(comparison: Comparison, mteb: Mapping[str, Any]) -> Mapping[str, ModelFacts]:
+    """The facts of all systems by label; the zero-shot share is of the tasks that the means are over.
+
+    Args:
+        comparison: Its systems and tasks.
+        mteb: MTEB's table, with `models` and `training_sets`.
+    """
+    return {system.label: model_facts(system, mteb, comparison.common) for system in comparison.systems}
+
+
+def model_facts(system: System, mteb: Mapping[str, Any], tasks: Sequence[str]) -> ModelFacts:
+    """What MTEB's table says of a model.
+
+    The system's own settings, and the config of a model of this project, stand before the table: MTEB gives Stella's
+    intermediate size, 8960, as a dimension, and 131072 positions as the longest input.
+
+    Args:
+        system: One row of the model.
+        mteb: The table.
+        tasks: Of which the zero-shot share is.
+    """
+    known, config = mteb["models"].get(system.model, {}), bundled().get(system.model)
+    length = system.settings.get("max_length") or (config and config.max_length)
+    dimension = system.dimension or (config and max([*config.dimensions, config.dimension or 0]))
+    return ModelFacts(
+        parameters=known.get("parameters"),
+        max_tokens=length or known.get("max_tokens"),
+        dimension=dimension or known.get("dimension"),
+        license=known.get("license"),
+        open=known.get("open"),
+        released=known.get("released"),
+        zero_shot=_zero_shot(known.get("trained_on"), mteb["training_sets"], tasks),
+    )
+
+
+def _zero_shot(trained_on: int | None, training_sets: Sequence[Sequence[str]], tasks: Sequence[str]) -> float | None:
+    if trained_on is None or not tasks:
+        return None
+    return 1 - len(set(training_sets[trained_on]) & set(tasks)) / len(tasks)
+
+
+def within(
+    scores: Scores, mteb: Mapping[str, Any], *, max_parameters: int | None, open_weights: bool
+) -> tuple[Scores, list[str]]:
+    """The rows of models within bounds, and which were left out for what.
+
+    Args:
+        scores: From which to choose.
+        mteb: MTEB's table; a model that it does not know is left out.
+        max_parameters: No model with more.
+        open_weights: Only models whose weights are open.
+    """
+    kept, out = {}, defaultdict(list)
+    for system, of in scores.items():
+        if reason := _refused(model_facts(system, mteb, ()), max_parameters, open_weights=open_weights):
+            out[reason].append(system.label)
+        else:
+            kept[system] = of
+    return kept, [f"Left out, {reason}: {listed(labels)}" for reason, labels in out.items()]
+
+
+def _refused(facts: ModelFacts, max_parameters: int | None, *, open_weights: bool) -> str | None:
+    if max_parameters is not None:
+        if facts.parameters is None:
+            return "MTEB does not state the number of parameters"
+        if facts.parameters > max_parameters:
+            return f"more than {count(max_parameters)} parameters"
+    return "weights not known to be open" if open_weights and not facts.open else None
+
+
+def number_of_parameters(text: str) -> int:
+    """Read `8B`, `600M` or a plain number.
+
+    Raises:
+        ConfigError: If it is none of these.
+    """
+    if not (found := re.fullmatch(r"(\d+\.?\d*)\s*([KMB]?)", text.strip().upper())):
+        raise ConfigError(f"{text!r} is no number of parameters; write 8B, 600M or 1000000")
+    return round(float(found[1]) * _UNITS[found[2]])
