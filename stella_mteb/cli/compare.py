@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from stella_mteb.cli.display import say
 from stella_mteb.cli.options import Format
 
 if TYPE_CHECKING:
+    from stella_mteb.compare.records import Scores
     from stella_mteb.compare.score_file import TaskFacts
     from stella_mteb.compare.selection import Selection
     from stella_mteb.compare.sources import Found
@@ -55,14 +57,24 @@ def compare(
     any_data_revision: Annotated[
         bool, typer.Option("--any-data-revision", help="Compare scores on different revisions of the data, too.")
     ] = False,
+    max_params: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Other models with at most so many parameters (8B) only.")
+    ] = None,
+    open_weights: Annotated[bool, typer.Option("--open", help="Other models whose weights are open only.")] = False,
+    top: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Beside the models that are named, the N best others.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a report, one HTML file.")] = None,
     form: Format = "table",
 ) -> None:
     """Compare models like for like: scores with where they are from, how sure, at what price.
 
-    Without --results, --published and --remote: the results in ./stella-results.
+    Without --results, --published and --remote: the results in ./stella-results. With --top, --max-params or --open the
+    other models that are found join those that are named.
     """
+    from stella_mteb.compare.comparison import best  # noqa: PLC0415
     from stella_mteb.compare.comparison import compare as compare_scores  # noqa: PLC0415
+    from stella_mteb.compare.facts import facts_of, number_of_parameters, within  # noqa: PLC0415
     from stella_mteb.compare.items import items_of, price_of  # noqa: PLC0415
     from stella_mteb.compare.selection import choose  # noqa: PLC0415
     from stella_mteb.compare.sources import select  # noqa: PLC0415
@@ -82,7 +94,23 @@ def compare(
         exclude=exclude or (),
     )
     found = _sources(models or [], results or [], published, remote, selection, mteb["tasks"])
-    scores = select(found.scores, models) if models else found.scores
+    named = select(found.scores, models) if models else {}
+    scores: Scores = named
+    left_out: list[str] = []
+    if not models or top is not None or max_params is not None or open_weights:
+        others = {system: of for system, of in found.scores.items() if system not in named}
+        bound = None if max_params is None else number_of_parameters(max_params)
+        wanted, left_out = within(others, mteb, max_parameters=bound, open_weights=open_weights)
+        scores = {**named, **wanted}
+    if top is not None:
+        scores = best(
+            scores,
+            top,
+            kept=named,
+            selection=selection,
+            coverage=coverage / 100,
+            any_data_revision=any_data_revision,
+        )
     if not any(scores.values()):
         raise ConfigError("\n  ".join(["nothing to compare: no score could be read", *found.notes_on(scores)]))
     items = {(system.label, task): items_of(score) for system, own in scores.items() for task, score in own.items()}
@@ -95,9 +123,10 @@ def compare(
         items={key: value for key, value in items.items() if value},
         prices=[price for price in prices if price is not None],
         gaps=found.gaps,
-        notes=found.notes_on(scores),
+        notes=(*found.notes_on(scores), *left_out),
         families={name: task["family"] for name, task in mteb["tasks"].items()},
     )
+    comparison = replace(comparison, facts=facts_of(comparison, mteb))
     typer.echo(render_comparison(comparison, form))
     if html is not None:
         from stella_mteb.compare.html import write_report  # noqa: PLC0415

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stella_mteb.compare.alike import AGGREGATES, once, task_row
 from stella_mteb.compare.duels import fight
 from stella_mteb.compare.item_tests import ByItem, How, differences_by_item, tested_by_item
-from stella_mteb.compare.records import Comparison, Duel, Gap, Price, Score, Scores, System, TaskRow
+from stella_mteb.compare.records import Comparison, Duel, Gap, Price, Score, Scores, Standing, System, TaskRow, Unranked
 from stella_mteb.compare.selection import EVERYTHING, Selection
 from stella_mteb.compare.standings import fill, place, standings, tasks_of_means
 from stella_mteb.compare.words import listed, many, verdict, winner
@@ -63,21 +63,9 @@ def compare(
     """
     _require_sound(scores)
     systems, tasks = tuple(scores), _tasks(scores, selection)
-    rows = [
-        task_row(
-            task,
-            scores,
-            gaps or {},
-            complete=wanted.cells if (wanted := selection.wanted.get(task)) else None,
-            any_revision=any_data_revision,
-        )
-        for task in tasks
-    ]
-    selected = tasks_of_means(rows, scores, selection)
-    ranked, unranked = place(rows, systems, selected, coverage)
-    rows = fill(rows, systems, ranked, selected)
-    common = tuple(row.task for row in rows if row.task in selected and _is_known(row, systems, ranked))
-    standing = standings([row for row in rows if row.task in common], systems, ranked, len(selected))
+    rows, common, standing, unranked = _places(
+        scores, tasks, gaps or {}, selection, coverage, any_revision=any_data_revision
+    )
     placed = [*(one.system for one in standing), *(one.system for one in unranked)]
     how = How(alpha, resamples, seed)
     by_item = differences_by_item(scores, items or {}, how)
@@ -86,11 +74,11 @@ def compare(
     duels = tuple(replace(duel, verdict=verdict(duel, needed, len(duels), alpha)) for duel in duels)
     return Comparison(
         systems=systems,
-        rows=tuple(rows),
+        rows=rows,
         common=common,
         standings=tuple(
             replace(one, best_rank=best, worst_rank=worst)
-            for one, (best, worst) in zip(standing, _ranks(placed[: len(ranked)], duels, alpha), strict=True)
+            for one, (best, worst) in zip(standing, _ranks(placed[: len(standing)], duels, alpha), strict=True)
         ),
         duels=duels,
         needed=needed,
@@ -105,6 +93,62 @@ def compare(
         coverage=coverage,
         commit=commit,
     )
+
+
+def best(
+    scores: Scores,
+    most: int,
+    *,
+    kept: Collection[System] = (),
+    selection: Selection = EVERYTHING,
+    coverage: float = 0.8,
+    any_data_revision: bool = False,
+) -> Scores:
+    """The systems with the highest means.
+
+    Args:
+        scores: By system, then by task.
+        most: How many, beside those that are kept.
+        kept: Systems that stay whatever their means.
+        selection: As of `compare`.
+        coverage: Likewise.
+        any_data_revision: Likewise.
+    """
+    _require_sound(scores)
+    _, _, standing, _ = _places(
+        scores, _tasks(scores, selection), {}, selection, coverage, any_revision=any_data_revision
+    )
+    chosen = {*kept, *[one.system for one in standing if one.system not in kept][:most]}
+    return {system: of for system, of in scores.items() if system in chosen}
+
+
+def _places(
+    scores: Scores,
+    tasks: Sequence[str],
+    gaps: Mapping[System, Mapping[str, str]],
+    selection: Selection,
+    coverage: float,
+    *,
+    any_revision: bool,
+) -> tuple[tuple[TaskRow, ...], tuple[str, ...], list[Standing], list[Unranked]]:
+    """The rows, the tasks of the means, the ranked systems by their means, and the others."""
+    systems = tuple(scores)
+    rows = [
+        task_row(
+            task,
+            scores,
+            gaps,
+            complete=wanted.cells if (wanted := selection.wanted.get(task)) else None,
+            any_revision=any_revision,
+        )
+        for task in tasks
+    ]
+    selected = tasks_of_means(rows, scores, selection)
+    ranked, unranked = place(rows, systems, selected, coverage)
+    rows = fill(rows, systems, ranked, selected)
+    common = tuple(row.task for row in rows if row.task in selected and _is_known(row, systems, ranked))
+    standing = standings([row for row in rows if row.task in common], systems, ranked, len(selected))
+    return tuple(rows), common, standing, unranked
 
 
 def _require_sound(scores: Scores) -> None:

@@ -16,7 +16,7 @@ from stella_mteb.compare import words
 from stella_mteb.compare.pictures import pictures, strips
 from stella_mteb.compare.provenance import CONDITIONS, conditions, sources
 from stella_mteb.compare.records import Comparison, Duel, Gap, Score, TaskDifference, TaskRow
-from stella_mteb.compare.shown import shared_provenance, shown
+from stella_mteb.compare.shown import shown, usual_provenance
 from stella_mteb.files.atomic import atomic_write
 from stella_mteb.files.tables import plain
 from stella_mteb.pages.page import template, typeset
@@ -45,7 +45,8 @@ def render_report(comparison: Comparison) -> str:
         level=words.per_cent(comparison.alpha).replace(" ", "\N{NO-BREAK SPACE}"),
         names=words.names(comparison),
         shown=named,
-        provenance=shared_provenance(comparison),
+        provenance=usual_provenance(comparison),
+        several_hands=len({system.provenance for system in comparison.systems}) > 1,
         types=words.types(comparison),
         all_types=sorted({row.type for row in comparison.rows}),
         main_duels=words.main_duels(comparison),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
-from stella_mteb.compare.records import Comparison
+from stella_mteb.compare.records import Comparison, Provenance
 from stella_mteb.compare.words import names
 
 
@@ -16,7 +17,7 @@ class Name:
         short: Without organisation and details where that is enough to tell it from all others.
         telling: Without organisation, with the details.
         model: As short, even where others share it; `rest` stands beside it.
-        rest: The organisation, settings, and who measured, unless that is the same for all.
+        rest: The organisation, settings, and who measured, unless that is as for most.
     """
 
     short: str
@@ -27,28 +28,25 @@ class Name:
 
 def shown(comparison: Comparison) -> dict[str, Name]:
     """The names by label."""
-    everywhere = shared_provenance(comparison)
+    usual = usual_provenance(comparison)
+    provenance = {system.label: system.provenance for system in comparison.systems}
     forms: dict[str, tuple[str, str, str]] = {}
     rests = {}
     for label, name in names(comparison).items():
         full, _, details = name.removesuffix(")").partition(" (") if name.endswith(")") else (name, "", "")
         organisation, _, model = full.rpartition("/")
-        told = [one for one in details.split(", ") if one and one != everywhere]
+        told = [one for one in dict.fromkeys([provenance[label], *details.split(", ")]) if one and one != usual]
         forms[label] = (model or name, f"{model or name} ({', '.join(told)})" if told else model or name, name)
         rests[label] = " \N{MIDDLE DOT} ".join(filter(None, [organisation, *told]))
-    taken = [form for of_system in forms.values() for form in set(of_system)]
-    return {
-        label: Name(
-            next((form for form in of_system if taken.count(form) == 1), of_system[-1]),
-            next((form for form in of_system[1:] if taken.count(form) == 1), of_system[-1]),
-            of_system[0],
-            rests[label],
-        )
-        for label, of_system in forms.items()
-    }
+    models, tellings = ([of_system[i] for of_system in forms.values()] for i in (0, 1))
+    found = {}
+    for label, (model, telling, name) in forms.items():
+        own = telling if tellings.count(telling) == 1 else name
+        found[label] = Name(model if models.count(model) == 1 else own, own, model, rests[label])
+    return found
 
 
-def shared_provenance(comparison: Comparison) -> str | None:
-    """Name the source of the scores if all rows share it."""
-    found = {system.provenance for system in comparison.systems}
-    return found.pop() if len(found) == 1 else None
+def usual_provenance(comparison: Comparison) -> Provenance | None:
+    """Name the source of most rows' scores; None without a row."""
+    counts = Counter(system.provenance for system in comparison.systems)
+    return max(counts, key=counts.__getitem__, default=None)

@@ -12,9 +12,11 @@ from typing import Any
 
 from stella_mteb.compare.export import as_csv, as_json
 from stella_mteb.compare.records import Comparison, Duel, ModelFacts
-from stella_mteb.compare.shown import shared_provenance
 from stella_mteb.compare.shown import shown as short_names
+from stella_mteb.compare.shown import usual_provenance
 from stella_mteb.compare.words import (
+    ESTIMATED,
+    NO_MEAN,
     count,
     gaps,
     headline,
@@ -24,6 +26,7 @@ from stella_mteb.compare.words import (
     machines,
     main_duels,
     many,
+    means_over,
     p_value,
     per_cent,
     points,
@@ -87,7 +90,9 @@ def _sections(comparison: Comparison, width: int) -> Iterator[_Section]:
     else:
         yield _Section(headline(comparison, shown), verdicts if len(verdicts) <= 3 else ())
     yield _leaderboard(comparison, shown)
-    if comparison.common:
+    if comparison.unranked:
+        yield _unranked(comparison, shown)
+    if comparison.standings and comparison.common:
         yield _by_type(comparison, shown, width)
     if any(facts != ModelFacts() for facts in comparison.facts.values()):
         yield _models(comparison, shown)
@@ -105,25 +110,32 @@ def _sections(comparison: Comparison, width: int) -> Iterator[_Section]:
 
 
 def _leaderboard(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
-    standings, common, everywhere = comparison.standings, len(comparison.common), shared_provenance(comparison)
+    standings, usual = comparison.standings, usual_provenance(comparison)
     rows = [
         {
             "rank": rank(one),
             "system": shown[one.system.label],
             "mean": points(one.mean),
-            "tasks": f"{one.tasks} of {len(comparison.rows)}",
+            "mean of types": points(one.mean_by_type),
+            "Borda rank": "-" if one.borda is None else str(one.borda),
+            "tasks": f"{len(comparison.common) - one.estimated} of {len(comparison.common)}",
         }
         for one in standings
     ]
-    lines = [f"All scores are {everywhere}."] if everywhere else []
-    if not everywhere and any(one.system.provenance == "measured here" for one in standings):
-        lines.append("A system without a remark beside its name was measured here.")
+    lines = []
+    if len({system.provenance for system in comparison.systems}) > 1:
+        lines.append(f"Where nothing stands beside a name, the scores are {usual}.")
+    elif usual:
+        lines.append(f"All scores are {usual}.")
     if any(one.best_rank != one.worst_rank for one in standings):
         lines.append("A rank such as 1-2: these results cannot tell which of these places it is.")
-    if not common:
-        lines.append("No mean: there is no task on which all have comparable scores.")
-    title = f"Leaderboard: mean score in points (x 100) over the {many(common, 'task')} that all have, alike"
-    return _Section(title, lines, rows, whole=True)
+    lines += [NO_MEAN] if not comparison.common else [ESTIMATED] * any(one.estimated for one in standings)
+    return _Section(f"Leaderboard: mean score in points (x 100) over {means_over(comparison)}", lines, rows, whole=True)
+
+
+def _unranked(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
+    lines = [f"{shown[one.system.label]}: {one.reason}" for one in comparison.unranked]
+    return _Section(f"Not ranked: less than {100 * comparison.coverage:g} % of the tasks", lines)
 
 
 def _by_type(comparison: Comparison, shown: Mapping[str, str], width: int) -> _Section:
@@ -172,7 +184,7 @@ def _missing(missing: Mapping[tuple[str, str], Sequence[str]], shown: Mapping[st
         f"{shown[label]}, {many(len(tasks), 'task')}: {reason} ({listed(tasks)})"
         for (label, reason), tasks in sorted(missing.items(), key=lambda one: -len(one[1]))
     ]
-    return _Section("Gaps: no comparable score, so the task is in no mean over all", lines)
+    return _Section("Gaps: no score that compares with those of most others", lines)
 
 
 def _duels(comparison: Comparison, shown: Mapping[str, str]) -> _Section:

@@ -116,6 +116,19 @@ def many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+NO_MEAN = "No mean: no task has comparable scores of more than half of the systems."
+ESTIMATED = (
+    "Where a ranked system has no comparable score, its mean takes an estimate: its own level on other tasks plus the "
+    "level of this task among the others."
+)
+
+
+def means_over(comparison: Comparison) -> str:
+    """The tasks of the means: `41 tasks of MTEB(eng, v2)`."""
+    of = comparison.selection.benchmark if comparison.selection else None
+    return many(len(comparison.common), "task") + (f" of {of}" if of else "")
+
+
 # ---------------------------------------------------------------------------------------------------------- figures
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from stella_mteb.compare.comparison import best
 from stella_mteb.compare.facts import model_facts, number_of_parameters, within
-from stella_mteb.compare.records import ModelFacts, System
+from stella_mteb.compare.records import ModelFacts, Score, System
 from stella_mteb.compare.text import render_comparison
 from stella_mteb.errors import ConfigError
 from stella_mteb.harness.mteb_facts import load_facts
@@ -104,3 +105,17 @@ def test_a_terminal_shows_the_facts_beside_one_another() -> None:
 
     assert re.search(r"stella\S+5@1024 +1\.54 B +512 +8,192 +mit +2024-07 +67 %\n", shown)
     assert re.search(r"bge_en_icl\[shots=3\] +- +- +- +closed +- +-\n", shown)
+
+
+def test_the_best_are_those_with_the_highest_means_beside_those_that_are_named() -> None:
+    tasks = [f"T{i}" for i in range(6)]
+    scores = {
+        row(f"org/m{i}"): {
+            task: Score(task, "STS", i / 10 + number / 100, "test", ("default",)) for number, task in enumerate(tasks)
+        }
+        for i in (3, 1, 5, 2, 4)
+    }
+    named = [system for system in scores if system.model in {"org/m1", "org/m5"}]
+
+    assert [system.model for system in best(scores, 2)] == ["org/m5", "org/m4"]
+    assert [system.model for system in best(scores, 2, kept=named)] == ["org/m3", "org/m1", "org/m5", "org/m4"]

@@ -15,7 +15,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from stella_mteb.compare import words
-from stella_mteb.compare.records import Comparison, Gap, Price, Score
+from stella_mteb.compare.records import Comparison, Gap, Price, Score, Unranked
 from stella_mteb.compare.text import render_comparison
 from stella_mteb.files.tables import TableFormat
 from tests.support.comparisons import (
@@ -94,7 +94,7 @@ def test_a_system_without_any_score_has_no_rank_and_does_not_blur_the_headline()
     comparison = replace(comparison, standings=(a, replace(b, best_rank=2), without))
 
     assert words.headline(comparison) == "a leads, but not beyond doubt against each of the others"
-    assert re.search(r" - +c +- +0 of 2", render_comparison(comparison, "table", 80))
+    assert re.search(r" - +c +- +- +- +2 of 2", render_comparison(comparison, "table", 80))
 
 
 def test_without_a_common_task_nobody_wins() -> None:
@@ -109,8 +109,8 @@ def test_without_a_common_task_nobody_wins() -> None:
 
     assert shown.startswith("a and b share no task that can be compared.")
     assert words.headline(comparison) == "No task has comparable scores of both systems"
-    assert "No mean: there is no task on which all have comparable scores." in shown
-    assert re.search(r"1-2 +a +- +1 of 2", shown)
+    assert "No mean: no task has comparable scores of more than half of the systems." in shown
+    assert re.search(r"1-2 +a +- +- +- +0 of 0", shown)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -130,18 +130,41 @@ def test_no_line_is_wider_than_the_terminal(build: Callable[[], Comparison], wid
     assert max(map(width_of, lines)) <= width
 
 
-def test_the_leaderboard_has_rank_intervals_means_and_coverage() -> None:
-    table = section(render_comparison(three_with_gaps(), "table", 80), "Leaderboard")
+def test_the_leaderboard_has_ranks_means_borda_and_how_many_tasks_compare() -> None:
+    comparison = three_with_gaps()
+    first, *others = comparison.standings
+    first = replace(first, borda=2, mean_by_type=0.6789, estimated=2)
+    shown = render_comparison(replace(comparison, standings=(first, *others)), "table", 80)
+
+    table = section(shown, "Leaderboard")
 
     rows = [re.split(r" {2,}", line.strip()) for line in table.splitlines()[-3:]]
-    assert [(row[0], row[1], row[3]) for row in rows] == [
-        ("1-2", "stella@8192", "8 of 9"),
-        ("1-2", "stella@1024", "9 of 9"),
-        ("3", "stella@256", "7 of 9"),
+    assert [(row[0], row[1], *row[3:]) for row in rows] == [
+        ("1-2", "stella@8192", "67.89", "2", "5 of 7"),
+        ("1-2", "stella@1024", "-", "-", "7 of 7"),
+        ("3", "stella@256", "-", "-", "7 of 7"),
     ]
-    assert "All scores are measured here." in table
-    assert "over the 7 tasks that all have" in table
-    assert "these results cannot tell which of these places it is" in table
+    text = " ".join(table.split())
+    assert "over 7 tasks" in text
+    assert "All scores are measured here." in text
+    assert "its mean takes an estimate" in text
+    assert "these results cannot tell which of these places it is" in text
+
+
+def test_who_is_not_ranked_stands_below_with_what_is_lacking() -> None:
+    comparison = three_with_gaps()
+    lost = system("lost", "self-reported")
+    unranked = Unranked(lost, 2, 0.2, "has 2 of 9 tasks (22%), without STS1, STS2 and 5 more", ("STS1",))
+
+    shown = render_comparison(
+        replace(comparison, systems=(*comparison.systems, lost), rows=(), unranked=(unranked,)), "table", 80
+    )
+
+    assert "Where nothing stands beside a name, the scores are measured here." in shown
+    assert section(shown, "Not ranked").splitlines() == [
+        "Not ranked: less than 80 % of the tasks",
+        "lost (self-reported): has 2 of 9 tasks (22%), without STS1, STS2 and 5 more",
+    ]
 
 
 def test_means_have_two_decimals_and_are_of_the_common_tasks() -> None:
