@@ -45,7 +45,7 @@ _WRITERS = (
 )
 WRITERS = (__file__, *(str(_PACKAGE / f"{name}.py") for name in _WRITERS))
 # Lines of these say nothing of a write, and are many.
-_READERS = {"_unique_keys", "_finite"}
+_READERS = {"unique_keys", "_finite"}
 _WORDS = (
     "a",
     "the",
@@ -245,7 +245,7 @@ class Tally:
 
 def unreadable(folder: Path) -> list[str]:
     """Files that a reader would stumble over; temporary ones, which no reader opens, are none."""
-    from stella_mteb.engine.store import mend
+    from stella_mteb.engine.store import recover
     from stella_mteb.files.atomic import read_json
 
     faults = [f"{path}: set aside" for path in folder.rglob("*.damaged*")]
@@ -257,7 +257,7 @@ def unreadable(folder: Path) -> list[str]:
                 read_json(path)
             elif path.suffix == ".jsonl":
                 [json.loads(line) for line in path.read_text().splitlines()]
-            elif path.suffix == ".safetensors" and (fault := mend(path)):
+            elif path.suffix == ".safetensors" and (fault := recover(path)):
                 faults.append(f"{path}: {fault}")
         except FileNotFoundError:
             continue  # another process at work

@@ -1,1 +1,1 @@
-"""From texts to vectors: `encoder` is the way of a text, from top to bottom. Imports no other room but `files`."""
+"""Turns texts into vectors; `encoder` has all steps from top to bottom. Imports no other room but `files`."""

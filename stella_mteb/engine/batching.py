@@ -1,7 +1,7 @@
 """The batch plan: windows of texts, and which texts of a window share a forward pass.
 
-Whoever follows it over the same texts computes each among the same others, so that on a CPU in float32 its vector has
-the same bits: the encoder in one process, or the workers of a cluster.
+Every user of the plan (the encoder of a process, the workers of a cluster) computes each text together with the same
+other texts, so its vector is the same to the bit on a CPU in float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stella_mteb.engine.tokenising import Ids
 
 WINDOW = 16_384
-"""Texts tokenised and sorted at a time; bounds the memory that token ids take."""
+"""Texts tokenised and sorted at a time; limits the memory for token ids."""
 
 Positions = NDArray[np.intp]
 
@@ -24,7 +24,7 @@ Positions = NDArray[np.intp]
 def windows(texts: Sequence[str], tokenise: Callable[[list[str]], list[Ids]]) -> Iterator[tuple[Positions, list[Ids]]]:
     """Tokenise texts a window at a time, longest first by characters.
 
-    A thread tokenises one window while the caller uses the one before.
+    A thread tokenises the next window while the caller uses the last one.
 
     Yields:
         Positions of the texts of one window, and their token ids.
@@ -43,16 +43,16 @@ def windows(texts: Sequence[str], tokenise: Callable[[list[str]], list[Ids]]) ->
 
 
 def plan_batches(lengths: Sequence[int], token_budget: Callable[[], int], *, padded: bool) -> Iterator[Positions]:
-    """Group the texts of a window so that every batch stays under a token budget.
+    """Group the texts of a window into batches within a token budget.
 
-    Longest first: a batch that does not fit in memory shows at once, not after hours. Sorted by true token length,
-    texts of equal length stand together, and padding, where there is any, is about one per cent on a large corpus.
+    Long texts come first, so that running out of memory shows at once and not after hours. Sorting by length in tokens
+    keeps padding, if there is any, at about one per cent on a large corpus.
 
     Args:
         lengths: Tokens of each text, special tokens included.
-        token_budget: Gives the most tokens of a batch, padding included. Asked before each batch, because running
-            out of memory lowers it on the way. A single text that is longer makes a batch of its own.
-        padded: Whether all texts of a batch are padded to its longest; else they are packed.
+        token_budget: Returns the token limit of a batch, padding included. It is called before each batch, because it
+            is lowered when memory runs out. A single text beyond the limit is a batch of its own.
+        padded: Whether all texts of a batch are padded to the longest; otherwise they are packed.
 
     Yields:
         Positions of the texts of one batch, longest first.

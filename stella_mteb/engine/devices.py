@@ -1,4 +1,4 @@
-"""Which device, which dtype, and how many tokens a batch may hold there."""
+"""Chooses device and dtype, and gives the default size of a batch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from stella_mteb.errors import ConfigError, EnvironmentProblem
 
 Fetch = Callable[[], NDArray[np.float32]]
-"""Waits for the device and gives the vectors of a batch."""
+"""Waits for the device and returns the vectors of a batch."""
 
-# Tokens in one forward pass, padding included. A GPU needs some 8 thousand to be busy with arithmetic rather than with
-# launching kernels; on a CPU more than a thousand falls out of the caches and is slower.
+# Tokens of one forward pass, padding included. A GPU needs about 8 thousand to spend its time on arithmetic instead of
+# launching kernels; on a CPU, more than a thousand do not fit in the caches.
 TOKEN_BUDGET = {"cuda": 16_384, "mps": 4_096, "cpu": 1_024}
 
 
@@ -25,9 +25,9 @@ def resolve_device(device: str | None) -> torch.device:
     """Turn `auto`, None or a torch device string into a device that exists.
 
     Raises:
-        ConfigError: If the string is no device.
-        EnvironmentProblem: If the device is not there. There is no silent fallback to the CPU: a run that was
-            meant for a GPU would take a hundred times as long.
+        ConfigError: If the string is not a device.
+        EnvironmentProblem: If the device does not exist. There is no silent fallback to the CPU, on which a run for a
+            GPU would take a hundred times as long.
     """
     if device in (None, "auto"):
         if torch.cuda.is_available():
@@ -51,13 +51,13 @@ def resolve_device(device: str | None) -> torch.device:
 
 
 def resolve_dtype(dtype: str | None, device: torch.device, refused: Mapping[Any, str]) -> torch.dtype:
-    """The dtype of the backbone: what was asked for, else bfloat16 on CUDA and float32 elsewhere.
+    """Choose the dtype of the backbone, by default bfloat16 on CUDA and float32 elsewhere.
 
-    Pooling, heads and results are float32 whatever this is.
+    Pooling, heads and results are always float32.
 
     Args:
         dtype: `bfloat16`, `float32`, `float16`, or None for the default of the device.
-        device: Where the backbone will run.
+        device: Device of the backbone.
         refused: Dtypes with which this model gives wrong results, each with the reason.
 
     Raises:
@@ -72,29 +72,29 @@ def resolve_dtype(dtype: str | None, device: torch.device, refused: Mapping[Any,
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    """Check whether an exception means that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # The CPU and MPS allocators and cuBLAS raise plain RuntimeErrors; nothing but the text tells them from a bug.
+    # The CPU and MPS allocators and cuBLAS raise plain RuntimeErrors, recognisable only by their text.
     known = ("DefaultCPUAllocator", "MPS backend out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in known)
 
 
 def to_device(values: NDArray[Any] | list[int], device: torch.device) -> torch.Tensor:
-    """Copy to the device; to a GPU from pinned memory, so that neither side waits for the other."""
+    """Copy to the device; for a GPU from pinned memory, so that neither side waits for the other."""
     tensor = torch.as_tensor(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def fetch_later(pooled: torch.Tensor) -> Fetch:
-    """Start copying vectors to the host; from a GPU without waiting for what it has still to do."""
+    """Start copying vectors to the host; for a GPU without waiting for work in progress."""
     if pooled.device.type != "cuda":
         array: NDArray[np.float32] = pooled.cpu().numpy()
         return lambda: array
     on_host = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
     on_host.copy_(pooled, non_blocking=True)
     copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    # Where the copy is: of its own accord an event is recorded on the current device, which is cuda:0 for cuda:1 too.
+    # On the device of the copy; by default an event is recorded on the current device, cuda:0, even for cuda:1.
     copied.record(torch.cuda.current_stream(pooled.device))
 
     def fetch() -> NDArray[np.float32]:
@@ -105,19 +105,19 @@ def fetch_later(pooled: torch.Tensor) -> Fetch:
 
 
 def peak_memory(device: torch.device | str = "cpu") -> int:
-    """The most memory used so far, in bytes: of a CUDA device by torch's tensors, else of this process.
+    """Return the peak memory in bytes: that of torch's tensors on a CUDA device, else that of this process.
 
-    On CUDA counted since `torch.cuda.reset_peak_memory_stats`, of a process since it began.
+    The period starts with `torch.cuda.reset_peak_memory_stats` on CUDA, else with the process.
     """
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    # What getrusage says of a process begins, on Linux, with the peak of the process that started it.
+    # On Linux, the value of getrusage starts with the peak of the parent process.
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     own = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
     if own is not None:
         return own * 1024
-    import resource  # noqa: PLC0415 -- not on Windows
+    import resource  # noqa: PLC0415 -- missing on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,7 +1,7 @@
-"""The way of a text: deduplicated, prompted, tokenised, sorted, batched, forward, pooled, head, normalised.
+"""The steps from a text to its vector: deduplicate, add the prompt, tokenise, sort, batch, forward, pool, head, L2.
 
-Not covered here: where a model comes from (`stella_mteb.models`), which prompt a task gets
-(`stella_mteb.prompts`), what MTEB wants (`stella_mteb.harness.adapter`).
+Other rooms decide where a model comes from (`stella_mteb.models`), which prompt a task gets (`stella_mteb.prompts`)
+and what MTEB asks for (`stella_mteb.harness.adapter`).
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from stella_mteb.engine.tokenising import Ids, Tokeniser
 from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorError, StellaMtebError
 
 Progress = Callable[[int, int], None]
-"""Called after every batch with the tokens done and the tokens to do (an estimate until all are tokenised)."""
+"""Called after every batch with the tokens done and the total (an estimate until all texts are tokenised)."""
 
 _CHUNK = 4_096
 
 
 @dataclass
 class EncodeStats:
-    """What an encoder has done since it was made.
+    """Counts of an encoder since it was created.
 
     Attributes:
         texts: Texts asked for.
-        encoded: Texts that went through the backbone: neither repeated in their call nor in the store.
-        at_limit: Of these, how many were cut, or just fit, at `max_length` tokens.
-        tokens: Tokens of these, special tokens included, padding not.
+        encoded: Texts that went through the backbone, without repeated or stored ones.
+        at_limit: Encoded texts that reach `max_length` tokens, and may have been truncated.
+        tokens: Tokens of the encoded texts, with special tokens, without padding.
         seconds: Wall time in tokeniser and backbone.
     """
 
@@ -56,18 +56,18 @@ class TextEncoder:
     """A loaded model that turns texts into float32 vectors.
 
     Args:
-        tokenizer: A fast tokenizer of transformers that appends the model's special tokens.
-        backbone: A transformers model whose output has `last_hidden_state`, on its device, in its dtype.
+        tokenizer: A fast transformers tokenizer that adds the model's special tokens.
+        backbone: A transformers model with `last_hidden_state`, on its device and in its dtype.
         pooling: How hidden states become one vector.
         heads: The published dimensions.
-        dimension: Which of them `encode` gives when it is not told.
-        max_length: Longest input in tokens, prompt and special tokens included; longer texts are cut.
+        dimension: Default dimension of `encode`.
+        max_length: Longest input in tokens, prompt and special tokens included; longer texts are truncated.
         normalize: Whether vectors get unit L2 length.
-        batch_size: How many texts of `max_length` tokens a batch may be as large as. Short texts fill the
-            same room in greater number. None: no bound but the token budget.
-        token_budget: Tokens of one forward pass; `stella-mteb bench` measures what is fastest. None: what is fast
-            on most devices of the kind (`devices.TOKEN_BUDGET`).
-        fingerprint: Names whatever else changes a pooled vector: weights, revision, architecture.
+        batch_size: Limits a batch to the tokens of this many texts of `max_length`. Shorter texts fill the same room
+            in greater number. None: only the token budget limits a batch.
+        token_budget: Tokens of one forward pass; `stella-mteb bench` measures the fastest value. None: a value that is
+            fast on most devices of the kind (`devices.TOKEN_BUDGET`).
+        fingerprint: Identifies everything else that changes a pooled vector: weights, revision, architecture.
         tokenise: How prompt and text become token ids; None for the tokenizer's own way.
     """
 
@@ -92,7 +92,7 @@ class TextEncoder:
         self.tokenise = tokenise or Tokeniser(tokenizer, max_length)
         self.backbone = backbone.eval()
         self.packed, self._causal = packing.is_packed(backbone), packing.is_causal(backbone.config)
-        # A GPT-2 that is given types, all of them 0, adds an embedding for them.
+        # GPT-2 adds an embedding if it gets token types, even if they are all 0.
         takes_types = "token_type_ids" in inspect.signature(backbone.forward).parameters
         self._gives_types = takes_types and "token_type_ids" in tokenizer.model_input_names
         self.heads = {head.dimension: head for head in heads}
@@ -100,10 +100,10 @@ class TextEncoder:
         self.max_length, self.normalize = max_length, normalize
         self.token_budget = token_budget or TOKEN_BUDGET.get(self.device.type, TOKEN_BUDGET["cpu"])
         self.batch_size = batch_size
-        # On CUDA the next batch is launched before the last one is fetched, so that the GPU never waits for Python.
+        # On CUDA, the next batch is launched before the last one is fetched, so that the GPU never waits for Python.
         self._depth = 1 if self.device.type == "cuda" else 0
         self.fingerprint = store_fingerprint(fingerprint, self.dtype, max_length, pooling)
-        # The last token's state is all that is needed of a causal text, so what stands before it can be shared.
+        # A causal text needs only the last token's state, so a common prefix can be shared.
         last_token = pooling.modes == ("lasttoken",) and pooling.include_prompt
         self.shares_prefix = self.packed and self._causal and last_token
         self._prefix: Prefix | None = None
@@ -113,7 +113,7 @@ class TextEncoder:
 
     @property
     def dimensions(self) -> list[int]:
-        """The dimensions that this model publishes, ascending."""
+        """The published dimensions, in ascending order."""
         return sorted(self.heads)
 
     def encode(
@@ -129,20 +129,20 @@ class TextEncoder:
         """Encode texts.
 
         Args:
-            texts: Any strings; an empty one is encoded too.
+            texts: Any strings, empty ones included.
             prompt: Put before every text.
-            dimension: One of `dimensions`; None for the encoder's own.
-            batch_size: For this call; the smaller of this and the encoder's own holds.
+            dimension: One of `dimensions`; None for the encoder's default.
+            batch_size: Limit for this call; the smaller of this and the encoder's own applies.
             progress: Called after every batch.
-            normalize: Whether vectors get unit L2 length; None as the encoder says.
+            normalize: Whether vectors get unit L2 length; None for the encoder's setting.
 
         Returns:
             float32 [texts, dimension], in the order of `texts`.
 
         Raises:
-            ConfigError: If a text is not a string, or the dimension is not published.
-            NonFiniteVectorError: If a vector holds NaN or infinity; names the text's position.
-            EnvironmentProblem: If one text alone does not fit in memory.
+            ConfigError: If a text is not a string, or there is no head of this dimension.
+            NonFiniteVectorError: If a vector contains NaN or infinity; states the text's position.
+            EnvironmentProblem: If a single text does not fit in memory.
         """
         dimension = self._known(dimension or self.dimension)
         pooled = self.pool(texts, prompt, batch_size=batch_size, progress=progress)
@@ -156,7 +156,7 @@ class TextEncoder:
         batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> FloatMatrix:
-        """Encode texts up to the pooled vector, before any head; what the store keeps.
+        """Compute pooled vectors, which are the input of the heads and the content of the store.
 
         Returns:
             float32 [texts, width of the pooling].
@@ -175,11 +175,11 @@ class TextEncoder:
         return pooled if len(unique) == len(texts) else pooled[inverse]
 
     def fill(self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None) -> None:
-        """Encode into the store what it does not hold, and nothing into memory; for corpora.
+        """Encode texts into the store without returning vectors; for corpora larger than memory.
 
         Args:
-            texts: As for `encode`.
-            prompt: As for `encode`.
+            texts: See `encode`.
+            prompt: See `encode`.
             progress: Called after every batch.
         """
         assert self.store is not None, "fill() without a store would throw its work away"  # noqa: S101
@@ -193,12 +193,12 @@ class TextEncoder:
     def project(
         self, pooled: FloatMatrix, dimension: int | None = None, *, normalize: bool | None = None
     ) -> FloatMatrix:
-        """Apply a head to pooled vectors, then L2 where the encoder normalises; both in float32.
+        """Apply a head to pooled vectors and normalise them if required, in float32.
 
         Args:
             pooled: float32 [texts, width], from `pool`.
-            dimension: One of `dimensions`; None for the encoder's own.
-            normalize: Whether vectors get unit L2 length; None as the encoder says.
+            dimension: One of `dimensions`; None for the encoder's default.
+            normalize: Whether vectors get unit L2 length; None for the encoder's setting.
 
         Returns:
             float32 [texts, dimension].
@@ -220,20 +220,20 @@ class TextEncoder:
 
     @torch.inference_mode()
     def hidden(self, ids: list[Ids], after: Prefix | None = None) -> torch.Tensor:
-        """Last hidden states of one batch, in the dtype of the backbone, [tokens of all texts, width].
+        """Compute the last hidden states of one batch, in the dtype of the backbone, [tokens of all texts, width].
 
         Args:
             ids: From `tokenise`; at least one text has a token.
-            after: What stands before every text and is not in `ids`; packed models only.
+            after: A prefix of every text that `ids` leaves out; packed models only.
         """
         return self._run(ids, after=after) if self.packed else self._run_padded(ids)
 
     def batch_budget(self, batch_size: int | None = None, shared: int = 0) -> int:
-        """The most tokens of a batch, as `batching.plan_batches` asks for it.
+        """Return the token limit of a batch for `batching.plan_batches`.
 
         Args:
-            batch_size: For this call; the smaller of this and the encoder's own holds.
-            shared: Tokens of a shared prefix. Every token of a batch attends to it, which takes room of its own.
+            batch_size: Limit for this call; the smaller of this and the encoder's own applies.
+            shared: Tokens of a shared prefix, which needs memory because every token of a batch attends to it.
         """
         limits = [rows * self.max_length for rows in (batch_size, self.batch_size) if rows is not None]
         return max(min([self.token_budget, *limits]) - shared, min(self.token_budget, self.max_length))
@@ -243,7 +243,7 @@ class TextEncoder:
     def _encode_new(
         self, new: list[str], prompt: str, texts: Sequence[str], batch_size: int | None, progress: Progress | None
     ) -> Iterator[tuple[Positions, FloatMatrix]]:
-        """Encode texts that are distinct and not in the store, store them, and yield their positions and vectors."""
+        """Encode distinct texts that are not in the store, add them to it, and yield their positions and vectors."""
         started = time.perf_counter()
         total, done, tokens, longest = sum(map(len, new)), 0, 0, self.tokenise.longest(prompt)
         try:
@@ -266,7 +266,7 @@ class TextEncoder:
     def _forward_all(
         self, texts: list[str], prompt: str, batch_size: int | None
     ) -> Iterator[tuple[Positions, list[int], FloatMatrix]]:
-        """Yields positions in `texts`, their lengths in tokens, and their pooled vectors."""
+        """Yield positions in `texts`, their lengths in tokens, and their pooled vectors."""
         prompt_tokens = 0 if self.pooling.include_prompt else self.tokenise.prompt_tokens(prompt)
         launched: deque[tuple[Positions, list[int], Fetch]] = deque()
         failed: Exception | None = None
@@ -279,7 +279,7 @@ class TextEncoder:
                     at, lengths, fetch = launched.popleft()
                     yield at, lengths, fetch()
         except Exception as error:
-            failed = error  # after what is launched already, which is finished work
+            failed = error  # raised after the batches that are launched already, whose work must not be lost
         for at, lengths, fetch in launched:
             yield at, lengths, fetch()
         if failed is not None:
@@ -297,7 +297,7 @@ class TextEncoder:
                 yield window[batch], [ids[i] for i in batch], prefix
 
     def _shared(self, rows: list[Ids]) -> Prefix | None:
-        """What all texts begin with, computed; the last one again where it serves."""
+        """Compute the common prefix of all texts, or reuse the last one if it fits."""
         found = common_prefix(rows)
         last = self._prefix
         if last is not None and 2 * len(last.ids) >= len(found) and all(map(last.begins, rows)):
@@ -310,7 +310,7 @@ class TextEncoder:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            return None  # as a part of each text it meets the same limit, where the message names the text
+            return None  # without a prefix, the text meets the same limit, and its error names it
         self._prefix = prefix
         return prefix
 
@@ -326,7 +326,7 @@ class TextEncoder:
                     f"out of memory on {self.device} with a single text of {tokens} tokens; "
                     "lower max_length, use a smaller dtype, or free the device"
                 ) from error
-        # Outside the except block: there, the traceback would still hold the tensors that did not fit.
+        # Outside the except block, whose traceback keeps the tensors that did not fit.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
@@ -348,7 +348,7 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _run(self, ids: list[Ids], *, after: Prefix | None = None, into: Prefix | None = None) -> torch.Tensor:
-        # A text without a token takes no room in the row.
+        # A text without tokens takes no room in the packed row.
         present = [row for row in ids if len(row)]
         pack = packing.Packing(
             [len(row) for row in present], causal=self._causal, device=self.device, after=after, into=into
@@ -369,7 +369,7 @@ class TextEncoder:
         given = {"input_ids": to_device(input_ids, self.device), "attention_mask": to_device(mask, self.device)}
         if self._gives_types:
             given["token_type_ids"] = torch.zeros_like(given["input_ids"])
-        # By positions that the host knows: a mask on a GPU would make the host wait for it.
+        # Select by positions, which the host knows; it would have to wait for a mask on a GPU.
         kept = to_device(np.flatnonzero(mask), self.device)
         return self._states(self.backbone(**given), len(ids), longest).flatten(0, 1).index_select(0, kept)
 
@@ -393,18 +393,18 @@ class TextEncoder:
         if dimension not in self.heads:
             known = ", ".join(map(str, sorted(self.heads)))
             raise ConfigError(
-                f"there is no head of dimension {dimension}; this model publishes {known}. "
-                "(A longer vector is never sliced: each dimension has a head of its own.)"
+                f"no head of dimension {dimension}; this model publishes {known}. "
+                "(A longer vector is never sliced: each dimension has its own head.)"
             )
         return dimension
 
 
 def store_fingerprint(model: str, dtype: torch.dtype, max_length: int, pooling: Pooling) -> dict[str, str]:
-    """Everything that changes a pooled vector, by name; see `VectorStore`.
+    """Return everything that changes a pooled vector, by name; see `VectorStore`.
 
     Args:
         model: Weights, revision, architecture.
-        dtype: Of the backbone.
+        dtype: Dtype of the backbone.
         max_length: Longest input in tokens.
         pooling: How hidden states become one vector.
     """
@@ -432,8 +432,8 @@ def _require_finite(vectors: FloatMatrix, encoder: TextEncoder, position: Callab
     if not bad.any():
         return
     raise NonFiniteVectorError(
-        f"the vector of text {position(int(bad.argmax()))} (counted from 0) holds NaN or infinity "
-        f"(backbone in {encoder.dtype} on {encoder.device}); it is neither returned nor stored: "
-        + ("" if encoder.dtype == torch.float32 else "half precision cannot hold it and fp32 is enough, or ")
+        f"the vector of text {position(int(bad.argmax()))} (counted from 0) contains NaN or infinity "
+        f"(backbone in {encoder.dtype} on {encoder.device}) and is neither returned nor stored: "
+        + ("" if encoder.dtype == torch.float32 else "half precision overflows and fp32 is needed, or ")
         + "the weights are damaged"
     )

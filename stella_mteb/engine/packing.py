@@ -1,10 +1,9 @@
-"""Texts end to end in one row, without padding; attention sees each text alone.
+"""Packs texts into one row without padding; attention is restricted to each text.
 
-The model code stays transformers' own: an attention function of this project is registered under a name, and a
-model that was loaded with that name calls it. transformers makes no mask for a name it does not know, so this
-function alone keeps texts apart: `tests/engine/test_packing.py` proves that it does, for every architecture in
-`_TESTED`. Restarted position ids are not enough: with the masks of transformers 5.23 a bidirectional model then attends
-across texts, without a word.
+The model code is that of transformers. This module registers an attention function under a name, and a model loaded
+with that name calls it. transformers makes no mask for an unknown name, so this function alone separates the texts;
+`tests/engine/test_packing.py` checks that for every architecture in `_TESTED`. Restarted position ids do not suffice:
+with the masks of transformers 5.23, a bidirectional model silently attends across texts.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ from stella_mteb.engine.prefix import Prefix, attend, merge
 
 NAME = "stella_mteb_packed"
 
-# Architectures that read `position_ids` as they are and hand keyword arguments on to attention. Not every one does:
-# RoBERTa counts positions from 2, T5 and MPNet have relative ones that span the whole row.
+# Architectures that use `position_ids` unchanged and pass keyword arguments to attention. Others do not: RoBERTa counts
+# positions from 2, T5 and MPNet have relative positions over the whole row.
 _TESTED = {"bert", "gte", "mistral", "qwen2"}
 
 
 class Packing:
-    """Where each text begins and ends in one packed row.
+    """The boundaries of the texts in a packed row.
 
     Args:
-        lengths: Tokens of each text, at least one; on a CPU neighbours of equal length are computed together.
-        causal: Whether a token sees only those before it.
-        device: Where the row is.
-        after: What stands before every text; the row holds what follows.
-        into: Takes up the keys and values of this row, which is the prefix itself.
+        lengths: Tokens of each text, at least one; on a CPU, adjacent texts of equal length are computed together.
+        causal: Whether a token sees only earlier ones.
+        device: Device of the row.
+        after: A prefix of every text; the row has only what follows it.
+        into: Collects the keys and values of this row, which is the prefix itself.
 
     Attributes:
-        bounds: int32 [texts + 1], on the device: text i is `bounds[i]` up to `bounds[i + 1]`.
-        within: Every text as queries and as keys.
-        over_prefix: With `after`: all tokens as one text, and the prefix as its keys.
+        bounds: int32 [texts + 1] on the device: text i spans `bounds[i]` to `bounds[i + 1]`.
+        within: The bounds for attention of each text to itself.
+        over_prefix: With `after`: the bounds for attention of all tokens to the prefix.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Packing:
         self._runs = [(length, len(list(run))) for length, run in itertools.groupby(lengths)]
 
     def runs(self) -> Iterator[tuple[slice, int]]:
-        """Neighbours of equal length: where they are in the row, and how many tokens each has."""
+        """Yield for adjacent texts of equal length their slice of the row and the tokens of each."""
         start = 0
         for length, texts in self._runs:
             yield slice(start, start + length * texts), length
@@ -71,8 +70,8 @@ class Packing:
 
 
 def supports(config: Any, max_length: int) -> bool:
-    """Whether texts of up to `max_length` tokens can be packed for a model of this configuration."""
-    # A window that no text reaches changes nothing; one that cuts texts is left to the masks of transformers.
+    """Check whether texts of up to `max_length` tokens can be packed for a model with this configuration."""
+    # A window is irrelevant if no text exceeds it; otherwise the masks of transformers are needed.
     window = getattr(config, "sliding_window", None)
     return (
         config.model_type in _TESTED
@@ -83,18 +82,18 @@ def supports(config: Any, max_length: int) -> bool:
 
 
 def is_packed(backbone: Any) -> bool:
-    """Whether a loaded model calls this module's attention."""
+    """Check whether a loaded model calls this module's attention."""
     return getattr(backbone.config, "_attn_implementation", None) == NAME
 
 
 def is_causal(config: Any) -> bool:
-    """Whether a token of this model sees only those before it; transformers' masks go by the same attribute."""
+    """Check whether a token sees only earlier ones; the masks of transformers use the same attribute."""
     return config.model_type in {"mistral", "qwen2"} and getattr(config, "is_causal", True)
 
 
 def register() -> None:
-    """Make the attention function known to transformers; idempotent."""
-    from transformers import AttentionInterface  # noqa: PLC0415 -- seconds; an error should not wait for it
+    """Register the attention function with transformers. Idempotent."""
+    from transformers import AttentionInterface  # noqa: PLC0415 -- takes seconds, for which errors should not wait
 
     AttentionInterface.register(NAME, attention)
 
@@ -110,22 +109,22 @@ def attention(
     scaling: float,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention within each text of a packed row; transformers calls it in every layer.
+    """Compute attention within each text of a packed row; transformers calls this in every layer.
 
-    On CUDA in half precision this is the FlashAttention that ships with torch (`varlen`); elsewhere one call of
-    `scaled_dot_product_attention` for each run of texts of equal length (docs/decisions/006-packing.md).
+    On CUDA in half precision it uses the FlashAttention that ships with torch (`varlen`); elsewhere one call of
+    `scaled_dot_product_attention` for adjacent texts of equal length (docs/decisions/006-packing.md).
 
     Args:
         module: The calling layer.
         query: [1, heads, tokens, width].
-        key: [1, key heads, tokens, width]; a divisor of the heads (grouped-query attention).
-        value: As `key`.
+        key: [1, key heads, tokens, width]; key heads divide heads (grouped-query attention).
+        value: Like `key`.
         attention_mask: None; transformers makes none for this function.
-        packing: Where the texts are.
-        scaling: Of the scores.
+        packing: The boundaries of the texts.
+        scaling: Scale of the scores.
 
     Returns:
-        [1, tokens, heads, width], and None in the place of attention weights.
+        [1, tokens, heads, width], and None instead of attention weights.
     """
     layer: Any = getattr(module, "layer_idx", None)
     if packing.into is not None:
@@ -143,7 +142,7 @@ def attention(
         seen = varlen.attend(query[0], key[0], value[0], packing.within, scaling, causal=packing.causal)
         return seen.unsqueeze(0), None
     if query.is_cuda and query.shape[1] != key.shape[1]:
-        # For grouped heads in float32, torch 2.13 has on CUDA only the kernel that holds all scores in memory.
+        # For grouped heads in float32 on CUDA, torch 2.13 only has the kernel that keeps all scores in memory.
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
     out = torch.empty_like(query.transpose(1, 2))
     for where, length in packing.runs():
@@ -162,7 +161,7 @@ def _texts(part: torch.Tensor, where: slice, length: int) -> torch.Tensor:
 def _own(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each text's attention to itself, [heads, tokens, width], and its softmax sums, [heads, tokens]."""
+    """Compute each text's attention to itself, [heads, tokens, width], and the softmax sums, [heads, tokens]."""
     found = []
     for where, length in packing.runs():
         q, k, v = (_texts(part, where, length) for part in (query, key, value))

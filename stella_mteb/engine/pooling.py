@@ -1,4 +1,4 @@
-"""From the hidden states of tokens to one vector for each text."""
+"""Pools the hidden states of tokens into one vector for each text."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Pooling:
     """The pooling of a sentence-transformers folder (`1_Pooling/config.json`), computed in float32.
 
     Attributes:
-        modes: One or more of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken; the vectors of
-            several are concatenated in this order.
-        include_prompt: Whether the tokens of the prompt are pooled too (Stella: yes).
+        modes: One or more of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken; several are concatenated in
+            this order.
+        include_prompt: Whether the tokens of the prompt are pooled too (true for Stella).
     """
 
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
 
     def __call__(self, hidden: torch.Tensor, lengths: Sequence[int], prompt_tokens: int = 0) -> torch.Tensor:
-        """Pool texts that stand end to end.
+        """Pool concatenated texts.
 
         Args:
             hidden: Last hidden states, any float dtype, [tokens, width].
@@ -39,7 +39,7 @@ class Pooling:
         Returns:
             float32 [texts, width * number of modes]; zeros for a text without tokens.
         """
-        # On the host, which knows the lengths: a mask on a GPU would make the host wait for it.
+        # On the host, which knows the lengths; it would have to wait for a mask on a GPU.
         counts = np.asarray(lengths, dtype=np.int64)
         positions = np.arange(len(hidden)) - np.repeat(counts.cumsum() - counts, counts)
         if prompt_tokens and not self.include_prompt:
@@ -54,7 +54,7 @@ class Pooling:
 
 
 def _pool(mode: str, states: torch.Tensor, lengths: torch.Tensor, positions: NDArray[np.int64]) -> torch.Tensor:
-    # What stands here for a text without tokens is thrown away by the caller.
+    # The caller discards the value for a text without tokens.
     ends = lengths.cumsum(0)
     if mode == "cls":
         return states[(ends - lengths).clamp(max=len(states) - 1)]
@@ -70,8 +70,8 @@ def _pool(mode: str, states: torch.Tensor, lengths: torch.Tensor, positions: NDA
 
 
 def _segments(states: torch.Tensor, lengths: torch.Tensor, reduce: str) -> torch.Tensor:
-    # Not index_add: on CUDA it adds in the order in which threads come, another one at every run. `unsafe` leaves
-    # out a check of the lengths that would make the GPU wait for the CPU.
+    # index_add on CUDA adds in an order that differs from run to run. `unsafe` skips a check of the lengths for which
+    # the host would have to wait for the GPU.
     return torch.segment_reduce(states, reduce, lengths=lengths, axis=0, unsafe=True)
 
 
@@ -79,7 +79,7 @@ Floats = TypeVar("Floats", bound=NDArray[np.floating[Any]])
 
 
 def unit(vectors: Floats) -> Floats:
-    """Rows at unit length, whether or not the encoder normalises; in the dtype that they have."""
+    """Scale rows to unit length, in their dtype."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     rows: Floats = vectors / np.maximum(lengths, 1e-12)
     return rows
@@ -87,13 +87,13 @@ def unit(vectors: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Head:
-    """One published dimension: a map from the pooled vector, loaded when it is first used.
+    """A published dimension: a module on top of the pooled vector, loaded on first use.
 
-    Stella trains a Linear of its own for each dimension; a head is never a slice of a longer one.
+    Stella trains a Linear for each dimension; a head is never a slice of a longer one.
 
     Attributes:
-        dimension: Length of the vectors it gives.
-        load: Makes the module; float32 [texts, width] in, float32 [texts, dimension] out.
+        dimension: Dimension of its vectors.
+        load: Creates the module, from float32 [texts, width] to float32 [texts, dimension].
     """
 
     dimension: int

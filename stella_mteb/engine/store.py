@@ -1,15 +1,14 @@
-"""Pooled vectors on disk: no text goes through a backbone twice.
+"""Stores pooled vectors on disk, so that a text goes through a backbone only once.
 
-Not after an interruption, not in another task, not for another dimension.
+This holds after an interruption, in another task and for another dimension.
 
     <folder>/<store>/<uuid>.safetensors     keys uint8 [n, 16], vectors float32 [n, width], crc uint32 [n]
-    <folder>/<store>/fingerprint.json       what the store's name stands for; its date is that of the last use
+    <folder>/<store>/fingerprint.json       the meaning of the store's name; its date is that of the last use
 
-Shards are written once, under a name of their own, and never changed: two writers cannot collide and need no
-lock, and what one has written the other finds as soon as it lacks a text. What is kept is the vector *before* the
-head, so that every dimension comes out of one backbone pass. In memory are 28 bytes for each text; vectors are read
-from disk when they are asked for, each checked against its checksum, so that neither a large store nor a damaged one
-shows before it matters. Of a damaged shard, what is intact goes into a new one; the rest is encoded again.
+Shards have unique names and are never changed, so writers need no lock, and a process finds what another one has
+written as soon as it lacks a text. The stored vector is the one *before* the head, so one backbone pass serves every
+dimension. Memory holds 28 bytes for each text; vectors are read from disk on demand and checked against their checksum.
+The intact rows of a damaged shard are moved to a new one; the others are encoded again.
 """
 
 from __future__ import annotations
@@ -43,26 +42,26 @@ SCHEMA = "2"
 _FLUSH_ROWS = 4_096
 _FLUSH_SECONDS = 20.0
 _COARSEST_CLOCK = 2 * 10**9
-_KEY = np.dtype("S16")  # shorter ones are padded with zero bytes, but every key has 16
+_KEY = np.dtype("S16")  # pads shorter keys with zero bytes, but every key has 16
 _ROW_BITS = 32
 
 
 class VectorStore:
-    """The pooled vectors of one fingerprint, kept between calls and runs.
+    """The pooled vectors of one fingerprint, shared by calls and runs.
 
     Args:
-        folder: Where the stores of all models are. A store that can only be read is read, and nothing is added.
+        folder: Parent folder of all stores. In a read-only folder the store is read but not extended.
         fingerprint: Everything that changes a pooled vector, by name (`TextEncoder.fingerprint`).
 
     Raises:
-        StorageProblem: If the store is not there and cannot be made.
+        StorageProblem: If the store does not exist and cannot be created.
     """
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, str]) -> None:
         self._named = {"schema": SCHEMA, **fingerprint}
         self.folder = store_folder(folder, fingerprint)
         self._shards: list[_Shard] = []
-        # Of every known text its key, ascending, and where its vector is: number of the shard << 32 | row.
+        # For every known text: its key, sorted, and the location of its vector, shard number << 32 | row.
         self._keys, self._where = np.empty(0, dtype=_KEY), np.empty(0, dtype=np.int64)
         self._unsorted: list[tuple[NDArray[np.bytes_], NDArray[np.int64]]] = []
         self._pending_keys: list[bytes] = []
@@ -74,7 +73,7 @@ class VectorStore:
         self._look()
 
     def _claim(self) -> bool:
-        """Make the folder, or mark it as used; whether it can be written."""
+        """Create the folder or update the date of its last use; return whether it is writable."""
         label = self.folder / "fingerprint.json"
         try:
             if read_label(self.folder) != self._named:
@@ -82,8 +81,8 @@ class VectorStore:
             label.touch()
         except StorageProblem as error:
             raise _with_cure(error) from error
-        except OSError as error:  # filled by somebody else, for reading: a store like any other
-            logger.warning("%s: can only be read (%s); new vectors are not kept", self.folder, error.strerror)
+        except OSError as error:  # a read-only store that somebody else has filled
+            logger.warning("%s: read-only (%s); new vectors are not stored", self.folder, error.strerror)
             return False
         remove_leftovers(self.folder.glob(".*.tmp"))
         return True
@@ -93,13 +92,13 @@ class VectorStore:
         return len(self._keys)
 
     def contains(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
-        """Which keys are known; their vectors are not looked at."""
+        """Check which keys are known, without reading their vectors."""
         return self._find(keys) >= 0
 
     def read(self, keys: Sequence[bytes], into: FloatMatrix) -> NDArray[np.bool_]:
-        """Fill the rows of `into` whose key is known and whose vector is as it was written; return which are."""
+        """Fill the rows of `into` whose key is known and whose vector is intact; return which rows these are."""
         where, found = self._find(keys), np.zeros(len(keys), dtype=bool)
-        order = np.argsort(where)  # a file is read from front to back
+        order = np.argsort(where)  # reads a file from front to back
         shards = where >> _ROW_BITS
         for number in np.unique(shards[where >= 0]):
             shard, damaged = self._shards[number], []
@@ -111,30 +110,30 @@ class VectorStore:
                             found[i] = True
                         except ValueError:
                             damaged.append(where[i])
-            except FileNotFoundError:  # pruned, or set aside, by another process
+            except FileNotFoundError:  # pruned or set aside by another process
                 self._forget(self._where >> _ROW_BITS == number)
             except OSError as error:
                 _pass_over(shard.path, error)
             if damaged:
-                self._mend(number, damaged)
+                self._recover(number, damaged)
         return found
 
-    def _mend(self, number: np.int64, damaged: Sequence[np.int64]) -> None:
+    def _recover(self, number: np.int64, damaged: Sequence[np.int64]) -> None:
         self._forget(np.isin(self._where, damaged))
         if not self.keeps:
-            logger.warning("%s is damaged; what is damaged of it is encoded again", self._shards[number].path)
+            logger.warning("%s is damaged; the damaged vectors are encoded again", self._shards[number].path)
             return
         try:
-            mend(self._shards[number].path)
+            recover(self._shards[number].path)
         except FileNotFoundError:  # another process was first
             pass
         except OSError as error:
             _pass_over(self._shards[number].path, error)
-        self._forget(self._where >> _ROW_BITS == number)  # what was saved of it is found where it is now
+        self._forget(self._where >> _ROW_BITS == number)  # the new shard with the intact rows is indexed instead
         self._looked = 0
 
     def add(self, keys: Sequence[bytes], vectors: FloatMatrix) -> None:
-        """Keep rows; they become durable within some seconds, and at `flush`."""
+        """Add rows. They are written within some seconds, at the latest by `flush`."""
         if not self.keeps:
             return
         self._pending_keys += keys
@@ -144,17 +143,17 @@ class VectorStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added as one shard.
+        """Write the added rows as one shard.
 
         Raises:
-            StorageProblem: If the disk is full or the folder cannot be written; what was added is kept in memory.
+            StorageProblem: If the disk is full or the folder cannot be written; the rows stay in memory.
         """
         self._flushed = time.monotonic()
         if not self._pending_keys:
             return
         vectors = np.ascontiguousarray(np.concatenate(self._pending), dtype=np.float32)
         keys = np.frombuffer(b"".join(self._pending_keys), dtype=np.uint8).reshape(-1, 16)
-        if not (self.folder / "fingerprint.json").exists():  # deleted under our feet; shards without it are lost
+        if not (self.folder / "fingerprint.json").exists():  # somebody has deleted the folder
             self._claim()
         try:
             path = write_shard(self.folder, keys, vectors)
@@ -165,14 +164,14 @@ class VectorStore:
         self._pending_keys, self._pending = [], []
 
     def _look(self) -> bool:
-        """Index the shards that have come since the last look; whether there may be any."""
+        """Index new shards; return whether there may be any."""
         try:
             changed = self.folder.stat().st_mtime_ns
-        except FileNotFoundError:  # deleted under our feet
+        except FileNotFoundError:  # somebody has deleted the folder
             return False
         if changed == self._looked:
             return False
-        # Of a folder that changed just now the date may stay the same at the next change.
+        # If a folder changed just now, a further change may not change its date.
         self._looked = changed if time.time_ns() - changed > _COARSEST_CLOCK else 0
         for path in sorted(self.folder.glob("*.safetensors")):
             if path.name in self._known:
@@ -228,7 +227,7 @@ class VectorStore:
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file: where its vectors begin, how wide they are, and the checksum of each."""
+    """One file: the offset and width of its vectors, and the checksum of each."""
 
     path: Path
     offset: int
@@ -236,21 +235,21 @@ class _Shard:
     crc: NDArray[np.uint32]
 
     def read_row(self, file: IO[bytes], row: int, key: bytes, into: FloatMatrix) -> None:
-        """Read one vector; ValueError if it is not what was written under this key."""
+        """Read one vector; raise ValueError if it differs from what was written under this key."""
         file.seek(self.offset + row * self.width * 4)
-        # Not a memory map: a map of a file that another process cuts short ends this process, not this call.
+        # Not a memory map: if another process truncates the file, access to a map kills this process.
         if into.shape != (self.width,) or file.readinto(into) != into.nbytes:  # type: ignore[attr-defined]
-            raise ValueError("a row is cut short")
+            raise ValueError("a row is truncated")
         if _checksum(key, into) != self.crc[row]:
-            raise ValueError("a row does not have the checksum it was written with")
+            raise ValueError("the checksum of a row does not match")
 
 
 DAMAGE = (SafetensorError, KeyError, ValueError)
-"""What a file shows that is not as it was written; an OSError says nothing of its content."""
+"""Exceptions of a damaged file; an OSError says nothing about its content."""
 
 
 def open_shard(path: Path) -> tuple[_Shard, NDArray[np.bytes_]]:
-    """A shard without its vectors, and its keys; one of `DAMAGE` if it is not as it was written."""
+    """Open a shard without reading its vectors; return it and its keys. Raises one of `DAMAGE` if it is damaged."""
     with safe_open(path, framework="numpy") as shard:  # checks that header and length agree
         keys, crc = shard.get_tensor("keys"), shard.get_tensor("crc")
     with path.open("rb") as file:
@@ -258,12 +257,12 @@ def open_shard(path: Path) -> tuple[_Shard, NDArray[np.bytes_]]:
         vectors = json.loads(file.read(length))["vectors"]
     rows, width = vectors["shape"]
     if (keys.shape, keys.dtype, crc.shape, crc.dtype) != ((rows, 16), np.uint8, (rows,), np.uint32):
-        raise ValueError("its keys, checksums and vectors do not belong together")
+        raise ValueError("its keys, checksums and vectors do not match")
     return _Shard(path, 8 + length + vectors["data_offsets"][0], width, crc), keys.view(_KEY).ravel()
 
 
 def write_shard(folder: Path, keys: NDArray[np.uint8], vectors: FloatMatrix) -> Path:
-    """Write rows as a shard of their own.
+    """Write rows as a new shard.
 
     Args:
         folder: The store.
@@ -280,15 +279,15 @@ def write_shard(folder: Path, keys: NDArray[np.uint8], vectors: FloatMatrix) -> 
     return path
 
 
-def mend(path: Path) -> str:
-    """Read every vector of a shard; if one is damaged, set the shard aside and keep the others in a new one.
+def recover(path: Path) -> str:
+    """Read every vector of a shard. If one is damaged, move the intact ones to a new shard and set the shard aside.
 
     Returns:
-        What is wrong with it; empty for nothing.
+        A description of the damage; empty if there is none.
 
     Raises:
         OSError: If it cannot be read.
-        StorageProblem: If the new one cannot be written; the old one is where it was.
+        StorageProblem: If the new shard cannot be written; the old one stays.
     """
     try:
         shard, keys = open_shard(path)
@@ -311,7 +310,7 @@ def mend(path: Path) -> str:
 
 
 def _checksum(key: bytes, vector: FloatMatrix) -> int:
-    # The key is in it: a vector under a damaged key would be another text's.
+    # The checksum covers the key: a vector with a damaged key would be used for another text.
     return zlib.crc32(vector.tobytes(), zlib.crc32(key))
 
 
@@ -329,19 +328,19 @@ def _pass_over(path: Path, error: OSError) -> None:
 
 def _with_cure(error: StorageProblem) -> StorageProblem:
     return StorageProblem(
-        f"{error}. Vectors are kept there: make room, or see --cache, --no-cache and STELLA_MTEB_CACHE; what is "
-        "finished is kept"
+        f"{error}. Vectors are stored there: free space, or see --cache, --no-cache and STELLA_MTEB_CACHE; finished "
+        "work is kept"
     )
 
 
 def store_folder(folder: Path, fingerprint: Mapping[str, str]) -> Path:
-    """The folder of the store of one fingerprint; see `VectorStore`."""
+    """Return the folder of the store with this fingerprint; see `VectorStore`."""
     text = json.dumps({"schema": SCHEMA, **fingerprint}, sort_keys=True)
     return folder / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def read_label(folder: Path) -> dict[str, str]:
-    """What the name of a store stands for; empty if `fingerprint.json` is lost."""
+    """Read the meaning of a store's name; empty if `fingerprint.json` is lost."""
     try:
         return {key: str(value) for key, value in read_json_object(folder / "fingerprint.json").items()}
     except StellaMtebError:
@@ -349,7 +348,7 @@ def read_label(folder: Path) -> dict[str, str]:
 
 
 def text_key(prompt: str, text: str) -> bytes:
-    """16 bytes that stand for one prompted text in a store."""
+    """Return the 16-byte key of a prompted text."""
     head, tail = (part.encode("utf-8", "surrogatepass") for part in (prompt, text))
-    # The length keeps ("a", "bc") from ("ab", "c"): where the prompt ends can matter to the pooling.
+    # The length distinguishes ("a", "bc") from ("ab", "c"): the end of the prompt can matter to the pooling.
     return hashlib.blake2b(len(head).to_bytes(8, "big") + head + tail, digest_size=16).digest()

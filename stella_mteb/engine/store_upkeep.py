@@ -1,4 +1,4 @@
-"""Looking after the stores of `stella_mteb.engine.store`: what is there, whether it is intact, and what can go."""
+"""Maintains the stores of `stella_mteb.engine.store`: lists them, checks them, finds what can be deleted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stella_mteb import PIPELINE
-from stella_mteb.engine.store import DAMAGE, SCHEMA, mend, open_shard, read_label
+from stella_mteb.engine.store import DAMAGE, SCHEMA, open_shard, read_label, recover
 from stella_mteb.errors import StorageProblem
 from stella_mteb.files.atomic import is_left_behind
 
@@ -21,16 +21,16 @@ _OURS = re.compile(r"fingerprint\.json|.+\.(safetensors|damaged)|\..+\.tmp")
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """One store on disk.
+    """A store on disk.
 
     Attributes:
-        folder: Where it is.
-        fingerprint: What the name stands for; empty if `fingerprint.json` is lost.
+        folder: Its folder.
+        fingerprint: The meaning of its name; empty if `fingerprint.json` is lost.
         texts: Rows in its shards.
         bytes: Size of its files, damaged ones included.
         last_used: Seconds since the epoch.
         damaged: Files that were set aside.
-        leftovers: Files of writers that were killed.
+        leftovers: Temporary files of writers that were killed.
     """
 
     folder: Path
@@ -43,19 +43,19 @@ class StoreInfo:
 
     @property
     def readable(self) -> bool:
-        """Whether this version of the package uses it; one of another schema or pipeline is never read again."""
+        """Whether this version of the package can use it; one with another schema or pipeline is never read again."""
         return (self.fingerprint.get("schema"), self.fingerprint.get("pipeline")) == (SCHEMA, PIPELINE)
 
 
 def stores(folder: Path) -> list[StoreInfo]:
-    """Every store under a folder, the last used one first; what holds files of others is none."""
+    """List the stores under a folder, the last used one first. A folder with foreign files is not a store."""
     found = []
     for store in folder.glob("*"):
         if not (re.fullmatch("[0-9a-f]{24}", store.name) and store.is_dir()):
             continue
         states: dict[Path, os.stat_result] = {}
         for path in store.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # a writer's temporary file comes and goes
+            with contextlib.suppress(FileNotFoundError):  # temporary files of writers may vanish
                 states[path] = path.stat()
         if states and all(_OURS.fullmatch(path.name) for path in states):
             found.append(
@@ -66,7 +66,7 @@ def stores(folder: Path) -> list[StoreInfo]:
                     bytes=sum(state.st_size for state in states.values()),
                     last_used=max(state.st_mtime for state in states.values()),
                     damaged=sorted(store.glob("*.damaged")),
-                    # A file that is being written now looks like one that was left behind, for a moment.
+                    # A file that is being written can look like a leftover for a moment.
                     leftovers=sorted(filter(is_left_behind, states)),
                 )
             )
@@ -81,20 +81,20 @@ def _rows(path: Path) -> int:
 
 
 def check_store(info: StoreInfo) -> Iterator[tuple[Path, str]]:
-    """Read every vector of a store; damaged shards are set aside, what is intact of them is kept in new ones.
+    """Read every vector of a store. Damaged shards are set aside, and their intact vectors moved to new ones.
 
     Yields:
-        Each shard and what is wrong with it, empty for nothing.
+        Each shard and a description of its damage, empty if there is none.
     """
     for path in sorted(info.folder.glob("*.safetensors")):
         try:
-            yield path, mend(path)
+            yield path, recover(path)
         except OSError as error:
             yield path, f"cannot be read now: {error.strerror or error}"
 
 
 def prunable(info: StoreInfo, *, older_than: float | None = None) -> list[Path]:
-    """What of a store can go: all of it if it is not `readable` or was last used too long ago, else what is damaged.
+    """List what can be deleted: a store that is not `readable` or was last used too long ago, else its damaged files.
 
     Args:
         info: The store.

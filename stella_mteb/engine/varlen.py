@@ -1,6 +1,6 @@
-"""torch's FlashAttention over texts of different lengths: where it can run, and how it is called.
+"""Calls torch's FlashAttention for texts of different lengths, where it can run.
 
-What was read for this in which sources, and what is not known without a GPU: docs/decisions/013-cuda.md.
+docs/decisions/013-cuda.md lists the sources read for this, and what is not known without a GPU.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import torch
 from stella_mteb.engine.devices import is_out_of_memory
 
 Bounds = tuple[torch.Tensor, torch.Tensor, int, int]
-"""int32 [texts + 1] of queries and of keys, on the device; tokens of the longest text of each."""
+"""int32 [texts + 1] on the device for queries and for keys, and the tokens of the longest text of each."""
 
-# Of mha_varlen_fwd, which refuses others; `scaled_dot_product_attention` pads them.
+# Limits of mha_varlen_fwd; `scaled_dot_product_attention` pads other widths.
 _MULTIPLE, _WIDEST = 8, 256
 
 
 def runs_for(query: torch.Tensor) -> bool:
-    """Whether the kernel can run for queries like these: [..., width]."""
+    """Check whether the kernel can run for queries like these: [..., width]."""
     return _options(query.device, query.dtype, query.shape[-1]) is not None
 
 
 @functools.cache
 def _options(device: torch.device, dtype: torch.dtype, width: int) -> MappingProxyType[str, Any] | None:
-    """Find the kernel's options once for all layers; None if the kernel cannot run."""
+    """Find the kernel's options, once for all layers; None if it cannot run."""
     half = dtype in (torch.bfloat16, torch.float16)
     if device.type != "cuda" or not half or width % _MULTIPLE or width > _WIDEST:
         return None
@@ -43,13 +43,13 @@ def _options(device: torch.device, dtype: torch.dtype, width: int) -> MappingPro
         return None
     options: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in known else {}
     if "num_splits" in known and _takes_one_split(varlen_attn, device, dtype, width):
-        # Else the longest neighbour may decide how a text is split, and newer torch may choose cuDNN.
+        # Otherwise the longest text of a batch may decide how the others are split, and newer torch may choose cuDNN.
         options["num_splits"] = 1
     return MappingProxyType(options)
 
 
 def _takes_one_split(varlen_attn: Any, device: torch.device, dtype: torch.dtype, width: int) -> bool:
-    """Whether the kernel takes `num_splits`; on ROCm, and before pytorch #179760, it has the option and refuses it."""
+    """Try the option `num_splits`, which ROCm, and torch before #179760, have but refuse."""
     one = torch.ones(1, 1, width, device=device, dtype=dtype)
     bounds = torch.tensor([0, 1], device=device, dtype=torch.int32)
     try:
@@ -71,15 +71,15 @@ def attend(
     causal: bool,
     **asked: Any,
 ) -> Any:
-    """Attention of each text's queries to its keys.
+    """Compute attention of each text's queries to its keys.
 
     Args:
         query: float16 or bfloat16 [heads, tokens, width].
-        key: [key heads, keys, width]; a divisor of the heads.
-        value: As `key`.
-        bounds: Where the texts are.
-        scaling: Of the scores.
-        causal: Whether a token sees only those before it.
+        key: [key heads, keys, width]; key heads divide heads.
+        value: Like `key`.
+        bounds: The boundaries of the texts.
+        scaling: Scale of the scores.
+        causal: Whether a token sees only earlier ones.
         asked: Further options of `varlen_attn`.
 
     Returns:
@@ -96,9 +96,9 @@ def attend(
 
 
 def attend_with_sums(*parts: Any, causal: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `attend`: float32 [heads, tokens, width], and the logarithms of the softmax sums, float32 [heads, tokens]."""
+    """Compute `attend` as float32 [heads, tokens, width], and the log softmax sums, float32 [heads, tokens]."""
     from torch.nn.attention.varlen import AuxRequest  # noqa: PLC0415
 
     seen, sums = attend(*parts, causal=causal, return_aux=AuxRequest(lse=True))
-    # The sums are [heads, tokens]: torch 2.13's documentation has it the other way round, its kernels do not.
+    # The sums are [heads, tokens]; torch 2.13's documentation states the opposite, but its kernels do this.
     return seen.transpose(0, 1).float(), sums

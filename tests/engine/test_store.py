@@ -492,7 +492,7 @@ def test_a_damaged_row_spoils_no_other_row(tmp_path: Path, caplog: pytest.LogCap
     assert good.exists()
     assert not bad.exists()
     assert [record.message for record in caplog.records] == [
-        f"{bad} is damaged (a row does not have the checksum it was written with); set aside as {bad.stem}.damaged, "
+        f"{bad} is damaged (the checksum of a row does not match); set aside as {bad.stem}.damaged, "
         "19 of its 20 vectors are kept"
     ]
 
@@ -549,7 +549,7 @@ def test_verifying_a_store_saves_what_is_intact_of_a_damaged_shard(tmp_path: Pat
     first = list(cache_upkeep.check_store(info))
     second = [problem for _, problem in cache_upkeep.check_store(info)]
 
-    damage = "a row does not have the checksum it was written with"
+    damage = "the checksum of a row does not match"
     assert first == [(path, f"{damage}; set aside, 6 of its 7 vectors are kept")]
     assert second == [""]
     assert np.flatnonzero(~read(VectorStore(tmp_path, IDENTITY), as_bytes(keys))[0]).tolist() == [2]
