@@ -1,1 +1,1 @@
-"""Files of every kind; nothing here knows of embeddings."""
+"""Reads and writes files of all formats, independently of embeddings."""

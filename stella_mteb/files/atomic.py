@@ -1,4 +1,4 @@
-"""Text and JSON, read strictly and written atomically."""
+"""Strict reading and atomic writing of text and JSON."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import IO, Any
 
 from stella_mteb.errors import ConfigError, StorageProblem
 
-# No write takes an hour: a temporary file of that age has no writer any more, on whatever machine it was.
+# No write takes an hour, so an older temporary file has lost its writer, even if that was on another machine.
 _LEFT_BEHIND = 3_600.0
-# Room for `.damaged17` in the 255 bytes that most file systems take.
+# Leaves room for `.damaged17` in the 255 bytes that most file systems allow.
 _LONGEST_NAME = 240
 
 
@@ -39,14 +39,14 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file in which no key stands twice and every number is finite.
+    """Read a JSON file without duplicate keys and with finite numbers only.
 
     Raises:
-        ConfigError: If the file is not that; the text gives file and line.
+        ConfigError: If it is invalid; the text gives file and line.
     """
     text = read_text(path)
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_finite, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_finite, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
     except ValueError as error:
@@ -56,10 +56,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The same for a file that must hold a JSON object.
+    """Read a JSON file that must contain an object; see `read_json`.
 
     Raises:
-        ConfigError: If it holds something else.
+        ConfigError: If it is invalid or contains something else.
     """
     content = read_json(path)
     if not isinstance(content, dict):
@@ -67,26 +67,27 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a dict from pairs; raise ValueError for a duplicate key. An `object_pairs_hook` of `json.loads`."""
     keys = Counter(key for key, _ in pairs)
     if len(keys) < len(pairs):
-        raise ValueError(f"key {keys.most_common(1)[0][0]!r} stands twice")
+        raise ValueError(f"duplicate key {keys.most_common(1)[0][0]!r}")
     return dict(pairs)
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    if not math.isfinite(number):  # 1e999, or NaN or Infinity, which JSON does not have
+    if not math.isfinite(number):  # 1e999, or NaN or Infinity, which are not JSON
         raise ValueError(f"{text} is {'too large for a number' if text[-1].isdigit() else 'not a JSON number'}")
     return number
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Write a file so that a reader sees the old content or the new, never a part, whatever kills us.
+    """Write a file so that readers see the old or the new content, never a part, even after a kill or a power cut.
 
-    A temporary file in the same folder, flushed to disk, then renamed over the target; the folder is flushed
-    too. Missing parent folders are made. A killed writer leaves its temporary file, which is in nobody's way;
+    The content is written to a temporary file in the same folder, flushed to disk and renamed; then the folder is
+    flushed. Missing parent folders are created. If the writer is killed, its temporary file stays until
     `remove_leftovers` removes it.
 
     Args:
@@ -104,11 +105,11 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.umask(mask := os.umask(0))  # mkstemp makes files private; results are shared as the user's umask says
+        os.umask(mask := os.umask(0))  # mkstemp creates private files, but results follow the user's umask
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
         temporary = None
-        with contextlib.suppress(OSError):  # not every file system allows it; without, a power cut may undo the rename
+        with contextlib.suppress(OSError):  # some file systems refuse this; then a power cut may undo the rename
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -123,7 +124,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def is_left_behind(path: Path) -> bool:
-    """Whether a file is one that a killed `atomic_write` left, and not one that is being written now."""
+    """Check whether a file is a leftover of a killed `atomic_write`, old enough not to be in use."""
     try:
         return path.match(".*.tmp") and time.time() - path.stat().st_mtime > _LEFT_BEHIND
     except FileNotFoundError:
@@ -131,10 +132,10 @@ def is_left_behind(path: Path) -> bool:
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Remove what killed writers left an hour ago or earlier; what cannot be removed stays.
+    """Remove leftovers of killed writers that are at least an hour old; files that cannot be removed stay.
 
     Args:
-        paths: Temporary files of `atomic_write` are looked for among these.
+        paths: Files to look at; only temporary files of `atomic_write` are removed.
     """
     for path in filter(is_left_behind, paths):
         with contextlib.suppress(OSError):
@@ -142,9 +143,9 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file to `<name>.damaged`, `.damaged1` and so on; nothing is overwritten.
+    """Rename a damaged file to `<name>.damaged`, `.damaged1` and so on, without overwriting.
 
-    Where several processes may do it, under a lock.
+    Several processes that may do this need a lock.
 
     Raises:
         StorageProblem: If it cannot be renamed.
@@ -155,7 +156,7 @@ def set_aside(path: Path) -> Path:
     try:
         return path.rename(aside)
     except OSError as error:
-        raise StorageProblem(f"{path}: damaged, and cannot be set aside: {error.strerror or error}") from error
+        raise StorageProblem(f"{path}: damaged, but cannot be set aside: {error.strerror or error}") from error
 
 
 def write_json(path: Path, content: object) -> None:

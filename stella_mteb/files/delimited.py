@@ -1,6 +1,7 @@
-"""Delimited text as the world writes it: commas, tabs or semicolons, with quotes or without, with a header or without.
+"""Reads delimited text: with commas, tabs or semicolons, with or without quotes, with or without a header.
 
-No suffix tells which. The reading is taken under which most rows have as many cells as the first one.
+The suffix does not determine the format. The module chooses the reading in which most rows have as many cells as the
+first row.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _SHOWN = 200
 
 
 class Cells(NamedTuple):
-    """The cells of a row, and the lines of the file on which it begins and ends."""
+    """The cells of a row, and the first and last line of the row in the file."""
 
     first: int
     last: int
@@ -28,12 +29,12 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """A text divided by one delimiter, with quotes that join cells (RFC 4180) or that are characters as any other.
+    """Text split by one delimiter, with quotes either around cells (RFC 4180) or as ordinary characters.
 
     Attributes:
-        delimiter: What stands between two cells.
+        delimiter: The character between two cells.
         rows: Rows that are not empty.
-        fault: Line and reason, if the text after these rows cannot be divided so.
+        fault: Line and reason if the text after these rows cannot be split.
     """
 
     delimiter: str
@@ -42,22 +43,22 @@ class Reading:
 
     @property
     def regular(self) -> int:
-        """How many rows have as many cells as the first; none have if that is one cell."""
+        """Number of rows with as many cells as the first; 0 if that has one cell."""
         width = len(self.rows[0].cells) if self.rows else 0
         return sum(len(row.cells) == width for row in self.rows) if width > 1 else 0
 
 
 def read_delimited(path: Path, text: str) -> Reading:
-    """Divide the text of a delimited file.
+    """Split the text of a delimited file.
 
-    Quotes of a tab-separated file are taken as characters where they would make one row of several.
+    Quotes in a tab-separated file are ordinary characters if they would otherwise merge rows.
 
     Args:
-        path: The file; its suffix says which delimiter is tried first.
-        text: What it holds.
+        path: The file; its suffix determines the delimiter that is tried first.
+        text: Its content.
 
     Raises:
-        ConfigError: If a quote opens in one row and closes in another, or never; names the line.
+        ConfigError: If a quote opens in one row and closes in another, or never; states the line.
     """
     delimiters = "\t,;" if path.suffix.lower() == ".tsv" else ",\t;"
     first_line = text.partition("\n")[0]
@@ -72,14 +73,14 @@ def read_delimited(path: Path, text: str) -> Reading:
         raise ConfigError(f"{path}:{line}: not valid CSV: {reason}")
     if swallowed := _swallowed(quoted, text):
         raise ConfigError(
-            f"{path}:{swallowed.first}: a quote opens here and closes on line {swallowed.last}, and each line between "
-            'is a row by itself. Write a quote that is part of a text twice (""), and the text in quotes'
+            f"{path}:{swallowed.first}: a quote opens here and closes on line {swallowed.last}, but each line between "
+            'is a complete row. Double a quote inside a text (""), and put the text in quotes'
         )
     return quoted
 
 
 def _with_quotes(text: str, delimiter: str) -> Reading:
-    # StringIO, not splitlines(): that one also ends a line at U+2028, U+0085 and form feeds.
+    # StringIO, because splitlines() also splits at U+2028, U+0085 and form feeds.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Cells] = []
     start = 1
@@ -94,14 +95,14 @@ def _with_quotes(text: str, delimiter: str) -> Reading:
 
 
 def _without_quotes(text: str, delimiter: str) -> Reading:
-    # A comma of prose is followed by a space, one between two cells is not.
+    # A comma in prose is followed by a space, a comma between cells is not.
     between = re.compile(re.escape(delimiter) + ("" if delimiter == "\t" else "(?! )"))
     lines = enumerate(re.split("\r\n|\n|\r", text), start=1)
     return Reading(delimiter, [Cells(number, number, between.split(line)) for number, line in lines if line])
 
 
 def _swallowed(quoted: Reading, text: str) -> Cells | None:
-    """The first row that is made of lines each of which would be a row."""
+    """Return the first row that spans several lines each of which would be a complete row."""
     long = [row for row in quoted.rows if row.last > row.first]
     if not long:
         return None
@@ -111,7 +112,7 @@ def _swallowed(quoted: Reading, text: str) -> Cells | None:
 
 
 def look(reading: Reading) -> str:
-    """Describe a delimited file, for an error that says that a column is missing."""
+    """Describe the first line of a delimited file, for errors about missing columns."""
     cells = reading.rows[0].cells
     shown = ", ".join(map(repr, cells))
     return (

@@ -1,4 +1,4 @@
-"""Texts by id, as models and people write them: JSON objects, JSON lists, or rows."""
+"""Reads texts by id from JSON objects, JSON lists, or rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.rows import SUFFIXES, BadRow, Column, read_rows
-from stella_mteb.files.texts import half_character, is_blank
+from stella_mteb.files.texts import is_blank, lone_surrogate
 
-# What is described: several entries of one of these are several texts of it, as in COCO and MSR-VTT.
+# Names of what is described. Several entries of one of these are several texts of it, as in COCO and MSR-VTT.
 _DESCRIBED = {"image", "imageid", "imagename", "video", "videoid", "videoname", "clip", "clipid", "clipname"}
 _IDS = {"id", "vid", "key", "name", "filename"}
 _TEXTS = {"caption", "text", "prediction", "sentence", "description", "reference", "response", "output", "answer"}
@@ -25,9 +25,9 @@ _SHOWN = 200
 
 @dataclass(frozen=True)
 class KeyedColumns:
-    """The columns of an id and of its text, by name or by position from 1 where there is no header.
+    """The columns of an id and of its text, by name, or by position from 1 in a file without header.
 
-    A file that does not have a column of this name, or where none is given, is looked through for one of a known name.
+    If a column is None or missing in a file, the file is searched for a column with a known name.
     """
 
     id: str | None = None
@@ -39,7 +39,7 @@ BY_NAME = KeyedColumns()
 
 @dataclass(frozen=True)
 class Entry:
-    """The texts of one id, such as the captions that several people wrote of a clip; an empty text is one too."""
+    """The texts of one id, for example several people's captions of a clip. Empty texts count."""
 
     place: str
     id: str
@@ -47,7 +47,7 @@ class Entry:
 
 
 def data_files(path: Path) -> list[Path]:
-    """The files of texts in a folder, or the one that the path names.
+    """List the text files in a folder, or return the single file.
 
     Raises:
         ConfigError: If there is no such file or folder.
@@ -60,27 +60,25 @@ def data_files(path: Path) -> list[Path]:
 
 
 def read_texts(path: Path, columns: KeyedColumns = BY_NAME) -> dict[str, str]:
-    """Read a file of one text for each id.
+    """Read a file with one text for each id.
 
     Raises:
-        ConfigError: If the file has another form, an id twice, or several texts of one; names the place.
+        ConfigError: If the file has another form, a duplicate id, or several texts for an id; states the place.
     """
     texts: dict[str, str] = {}
     for entry in read_entries(path, columns):
         if isinstance(entry, BadRow):
             raise ConfigError(str(entry))
         if entry.id in texts:
-            raise ConfigError(f"{entry.place}: id {entry.id!r} stands twice")
+            raise ConfigError(f"{entry.place}: duplicate id {entry.id!r}")
         if len(entry.texts) > 1:
-            raise ConfigError(
-                f"{entry.place}: {len(entry.texts)} texts, where one is asked for ({entry.texts[0]!r}, ...)"
-            )
+            raise ConfigError(f"{entry.place}: {len(entry.texts)} texts ({entry.texts[0]!r}, ...); expected one")
         texts[entry.id] = entry.texts[0]
     return texts
 
 
 def matching(path: Path, given: Mapping[str, str], references: Mapping[str, object]) -> dict[str, str]:
-    """The texts of a file that hold something and whose id is that of a reference, in the order of the references.
+    """Select the texts that are not blank and whose id is that of a reference, in the order of the references.
 
     Raises:
         ConfigError: If there is none.
@@ -96,19 +94,19 @@ def matching(path: Path, given: Mapping[str, str], references: Mapping[str, obje
 def read_entries(path: Path, columns: KeyedColumns = BY_NAME) -> Iterator[Entry | BadRow]:
     """Read a file of texts by id.
 
-    Ids are whole numbers or text, and the same in every Unicode form (NFC). A dense captioning of a video, texts with
-    timestamps, is one text, a caption a line.
+    Ids are integers or text, normalised to NFC. The dense captions of a video, texts with timestamps, are joined to one
+    text with one caption per line.
 
     Args:
-        path: A JSON object `{id: text}`, a JSON list or rows of `{"id", "summary"}`, or what `read_rows` makes of other
-            layouts, such as those of COCO captions and ActivityNet.
-        columns: Those of the id and of the text, where their names do not tell.
+        path: A JSON object `{id: text}`, a JSON list or rows of `{"id", "summary"}`, or another layout that `read_rows`
+            supports, such as those of COCO captions and ActivityNet.
+        columns: The columns of id and text, if their names do not tell.
 
     Yields:
-        Entries, or what is wrong with one.
+        Entries, or descriptions of faulty ones.
 
     Raises:
-        ConfigError: If the file has another form, or its columns do not tell which are which; shows the first entry.
+        ConfigError: If the file has another form, or its columns are ambiguous; shows the first entry.
     """
     positions = [int(column) for column in (columns.id, columns.text) if column and column.isdecimal()]
     found: tuple[Column, Column] | None = None
@@ -131,7 +129,7 @@ def read_entries(path: Path, columns: KeyedColumns = BY_NAME) -> Iterator[Entry 
 def _columns(place: str, row: dict[Column, Any], given: KeyedColumns) -> tuple[Column, Column]:
     ids = _asked(row, given.id) or _named(row, _DESCRIBED) or _named(row, _IDS)
     texts = _asked(row, given.text) or _named(row, _TEXTS)
-    if {"id", "summary"} <= row.keys():  # the documented form, whatever else there is
+    if {"id", "summary"} <= row.keys():  # the documented form takes precedence
         ids, texts = _asked(row, given.id) or ["id"], _asked(row, given.text) or ["summary"]
     if not ids and len(texts) == 1 and len(row) == 2:
         ids = [column for column in row if column not in texts]
@@ -160,25 +158,22 @@ def _entry(place: str, row: dict[Column, Any], id_column: Column, text_column: C
     if isinstance(clip, bool) or not isinstance(clip, str | int) or clip == "":
         return BadRow(place, id_column, f"must be text or a whole number (got {clip!r})")
     clip = unicodedata.normalize("NFC", str(clip))
-    if problem := half_character(clip):  # it could not be written with its scores
+    if problem := lone_surrogate(clip):  # could not be written with its scores
         return BadRow(place, id_column, f"{clip!r} {problem}")
     parts = [_part(part) for part in (value if isinstance(value, list) else [value])]
     if None in parts:
         return BadRow(place, None, f"its text must be a string, or a list of strings (got {value!r})")
     texts = [part for part in parts if part is not None] or [""]
-    dense = "timestamps" in row or (isinstance(value, list) and all(_is_timed(part) for part in value))
+    timed = isinstance(value, list) and all(isinstance(part, dict) and "timestamp" in part for part in value)
+    dense = "timestamps" in row or timed
     return Entry(place, clip, ("\n".join(map(str.strip, texts)),) if dense else tuple(texts))
 
 
 def _part(value: Any) -> str | None:
-    """One of an entry's texts: text, nothing, or an object in which one key of a known name has it."""
+    """Return one of an entry's texts: a string, an empty value, or an object with one key of a known name."""
     if isinstance(value, dict) and len(names := _named(value, _TEXTS)) == 1:
         value = value[names[0]]
     return "" if value is None else value if isinstance(value, str) else None
-
-
-def _is_timed(part: Any) -> bool:
-    return isinstance(part, dict) and "timestamp" in part
 
 
 def _shown(clip: str) -> str:

@@ -1,12 +1,12 @@
-"""One process at a time, where two would undo each other's work.
+"""Locks for work that two processes must not do at the same time.
 
-A lock is the operating system's (flock): it ends with its process, however that ends, so no lock is ever stale. The
-files that stay behind in `<output>/.stella-mteb/locks` are none; they say who held one last.
+A lock is a lock of the operating system (flock). It ends with its process, so it is never stale. The files in
+`<output>/.stella-mteb/locks` are not locks themselves; they record the last holder.
 
-On a network file system locks hold between machines where the file system has them (NFS 4 does; Lustre with the mount
-option `flock`). Where there are none, a warning says so and the work goes on. Every file is whole then too, the old one
-or the new; but two processes may do one task twice, and of what they finish in the same instant for the same file only
-the later part may stand, and the next run computes the other again.
+On a network file system, locks work between machines if it supports them (NFS 4 does; Lustre with the mount option
+`flock`). Without support there is a warning and no lock. Files are then still complete, but two processes may run the
+same task, and if both write to a file at the same instant, only one of the two changes survives; the next run computes
+the other one again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from stella_mteb.errors import StorageProblem
 
 OWN_FOLDER = ".stella-mteb"
-"""What of an output folder is neither a result nor of use to anybody else."""
+"""Subfolder of an output folder for internal files."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +37,16 @@ _PATIENCE = 2.0
 
 @contextlib.contextmanager
 def locked(output: Path, name: str, what: str, *, wait: bool = True) -> Iterator[bool]:
-    """Within it no other process is within it, of those that give the same name for the same output folder.
+    """Hold a lock within the block. Locks of the same name in the same output folder exclude each other.
 
     Args:
         output: The output folder.
-        name: Of the lock; not one that this thread holds already.
-        what: For the message of who waits, which names the process and the machine that it waits for.
-        wait: Whether to wait at all.
+        name: Name of the lock; this thread must not hold it already.
+        what: Description of the work for the message to a waiting user, which also names the holder.
+        wait: Whether to wait for the lock.
 
     Yields:
-        Whether the lock is held: False if another process has it and `wait` is not set.
+        Whether the lock is held; False if another process has it and `wait` is not set.
 
     Raises:
         StorageProblem: If the folder cannot be written.
@@ -58,7 +58,7 @@ def locked(output: Path, name: str, what: str, *, wait: bool = True) -> Iterator
         with contextlib.suppress(Timeout):
             lock.acquire(timeout=_PATIENCE if wait else 0)
         if wait and not lock.is_locked:
-            logger.warning("%s: %s is at it; waiting", what, _owner(path))
+            logger.warning("%s: waiting for %s", what, _owner(path))
             lock.acquire(poll_interval=0.5)
         held = lock.is_locked
     except OSError as error:
@@ -74,13 +74,13 @@ def locked(output: Path, name: str, what: str, *, wait: bool = True) -> Iterator
 
 
 def writing(output: Path, folder: Path) -> contextlib.AbstractContextManager[bool]:
-    """The lock of whoever reads files of one folder in order to write them anew; for milliseconds."""
+    """Lock a folder for the milliseconds in which its files are read and rewritten."""
     return locked(output, str(folder.relative_to(output)), f"the files in {folder}")
 
 
 def _sign(descriptor: int) -> None:
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(sep=" ", timespec="seconds")
-    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+    with contextlib.suppress(OSError):  # the lock holds even if the disk is full
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} (since {now})".encode(), 0)
 
@@ -95,5 +95,5 @@ def _owner(path: Path) -> str:
 @functools.cache
 def _warn_once(output: Path) -> None:
     logger.warning(
-        "%s: this file system has no locks; let no two processes work on the same task here at the same time", output
+        "%s: this file system has no locks; do not run two processes on the same task here at the same time", output
     )

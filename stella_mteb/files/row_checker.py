@@ -1,4 +1,4 @@
-"""The rows of a task, checked value by value: what is good, what is bad, and when too much is bad."""
+"""Checks the rows of a task value by value and limits the number of bad rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.rows import BadRow, Column
-from stella_mteb.files.texts import half_character, is_blank
+from stella_mteb.files.texts import is_blank, lone_surrogate
 
 _SHOWN = 10
 
@@ -17,10 +17,10 @@ Value = TypeVar("Value")
 
 
 class RowChecker:
-    """Collects good values and bad rows, and decides when there are too many of the latter.
+    """Checks values and collects bad rows.
 
     Args:
-        max_bad_rows: How many bad rows are left out before the task is refused.
+        max_bad_rows: Number of bad rows to leave out; with more, the task is refused.
     """
 
     def __init__(self, max_bad_rows: int = 0) -> None:
@@ -28,15 +28,15 @@ class RowChecker:
         self.bad: list[BadRow] = []
 
     def text(self, place: str, row: Mapping[Column, Any], column: Column) -> str | None:
-        """A text column's value, or None after noting why it has none."""
+        """Return the value of a text column, or None after noting the fault."""
         return self._read(place, row, column, _text)
 
     def label(self, place: str, row: Mapping[Column, Any], column: Column) -> str | None:
-        """A label column's value, which may be a number, as text; or None after noting why it has none."""
+        """Return the value of a label column as text, which may be a number, or None after noting the fault."""
         return self._read(place, row, column, _label)
 
     def number(self, place: str, row: Mapping[Column, Any], column: Column, low: float, high: float) -> float | None:
-        """A score column's value, which may stand in quotes, or None after noting why it has none."""
+        """Return the value of a score column, which may be quoted, or None after noting the fault."""
         return self._read(place, row, column, lambda value: _number(value, low, high))
 
     def _read(
@@ -51,14 +51,14 @@ class RowChecker:
             return None
 
     def note(self, bad: BadRow) -> None:
-        """Note a bad row that the reader found."""
+        """Add a bad row."""
         self.bad.append(bad)
 
     def require(self, what: str) -> None:
-        """Raise unless the bad rows are within the limit.
+        """Check that the number of bad rows is within the limit.
 
         Raises:
-            ConfigError: Names the first bad rows and counts them all.
+            ConfigError: If it is not; lists the first bad rows and the total.
         """
         rows = len({bad.place for bad in self.bad})
         if rows <= self.max_bad_rows:
@@ -76,7 +76,7 @@ def _text(value: object) -> str:
         raise ValueError(f"must be text (got {value!r}, {type(value).__name__})")
     if is_blank(value):
         raise ValueError("is empty")
-    if problem := half_character(value):
+    if problem := lone_surrogate(value):
         raise ValueError(problem)
     return value
 
@@ -90,7 +90,7 @@ def _number(value: Any, low: float, high: float) -> float:
     if isinstance(value, bool | bytes):
         raise ValueError(f"must be a number (got {value!r}, {type(value).__name__})")
     try:
-        if isinstance(value, str) and ("_" in value or not value.isascii()):  # float() takes 1_0 for ten
+        if isinstance(value, str) and ("_" in value or not value.isascii()):  # float("1_0") is 10
             raise ValueError
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Rows from files (JSON, JSONL, CSV, TSV, Parquet) or the hub, each with its place for the error that names it."""
+"""Reads rows from files (JSON, JSONL, CSV, TSV, Parquet) or the hub, each with its place for error messages."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from stella_mteb.files.atomic import read_json, read_text
 from stella_mteb.files.delimited import look, read_delimited
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-# A Parquet file of 100 kB can stand for 20 GB of text.
+# A Parquet file of 100 kB can unpack to 20 GB of text.
 MAX_PARQUET_ROWS = 20_000_000
 MAX_PARQUET_BYTES = 4 << 30
-# Under one of these a JSON object holds its rows, beside what is said of them: COCO, MSR-VTT, ActivityNet.
+# Keys under which a JSON object may hold its rows, next to metadata: COCO, MSR-VTT, ActivityNet.
 _TABLES = ("annotations", "sentences", "results", "predictions", "references", "captions", "data")
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used, and why."""
+    """A row that cannot be used, and the reason."""
 
     place: str
     column: Column | None
@@ -35,10 +35,10 @@ class BadRow:
 
 
 Column = str | int
-"""The name of a column, or its position from 1 where columns have no names."""
+"""The name of a column, or its position from 1 if columns have no names."""
 
 Row = tuple[str, dict[Column, Any]]
-"""Where a row is from (`file:line`), and its columns."""
+"""The place of a row (`file:line`), and its columns."""
 
 
 def read_rows(path: Path, columns: Collection[Column] = ()) -> Iterator[Row | BadRow]:
@@ -46,26 +46,26 @@ def read_rows(path: Path, columns: Collection[Column] = ()) -> Iterator[Row | Ba
 
     Args:
         path: A `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` file. JSON may be a list of objects, an object of
-            objects by id, either under a key such as `annotations`, or JSON Lines.
-        columns: What will be looked for. Where all are positions, a delimited file has no header, and rows of JSON are
-            lists.
+            objects by id, either of them under a key such as `annotations`, or JSON Lines.
+        columns: Columns that the caller needs. If all are positions, a delimited file has no header, and rows of JSON
+            are lists.
 
     Yields:
-        Rows with their place, or what is wrong with one.
+        Rows with their place, or descriptions of bad rows.
 
     Raises:
-        ConfigError: If the file as a whole cannot be read, or a delimited file has not these columns.
+        ConfigError: If the file as a whole cannot be read, or a delimited file lacks these columns.
     """
     readers = {".jsonl": _json, ".json": _json, ".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
-        raise ConfigError(f"{path}: the format is told by the suffix, one of {', '.join(SUFFIXES)}")
+        raise ConfigError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     return readers[path.suffix.lower()](path, columns)
 
 
 def by_position(columns: Collection[Column]) -> bool:
-    """Whether columns are asked for by position, as in a file without header."""
+    """Check whether columns are given by position, as in a file without header."""
     return bool(columns) and all(isinstance(column, int) for column in columns)
 
 
@@ -95,17 +95,20 @@ def _parsed(place: str, line: str) -> tuple[str, Any] | BadRow:
 def _entries(place: str, content: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(content, list):
         yield from ((f"{place}: entry {number}", row) for number, row in enumerate(content))
-    elif not isinstance(content, dict):
+        return
+    if not isinstance(content, dict):
         raise ConfigError(f"{place}: must be a JSON list of {{id, summary}} or an object {{id: text}}")
-    elif len(tables := [key for key in _TABLES if _is_table(content.get(key))]) == 1:
+    tables = [
+        key
+        for key in _TABLES
+        if isinstance(value := content.get(key), dict)
+        or (isinstance(value, list) and value and isinstance(value[0], dict))
+    ]
+    if len(tables) == 1:
         yield from _entries(f"{place}: {tables[0]}", content[tables[0]])
-    else:
-        for key, value in content.items():
-            yield f"{place}: {key}", {**value, "id": key} if isinstance(value, dict) else {"id": key, "summary": value}
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+        return
+    for key, value in content.items():
+        yield f"{place}: {key}", {**value, "id": key} if isinstance(value, dict) else {"id": key, "summary": value}
 
 
 def _delimited(path: Path, columns: Collection[Column]) -> Iterator[Row | BadRow]:
@@ -117,27 +120,27 @@ def _delimited(path: Path, columns: Collection[Column]) -> Iterator[Row | BadRow
         longest = max(map(int, columns))
         for line, _, cells in reading.rows:
             good = len(cells) >= longest
-            reason = f"has {len(cells)} cells, fewer than the {longest} asked for"
+            reason = f"has {len(cells)} cells, but column {longest} is needed"
             yield (
                 (f"{path}:{line}", dict(enumerate(cells, start=1))) if good else BadRow(f"{path}:{line}", None, reason)
             )
         return
     if len(set(header)) != len(header):
-        raise ConfigError(f"{path}:1: a column name stands twice")
+        raise ConfigError(f"{path}:1: duplicate column name")
     if missing := [column for column in columns if column not in header]:
         raise ConfigError(
-            f"{path}:1: no column {missing[0]!r}; {look(reading)}. Name the columns as they are called there, or, if "
-            f"that is no header, give their positions, from 1 to {len(header)}"
+            f"{path}:1: no column {missing[0]!r}; {look(reading)}. Use the column names of the file or, if it has no "
+            f"header, positions from 1 to {len(header)}"
         )
     for line, _, cells in reading.rows[1:]:
         if len(cells) == len(header):
             yield f"{path}:{line}", dict(zip(header, cells, strict=True))
         else:
-            yield BadRow(f"{path}:{line}", None, f"has {len(cells)} cells, the header has {len(header)}")
+            yield BadRow(f"{path}:{line}", None, f"has {len(cells)} cells, but the header has {len(header)}")
 
 
 def _parquet(path: Path, columns: Collection[Column]) -> Iterator[Row | BadRow]:
-    import pyarrow  # noqa: PLC0415 -- only for those who use it
+    import pyarrow  # noqa: PLC0415 -- only when needed
     import pyarrow.parquet  # noqa: PLC0415
 
     number = size = 0
@@ -145,15 +148,15 @@ def _parquet(path: Path, columns: Collection[Column]) -> Iterator[Row | BadRow]:
         file = pyarrow.parquet.ParquetFile(pyarrow.OSFile(str(path)))
         if file.metadata.num_rows > MAX_PARQUET_ROWS:
             raise ConfigError(
-                f"{path}: has {file.metadata.num_rows} rows, more than the {MAX_PARQUET_ROWS} that fit in memory"
+                f"{path}: has {file.metadata.num_rows} rows, but at most {MAX_PARQUET_ROWS} fit in memory"
             )
         if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
-            raise ConfigError(f"{path}: a column name stands twice")
+            raise ConfigError(f"{path}: duplicate column name")
         for batch in file.iter_batches():
             size += batch.nbytes
             if size > MAX_PARQUET_BYTES:
                 raise ConfigError(
-                    f"{path}: unpacks to more than {MAX_PARQUET_BYTES >> 30} GiB, which do not fit in memory"
+                    f"{path}: unpacks to more than {MAX_PARQUET_BYTES >> 30} GiB, which does not fit in memory"
                 )
             for row in batch.to_pylist():
                 number += 1
@@ -165,32 +168,32 @@ def _parquet(path: Path, columns: Collection[Column]) -> Iterator[Row | BadRow]:
 
 
 def read_hub(path: str, revision: str, name: str | None, split: str) -> Iterator[Row | BadRow]:
-    """Read one split of a data set of the hub at a pinned commit.
+    """Read one split of a data set on the hub at a pinned commit.
 
     Raises:
-        ConfigError: If a folder of the working folder has its name, which would be read in its place.
-        EnvironmentProblem: If it cannot be reached and is not in the cache.
+        ConfigError: If the working folder has a folder of the same name, which would be read instead.
+        EnvironmentProblem: If it cannot be downloaded and is not in the cache.
     """
     import datasets  # noqa: PLC0415
 
     if Path(path).exists():
         raise ConfigError(
-            f"data set {path}: {Path(path).resolve()} has the same name and would be read in its place; "
-            "run in another folder, or give it as a file: -t NAME=FILE"
+            f"data set {path}: {Path(path).resolve()} has the same name and would be read instead; "
+            "run in another folder, or give the data as a file: -t NAME=FILE"
         )
     try:
         data = datasets.load_dataset(path, name, split=split, revision=revision)
-    except Exception as error:  # the library raises a dozen kinds for "not to be had"
+    except Exception as error:  # the library raises a dozen types if data is unavailable
         raise EnvironmentProblem(
-            f"data set {path} (split {split}) could not be loaded: {error}. Without network, give a local file "
-            "with the same columns: -t NAME=FILE, with the task's name"
+            f"data set {path} (split {split}) could not be loaded: {error}. Without network, give a local file with "
+            "the same columns: -t NAME=FILE, where NAME is the task"
         ) from error
     for number, row in enumerate(data, start=1):
         yield f"{path}[{split}] row {number}", dict(row)
 
 
 def digest(rows: Iterable[Any]) -> str:
-    """12 hex digits that change when the rows of a task change; the revision of local data."""
+    """Compute 12 hex digits that change when a row changes; the revision of local data."""
     state = hashlib.sha256()
     for row in rows:
         state.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Strict YAML: every key with its line, and every fault of a file at once, with file, line and key."""
+"""Strict YAML: records the line of every key, and reports every fault of a file at once with file, line and key."""
 
 from __future__ import annotations
 
@@ -19,16 +19,13 @@ MAX_YAML_DEPTH = 50
 _HUGE = re.compile(r"[-+]?[0-9]{1000,}")
 
 Lines = dict[tuple[str | int, ...], int]
-"""The line, counted from 1, at which each key of a YAML file stands: `("encoder", "path") -> 3`."""
+"""The line, counted from 1, of each key in a YAML file: `("encoder", "path") -> 3`."""
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """Read a YAML mapping and the line of every key.
 
     Aliases, duplicate keys, tags, files of more than 1 MB and nesting of more than 50 levels are refused.
-
-    Args:
-        path: The file.
 
     Returns:
         The mapping, and the line of each key by its path of keys.
@@ -38,7 +35,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """
     text = read_text(path)
     if len(text.encode()) > MAX_YAML_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES} bytes, which no configuration is")
+        raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES} bytes; not a configuration file")
     try:
         loader = _StrictLoader(text, path)
         node = loader.get_single_node()
@@ -53,14 +50,14 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {problem}") from None
     except OverflowError:  # "\\UFFFFFFFF"
-        raise ConfigError(f"{path}:{loader.line + 1}: not valid YAML: there is no such character") from None
+        raise ConfigError(f"{path}:{loader.line + 1}: not valid YAML: invalid character escape") from None
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader less what surprises: YAML 1.1 booleans (`no` is Norway), octal, sexagesimal, dates, tags, aliases.
+    """SafeLoader without YAML 1.1 booleans (`no` is Norway), octal and sexagesimal numbers, dates, tags and aliases.
 
     Attributes:
-        lines: The line of each key that `construct` has met.
+        lines: The line of each key that `construct` has visited.
     """
 
     def __init__(self, text: str, path: Path) -> None:
@@ -70,7 +67,7 @@ class _StrictLoader(yaml.SafeLoader):
         self.lines: Lines = {}
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse what must not be, before anything is made of it."""
+        """Refuse forbidden nodes before they are constructed."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         place = f"{self.path}:{event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
@@ -78,8 +75,8 @@ class _StrictLoader(yaml.SafeLoader):
         if event.tag is not None:
             raise ConfigError(f"{place}: tags are not allowed (got {event.tag!r})")
         if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _HUGE.fullmatch(event.value):
-            raise ConfigError(f"{place}: a number of {len(event.value)} digits")
-        if self.depth > MAX_YAML_DEPTH:  # here, as deeper nesting would exhaust the stack
+            raise ConfigError(f"{place}: number too long ({len(event.value)} digits)")
+        if self.depth > MAX_YAML_DEPTH:  # checked here, before deeper nesting exhausts the stack
             raise ConfigError(f"{place}: nested deeper than {MAX_YAML_DEPTH} levels")
         self.depth += 1
         node = super().compose_node(parent, index)
@@ -87,7 +84,7 @@ class _StrictLoader(yaml.SafeLoader):
         return node
 
     def construct(self, node: yaml.Node, at: tuple[str | int, ...]) -> Any:
-        """The value of a node that stands at a path of keys."""
+        """Construct the value of a node at a path of keys."""
         if isinstance(node, yaml.SequenceNode):
             self.lines |= {(*at, i): value.start_mark.line + 1 for i, value in enumerate(node.value)}
             return [self.construct(value, (*at, i)) for i, value in enumerate(node.value)]
@@ -101,7 +98,7 @@ class _StrictLoader(yaml.SafeLoader):
                 raise ConfigError(f"{place}: a key must be plain text{got}")
             where = (*at, key.value)
             if where in self.lines:
-                raise ConfigError(f"{place}: key {key.value!r} stands twice (first on line {self.lines[where]})")
+                raise ConfigError(f"{place}: duplicate key {key.value!r} (first on line {self.lines[where]})")
             self.lines[where] = key.start_mark.line + 1
             mapping[key.value] = self.construct(value, where)
         return mapping
@@ -121,7 +118,7 @@ for _tag, _pattern, _first in [
 
 COMMIT = r"[0-9a-f]{40}"
 NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?"
-"""A name that can be that of a file on every system, and stays in the folder where it is put."""
+"""A name that is a valid file name on every system and cannot leave its folder."""
 LONGEST_NAME = 100
 _DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _SHOWN_NAMES = 30
@@ -130,13 +127,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class StrictModel(BaseModel):
-    """Unknown keys and wrong types are errors; nothing is converted behind the user's back."""
+    """A pydantic model that refuses unknown keys and never converts types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class FaultAt(ValueError):
-    """A fault between keys, told at one of them."""
+    """A fault that concerns several keys, reported at one of them."""
 
     def __init__(self, message: str, *key: str | int) -> None:
         super().__init__(message)
@@ -150,11 +147,11 @@ def _no_device(name: str) -> str:
 
 
 FileName = Annotated[str, Field(pattern=f"^{NAME}$", max_length=LONGEST_NAME), AfterValidator(_no_device)]
-"""A name that results are filed under."""
+"""A name for a file of results."""
 
 
 def file_name(text: str) -> str:
-    """The nearest `FileName` to any text, such as the name of a folder."""
+    """Turn any text, such as the name of a folder, into a similar `FileName`."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip("._-")[:LONGEST_NAME].rstrip(".") or "model"
     return f"model-{name}"[:LONGEST_NAME].rstrip(".") if _DEVICES.fullmatch(name) else name
 
@@ -167,9 +164,9 @@ def validate(
     Args:
         model: A pydantic model.
         data: The mapping.
-        path: Where it is from, for the messages.
-        lines: Line of each key, from `read_yaml`; empty if the mapping was given in Python.
-        prefix: Keys under which the mapping stands in the file.
+        path: The file, for messages.
+        lines: Line of each key, from `read_yaml`; empty for a mapping given in Python.
+        prefix: Keys under which the file has the mapping.
 
     Raises:
         ConfigError: Lists every fault.
@@ -202,7 +199,7 @@ def _fault(
 
 
 def known_keys(model: type[BaseModel], at: tuple[Any, ...]) -> list[str]:
-    """The keys that a nested model knows at a path of keys."""
+    """Return the keys of a nested model at a path of keys."""
     for step in at:
         if isinstance(step, int):  # an entry of a list of the model
             continue
@@ -216,7 +213,7 @@ def known_keys(model: type[BaseModel], at: tuple[Any, ...]) -> list[str]:
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """`; did you mean 'x'?`, or what is known, for the end of an error message."""
+    """Return the end of an error message: `; did you mean 'x'?`, or the known words."""
     near = difflib.get_close_matches(word, known, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"

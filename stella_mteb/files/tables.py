@@ -1,4 +1,4 @@
-"""Small tables for people and programs: terminal, Markdown, JSON, CSV. What stands in a cell cannot act anywhere."""
+"""Small tables for terminal, Markdown, JSON and CSV, with cells that are escaped for each of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 TableFormat = Literal["table", "md", "json", "csv"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# A token of the hub, the password in a URL, a token among its parameters or in a header.
+# A token of the hub, the password in a URL, a token in its parameters or in a header.
 _SECRET = re.compile(
     r"""\bhf_[A-Za-z0-9]{16,} | (?<=://)[^\s/@"'\\]+(?=@) | (?<=token=)[^\s&"'\\]+ | (?<=bearer\ )[^\s"'\\]+""",
     re.IGNORECASE | re.VERBOSE,
@@ -23,14 +23,14 @@ _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def plain(value: object) -> str:
-    """A value as one line of text, without control characters (names come from files) and without access tokens."""
+    """Convert a value to one line of text, without control characters and access tokens."""
     if value is None:
         return "-"
     return _CONTROL.sub(" ", without_secrets(str(value)))
 
 
 def without_secrets(text: str) -> str:
-    """A text in which access tokens and the passwords of URLs are masked."""
+    """Mask access tokens and the passwords of URLs in a text."""
     for token in map(os.environ.get, _TOKENS):
         if token and len(token) >= _SHORTEST_TOKEN:
             text = text.replace(token, "***")
@@ -38,12 +38,12 @@ def without_secrets(text: str) -> str:
 
 
 def render(rows: Sequence[Mapping[str, Any]], form: TableFormat, *, width: int | None = None) -> str:
-    """Rows as text.
+    """Format rows as text.
 
     Args:
-        rows: All with the same keys, which are the column names.
+        rows: Rows with the same keys, which are the column names.
         form: `table` for a terminal, `md`, `json` (full precision) or `csv` (full precision).
-        width: Columns of the terminal; None for what it is.
+        width: Columns of the terminal; None to detect them.
     """
     if form == "json":
         text = json.dumps(list(rows), indent=2, ensure_ascii=False)
@@ -60,7 +60,7 @@ def render(rows: Sequence[Mapping[str, Any]], form: TableFormat, *, width: int |
 
 
 def _cells(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    # Numbers of a column share their decimals: as many as one of them needs, four at most.
+    # The numbers of a column have the same decimals: as many as one of them needs, at most four.
     decimals = {
         column: max(
             (len(f"{row[column]:.4f}".rstrip("0").partition(".")[2]) for row in rows if isinstance(row[column], float)),
@@ -78,7 +78,7 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
         if isinstance(value, int | float) or value is None:
             return value
         text = plain(value)
-        # A spreadsheet runs a cell that begins like a formula.
+        # Spreadsheets execute a cell that begins like a formula.
         return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
 
     out = io.StringIO()

@@ -1,4 +1,4 @@
-"""Texts that can be scored."""
+"""Checks of single texts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ _UNSEEN = {"Cc", "Cf", "Zl", "Zp", "Zs"}
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of a text is seen: spaces, line ends, zero-width and control characters only."""
+    """Check whether a text has no visible character: only spaces, line ends, zero-width and control characters."""
     return all(char.isspace() or unicodedata.category(char) in _UNSEEN for char in text)
 
 
-def half_character(text: str) -> str | None:
-    """Name the fault of a text that cannot be written as UTF-8; None for any other."""
+def lone_surrogate(text: str) -> str | None:
+    """Describe the first lone surrogate of a text, which cannot be encoded as UTF-8; None if there is none."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        return f"holds half a character (lone surrogate at {error.start})"
+        return f"contains a lone surrogate (U+{ord(text[error.start]):04X} at position {error.start})"
     return None

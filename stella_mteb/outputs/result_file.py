@@ -1,19 +1,18 @@
-"""One result file in MTEB's layout, read without MTEB: its content, its entries, their main scores.
+"""Reads a result file in MTEB's layout without MTEB: its content, its entries, their main scores.
 
-Every error here gives the reason only; the caller names the file.
+Errors state only the reason; the caller adds the file name.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files.atomic import read_text
+from stella_mteb.files.atomic import read_text, unique_keys
 from stella_mteb.files.tables import plain
 
 Entry = Mapping[str, Any]
@@ -21,13 +20,13 @@ Entry = Mapping[str, Any]
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read a JSON object as MTEB writes it; NaN becomes None (a secondary metric such as nAUC may be NaN).
+    """Read a JSON object written by MTEB. NaN, which secondary metrics such as nAUC may have, becomes None.
 
     Raises:
         ConfigError: If the file is damaged.
     """
     try:
-        content = json.loads(read_text(path), object_pairs_hook=_once, parse_constant=lambda _: None)
+        content = json.loads(read_text(path), object_pairs_hook=unique_keys, parse_constant=lambda _: None)
     except json.JSONDecodeError as error:
         raise ConfigError(f"not valid JSON (line {error.lineno}: {error.msg})") from None
     except RecursionError:
@@ -39,16 +38,8 @@ def read_result(path: Path) -> dict[str, Any]:
     return content
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"key {plain(key)!r} stands twice")
-    return content
-
-
 def entries_by_split(content: Mapping[str, Any]) -> dict[str, dict[str, Entry]]:
-    """Give the entries of a result by split and subset.
+    """Return the entries of a result by split and subset.
 
     Raises:
         ConfigError: If the content has another form.
@@ -64,20 +55,20 @@ def _by_subset(entries: Sequence[Any]) -> dict[str, Entry]:
     for entry in entries:
         name = entry.get("hf_subset") if isinstance(entry, dict) else None
         if not isinstance(name, str):
-            raise ConfigError("an entry names no subset (hf_subset)")
+            raise ConfigError("an entry has no subset (hf_subset)")
         if name in by_subset:
-            raise ConfigError(f"subset {plain(name)} stands twice")
+            raise ConfigError(f"duplicate subset {plain(name)}")
         by_subset[name] = entry
     if not by_subset:
-        raise ConfigError("its split has no entries")
+        raise ConfigError("a split has no entries")
     return by_subset
 
 
 def main_score(entry: Entry) -> float:
-    """Give the main score of an entry.
+    """Return the main score of an entry.
 
     Raises:
-        ConfigError: If it is missing or not a finite number; MTEB writes null for an aggregate of which a part failed.
+        ConfigError: If it is missing or not finite. MTEB writes null for an aggregate with a failed part.
     """
     value = entry.get("main_score")
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:

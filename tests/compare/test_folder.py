@@ -482,15 +482,15 @@ def test_a_metric_is_named_only_where_the_file_shows_it(
         ("[1, 2]", "not a JSON object"),
         ("[" * 100_000, "nested too deeply"),
         (b'{"a": "\xff"}', "not UTF-8 (byte 7)"),
-        ('{"task_name": "STS12", "task_name": "STS12"}', "key 'task_name' stands twice"),
+        ('{"task_name": "STS12", "task_name": "STS12"}', "duplicate key 'task_name'"),
         ('{"task_name": "STS13", "scores": {}}', "the file says that it is of task STS13"),
         ('{"test": {"cos_sim": {"spearman": 0.7}}}', "has no scores by split"),
         (
             '{"mteb_dataset_name": "STS12", "test": {"cos_sim": {"pearson": 0.7}}}',
             "has no main score (cosine_spearman)",
         ),
-        ('{"scores": {"test": []}}', "its split has no entries"),
-        ('{"scores": {"test": [0.5]}}', "an entry names no subset"),
+        ('{"scores": {"test": []}}', "a split has no entries"),
+        ('{"scores": {"test": [0.5]}}', "an entry has no subset"),
         (
             '{"scores": {"test": [{"main_score": NaN, "hf_subset": "en"}]}}',
             "subset en has no finite main score",
@@ -522,7 +522,7 @@ def test_a_metric_is_named_only_where_the_file_shows_it(
         ),
         (
             '{"scores": {"test": [{"main_score": 0.1, "hf_subset": "en"}, {"main_score": 0.9, "hf_subset": "en"}]}}',
-            "subset en stands twice",
+            "duplicate subset en",
         ),
     ],
 )

@@ -48,9 +48,9 @@ def json_error(folder: Path, content: str) -> str:
 @pytest.mark.parametrize(
     ("content", "place", "reason"),
     [
-        ("a: 1\nb: 2\na: 3\n", ":3:", "key 'a' stands twice (first on line 1)"),
-        ("a:\n  x: 1\n  x: 2\n", ":3:", "key 'x' stands twice (first on line 2)"),
-        ("a:\n  - x: 1\n    x: 2\n", ":3:", "key 'x' stands twice (first on line 2)"),
+        ("a: 1\nb: 2\na: 3\n", ":3:", "duplicate key 'a' (first on line 1)"),
+        ("a:\n  x: 1\n  x: 2\n", ":3:", "duplicate key 'x' (first on line 2)"),
+        ("a:\n  - x: 1\n    x: 2\n", ":3:", "duplicate key 'x' (first on line 2)"),
         ("a: &me 1\nb:\n  c: *me\n", ":3:", "aliases are not allowed"),
         ("\na: " + "[" * 3000, ":2:", "nested deeper than 50 levels"),
         ("a:\n" + "- " * 3000 + "x\n", ":2:", "nested deeper than 50 levels"),
@@ -243,7 +243,7 @@ def test_a_json_number_past_the_largest_float_is_refused(tmp_path: Path, number:
 
 @pytest.mark.parametrize("content", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "c": 2, "a": 3}}]'])
 def test_a_json_key_that_stands_twice_is_refused(tmp_path: Path, content: str) -> None:
-    assert "key 'a' stands twice" in json_error(tmp_path, content)
+    assert "duplicate key 'a'" in json_error(tmp_path, content)
 
 
 @pytest.mark.parametrize(

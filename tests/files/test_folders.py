@@ -39,7 +39,9 @@ def test_a_folder_that_can_be_written_is_not_made(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_an_error_that_names_the_variable(tmp_path: Path, inside: str) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(EnvironmentProblem, match=r"file.*: cannot be written \(.*set HOME or HF_HOME to a folder"):
+    with pytest.raises(
+        EnvironmentProblem, match=r"file.*: cannot be written \(.*set HOME or HF_HOME to a writable folder"
+    ):
         require_writable_cache(tmp_path / "file" / inside, "HF_HOME")
 
 
@@ -66,7 +68,7 @@ def test_a_home_that_nobody_knows_is_an_error_with_the_cure(monkeypatch: pytest.
     monkeypatch.delenv("STELLA_MTEB_CACHE", raising=False)
     monkeypatch.setattr(Path, "expanduser", unknown)
 
-    with pytest.raises(EnvironmentProblem, match="no home folder here: set HOME, or STELLA_MTEB_CACHE"):
+    with pytest.raises(EnvironmentProblem, match="no home folder: set HOME or STELLA_MTEB_CACHE"):
         cache_folder()
 
 

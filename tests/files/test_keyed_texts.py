@@ -114,7 +114,7 @@ def test_several_texts_of_an_id_are_several_and_no_single_text(tmp_path: Path, c
     path = write(tmp_path, "x.json", content)
 
     assert all_texts(path) == {"7": [A, B]}
-    assert f"2 texts, where one is asked for ({A!r}, ...)" in refused(path)
+    assert f"2 texts ({A!r}, ...)" in refused(path)
 
 
 def test_columns_that_the_names_do_not_tell_are_named_by_options(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_an_id_is_text_or_a_whole_number(tmp_path: Path, clip: Any) -> None:
 def test_the_number_7_and_the_text_7_are_one_id(tmp_path: Path) -> None:
     message = refused(write(tmp_path, "x.json", [{"id": 7, "summary": A}, {"id": "7", "summary": B}]))
 
-    assert message == ": entry 1: id '7' stands twice"
+    assert message == ": entry 1: duplicate id '7'"
 
 
 # ------------------------------------------------------------------------------------------------- what Unicode allows

@@ -149,14 +149,14 @@ def test_a_column_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("reference,rating,rating\nx,1,2\n")
 
-    assert error_of(path) == f"{path}:1: a column name stands twice"
+    assert error_of(path) == f"{path}:1: duplicate column name"
 
 
 def test_a_column_name_that_stands_twice_in_a_parquet_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
     pyarrow.parquet.write_table(pyarrow.table([["x"], [1.0], [2.0]], names=["reference", "rating", "rating"]), path)
 
-    assert error_of(path) == f"{path}: a column name stands twice"
+    assert error_of(path) == f"{path}: duplicate column name"
 
 
 def test_a_file_that_only_calls_itself_parquet_is_named(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def jsonl(path: Path, *lines: dict[str, Any] | str) -> Path:
         ('"words"', "must be a JSON object"),
         (
             json.dumps(GOOD | {"candidate": "half \ud800 of one"}),
-            "column 'candidate': holds half a character (lone surrogate at 5)",
+            "column 'candidate': contains a lone surrogate (U+D800 at position 5)",
         ),
     ],
     ids=lambda value: value[:45] if isinstance(value, str) else None,
@@ -245,8 +245,8 @@ def test_a_bad_jsonl_row_stops_the_task_with_line_column_and_reason(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("A man,He reads", "has 2 cells, the header has 4"),
-        ("A man,He reads,1,none,more", "has 5 cells, the header has 4"),
+        ("A man,He reads", "has 2 cells, but the header has 4"),
+        ("A man,He reads,1,none,more", "has 5 cells, but the header has 4"),
         (",He reads,1,none", "column 'reference': is empty"),
         ("A man,   ,1,none", "column 'candidate': is empty"),
         ("A man,He reads,good,none", "column 'rating': must be a number (got 'good')"),

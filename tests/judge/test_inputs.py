@@ -176,7 +176,7 @@ def write(path: Path, text: str) -> Path:
     ("name", "content", "place", "said"),
     [
         ("r.json", '[{"id": "1", "summary": "a"}, {"id": "1", "summary": "b"}]', "entry 1", "'1' stands twice"),
-        ("r.json", '{"1": "a", "1": "b"}', "", "'1' stands twice"),
+        ("r.json", '{"1": "a", "1": "b"}', "", "duplicate key '1'"),
         ("r.jsonl", '{"id": "1", "summary": "a"}\n{"id": "1", "summary": "b"}\n', ":2", "'1' stands twice"),
         ("r.csv", "id,summary\n1,a\n2,b\n1,c\n", ":4", "'1' stands twice"),
         ("r.json", '[{"id": "1", "summary": "a"}, {"id": 7.5, "summary": "b"}]', "entry 1", "'id'"),
@@ -228,9 +228,9 @@ def test_a_missing_references_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "place", "said"),
     [
-        ("m.json", '{"001": "a", "001": "b"}', "", "'001' stands twice"),
-        ("m.json", '[{"id": "001", "summary": "a"}, {"id": "001", "summary": "b"}]', "entry 1", "stands twice"),
-        ("m.csv", "id,summary\n001,a\n001,b\n", ":3", "'001' stands twice"),
+        ("m.json", '{"001": "a", "001": "b"}', "", "duplicate key '001'"),
+        ("m.json", '[{"id": "001", "summary": "a"}, {"id": "001", "summary": "b"}]', "entry 1", "duplicate id"),
+        ("m.csv", "id,summary\n001,a\n001,b\n", ":3", "duplicate id '001'"),
         ("m.json", '[{"id": "001", "summary": "a"}, {"id": 2.5, "summary": "b"}]', "entry 1", "id"),
         ("m.jsonl", '{"id": "001", "summary": "a"}\n{"id": true, "summary": "b"}\n', ":2", "id"),
         ("m.json", '{"001": "a", "002": 3}', ": 002", "3"),
