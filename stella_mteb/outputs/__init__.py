@@ -1,1 +1,1 @@
-"""Files of an output folder, read and written without MTEB."""
+"""Reads and writes the files of an output folder without MTEB."""

@@ -15,18 +15,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one run of one model.
+    """The cost of one run of a model.
 
     Attributes:
         machine: The processor with its cores and threads, or the GPU.
-        dtype: Of the backbone.
-        dimension: Of the vectors.
+        dtype: Dtype of the backbone.
+        dimension: Dimension of the vectors.
         texts: Texts that went through the backbone.
-        tokens: Tokens of these, padding not counted.
+        tokens: Their tokens, without padding.
         seconds: Wall time in tokeniser and backbone.
-        peak_memory_bytes: Of the process, or on CUDA of torch's tensors; None where an earlier model of the same
-            process had used more.
-        parameters: Of the backbone and the head.
+        peak_memory_bytes: Peak memory of the process, or of torch's tensors on CUDA; None if an earlier model of the
+            same process has used more.
+        parameters: Parameters of backbone and head.
         plugin: Version of this package.
         torch: Version of torch.
         date: When the run ended, UTC.
@@ -46,13 +46,13 @@ class Cost:
 
 
 def read_costs(path: Path) -> list[Cost]:
-    """The entries of a `cost.json`, oldest first; none if there is no such file, or it is damaged."""
+    """Read the entries of a `cost.json`, oldest first; none if the file is missing or damaged."""
     if not path.exists():
         return []
     try:
         return [_cost(entry) for entry in read_json(path)]
     except (ConfigError, TypeError, ValueError) as error:
-        logger.warning("%s: not a list of costs (%s); left out", path, error)
+        logger.warning("%s: not a list of costs (%s); ignored", path, error)
         return []
 
 

@@ -1,4 +1,4 @@
-"""The values that a score is made of, one for every pair, query or text; `run` writes them, `compare` reads them."""
+"""The items of a score: one value for each pair, query or text. `run` writes them, `compare` reads them."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ logger = logging.getLogger(__name__)
 
 Unit = Literal["pairs", "queries", "texts"]
 
-# MTEB rounds results to six decimals, and the means of retrieval to five before that.
+# MTEB rounds results to six decimals, after rounding the means of retrieval to five.
 _TOLERANCE: dict[Kind, float] = {"spearman": 1e-6, "ap": 1e-6, "mean": 6e-6}
 
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """The items that the main score of one task, split and subset is made of.
+    """The items of the main score of a task, split and subset.
 
     Attributes:
         task: Name of the task.
         split: Name of the split.
         subset: Name of the subset.
-        kind: How values become the score: rank correlation with gold, average precision of gold, or their mean.
-        unit: What one item is.
-        digest: Two systems' items with the same digest are of the same pairs or queries in the same order, scored by
-            the same metric. It covers split, subset, metric, texts and gold scores; of retrieval the queries and
-            which documents are relevant, not the documents' texts.
-        gold: float64 [n]; None where kind is `mean`.
-        values: float64 [n]; a higher one is a closer pair or a better found query.
+        kind: How the score is computed: rank correlation with gold, average precision of gold, or mean.
+        unit: What an item stands for.
+        digest: Items with the same digest belong to the same pairs or queries in the same order and the same metric. It
+            covers split, subset, metric, texts and gold scores; for retrieval, the queries and the relevant documents'
+            ids, not the documents' texts.
+        gold: float64 [n]; None if kind is `mean`.
+        values: float64 [n]; higher for a closer pair or a better result of a query.
     """
 
     task: str
@@ -51,31 +51,31 @@ class Items:
     values: NDArray[np.float64]
 
     def score(self) -> float:
-        """The main score, computed again."""
+        """Compute the main score from the items."""
         if self.gold is None:
             return float(self.values.mean())
         return spearman(self.gold, self.values) if self.kind == "spearman" else _precision(self.gold, self.values)
 
     def gives(self, score: float) -> bool:
-        """Whether that is the score, within what MTEB rounds off."""
+        """Check whether the items reproduce a score, within MTEB's rounding."""
         return all_give([self], score)
 
 
 def all_give(items: Sequence[Items], score: float) -> bool:
-    """Whether the mean of the scores of several subsets is that, within what MTEB rounds off."""
+    """Check whether the mean score of several subsets equals a score, within MTEB's rounding."""
     mean = sum(one.score() for one in items) / len(items)
     return abs(mean - score) <= max(_TOLERANCE[one.kind] for one in items)
 
 
 def spearman(gold: Sequence[float] | NDArray[np.float64], values: Sequence[float] | NDArray[np.float64]) -> float:
-    """Rank correlation; ties share their rank."""
+    """Compute the rank correlation; tied values share their rank."""
     from scipy.stats import spearmanr  # noqa: PLC0415 -- half a second, and not every command needs it
 
     return float(spearmanr(gold, values).statistic)
 
 
 def _precision(labels: NDArray[np.float64], values: NDArray[np.float64]) -> float:
-    """Average precision; pairs of equal value count as found at once."""
+    """Compute average precision; pairs of equal value share a rank."""
     order = np.argsort(-values, kind="stable")
     found, ranked = np.cumsum(labels[order]), values[order]
     last = np.append(ranked[1:] != ranked[:-1], True)
@@ -84,27 +84,27 @@ def _precision(labels: NDArray[np.float64], values: NDArray[np.float64]) -> floa
 
 
 def read_items(path: Path, revision: str | None = None) -> tuple[Items, ...]:
-    """The items in a file; none if there is no file, or it is damaged, or of another revision of the data.
+    """Read the items of a file; none if it is missing, damaged, or belongs to another revision of the data.
 
     Args:
         path: From `details_path`.
-        revision: Of the task's data; None for any.
+        revision: Revision of the task's data; None for any.
     """
     if not path.exists():
         return ()
     try:
         content = read_json_object(path)
         if revision is not None and content["dataset_revision"] != revision:
-            logger.info("%s: of revision %s of the data, not %s; left out", path, content["dataset_revision"], revision)
+            logger.info("%s: for revision %s of the data, not %s; ignored", path, content["dataset_revision"], revision)
             return ()
         return tuple(_item(content["task"], row) for row in content["items"])
     except (ConfigError, KeyError, TypeError, ValueError) as error:
-        logger.warning("%s: not a file of items (%s: %s); left out", path, type(error).__name__, error)
+        logger.warning("%s: not a file of items (%s: %s); ignored", path, type(error).__name__, error)
         return ()
 
 
 def task_type(path: Path) -> str | None:
-    """MTEB's type of the task whose items are in a file; None if there is no such file.
+    """Return MTEB's type of the task of an items file, or None if there is no such file.
 
     Args:
         path: From `details_path`.
@@ -116,7 +116,7 @@ def task_type(path: Path) -> str | None:
 
 
 def _item(task: str, row: Mapping[str, Any]) -> Items:
-    # Values were written in the fewest digits that give the same float32 again.
+    # Values are written with the fewest digits that restore the same float32.
     values = np.asarray(row["values"], dtype=np.float32).astype(np.float64)
     gold = None if row["gold"] is None else np.asarray(row["gold"], dtype=np.float64)
     known = row["kind"] in get_args(Kind) and row["unit"] in get_args(Unit)
@@ -129,7 +129,7 @@ def _item(task: str, row: Mapping[str, Any]) -> Items:
 
 
 def write_items(path: Path, task: str, kind: str, revision: str, items: Iterable[Items]) -> None:
-    """Write the items of one task; the path is that of `layout.details_path`."""
+    """Write the items of one task to the path from `layout.details_path`."""
     rows = [
         {
             "split": one.split,

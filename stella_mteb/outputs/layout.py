@@ -1,4 +1,4 @@
-"""Every path rule of an output folder and of the caches."""
+"""All path rules of an output folder."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _ROOMS = ("results", "details", "aggregated", "pairs", OWN_FOLDER)
 
 
 def results_folder(folder: Path) -> Path:
-    """Give the folder of MTEB's results that a user means: the output folder's, a clone's, or the folder itself."""
+    """Return the folder with results: the subfolder `results` of an output folder or clone, or the folder itself."""
     return folder / "results" if (folder / "results").is_dir() else folder
 
 
 def model_folder(name: str) -> str:
-    """Give the name of a model's folder as MTEB writes it."""
+    """Return MTEB's folder name for a model."""
     return name.replace("/", "__").replace(" ", "_")
 
 
 def result_path(output: Path, model: str, revision: str, experiment: str | None, task: str) -> Path:
-    """Give the place of a result, as `mteb.ResultCache.get_task_result_path` does; no folder is made.
+    """Return the path of a result, like `mteb.ResultCache.get_task_result_path`, without creating a folder.
 
     Args:
         output: The output folder.
         model: `organisation/name`.
-        revision: Of the model.
+        revision: Revision of the model.
         experiment: Name of the settings of the run, or None.
         task: Name of the task.
     """
@@ -42,7 +42,7 @@ def result_path(output: Path, model: str, revision: str, experiment: str | None,
 
 
 def details_path(result: Path) -> Path | None:
-    """Where the items of a result are kept; None for a path that is not in MTEB's layout.
+    """Return the path of a result's items, or None if the result is not in MTEB's layout.
 
     Args:
         result: `<output>/results/<model>/<revision>/[experiments/<name>/]<Task>.json`.
@@ -55,7 +55,7 @@ def details_path(result: Path) -> Path | None:
 
 
 def cost_path(result: Path) -> Path | None:
-    """Where the costs of the model of a result are kept; None for a path that is not in MTEB's layout."""
+    """Return the path of the costs of a result's model, or None if the result is not in MTEB's layout."""
     path = details_path(result)
     return path and path.with_name("cost.json")
 
@@ -64,20 +64,20 @@ def cost_path(result: Path) -> Path | None:
 
 
 def require_inside(path: Path, output: Path) -> None:
-    """Raise unless a path, links followed, stays in the output folder."""
-    # realpath and not resolve(), which raises on a link that leads to itself.
+    """Require that a path, after following links, stays in the output folder."""
+    # realpath, because resolve() raises on a link to itself.
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(output)):
-        raise StorageProblem(f"{path}: leads outside {output}; results are read and written inside of it only")
+        raise StorageProblem(f"{path}: leads outside {output}; results are only read and written inside it")
 
 
 def require_writable(folder: Path) -> None:
-    """Raise unless results can be written to a folder; before any model is loaded.
+    """Check before a model is loaded that results can be written to a folder.
 
-    The folder is made if it is not there. What earlier runs that were killed have left in it is removed.
+    The folder is created if necessary. Leftovers of killed runs are removed.
 
     Raises:
-        StorageProblem: If no files can be made in it, something in it cannot be written or leads outside, or a folder
-            stands where a file has to; names the place.
+        StorageProblem: If files cannot be created in it, an entry is not writable or leads outside, or a folder has the
+            place of a file; names the entry.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,10 +91,10 @@ def require_writable(folder: Path) -> None:
 
 
 def _sound_files(room: Path, output: Path) -> Iterator[Path]:
-    """List a folder and all below it; raise StorageProblem at what would stop or mislead a later write."""
+    """List a folder recursively; raise StorageProblem for an entry that would stop or misdirect a later write."""
     require_inside(room, output)
     if room.exists() and not room.is_dir():
-        raise StorageProblem(f"{room}: a file stands where a folder has to; move it")
+        raise StorageProblem(f"{room}: is a file but must be a folder; move it")
     for place, folders, files in os.walk(room):
         if not os.access(place, os.W_OK | os.X_OK):
             raise StorageProblem(f"{place}: results cannot be written here: Permission denied")
@@ -103,5 +103,5 @@ def _sound_files(room: Path, output: Path) -> Iterator[Path]:
             if path.is_symlink():
                 require_inside(path, output)
             if name in folders and path.suffix in {".json", ".jsonl"}:
-                raise StorageProblem(f"{path}: a folder stands where a file has to; move it")
+                raise StorageProblem(f"{path}: is a folder but must be a file; move it")
             yield path

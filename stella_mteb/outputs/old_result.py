@@ -1,4 +1,4 @@
-"""Result files of mteb before 1.11, brought into the form since, as `mteb.TaskResult.from_disk` does it."""
+"""Converts result files of mteb before 1.11 to the present form, like `mteb.TaskResult.from_disk`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _METRICS = {
     "cos_sim": "cosine", "manhattan": "manhattan", "euclidean": "euclidean", "dot": "dot", "max": "max",
     "similarity": "similarity",
 }  # fmt: skip
-"""Objects of metrics in the old form, each with what its metrics begin with in the new one."""
+"""Objects of metrics in the old form, with the prefix of their metrics in the new form."""
 _RENAMED = {
     "NorwegianParliament": "NorwegianParliamentClassification",
     "CMedQAv2": "CMedQAv2-reranking",
@@ -26,25 +26,25 @@ _SUBSETS = {
     "MLSUMClusteringS2S": {"default": "fr"},
     "XPQARetrieval": {"fr": "fra-fra"},
 }
-"""Subsets that had another name, by task."""
+"""Subsets with another name in the old form, by task."""
 
 
 def is_old(content: Mapping[str, Any]) -> bool:
-    """Whether the content of a result file has the form from before mteb 1.11."""
+    """Check whether a result has the form of mteb before 1.11."""
     return "scores" not in content and isinstance(content.get("mteb_dataset_name"), str)
 
 
 def current_name(task: str) -> str:
-    """Give the name that a task has now."""
+    """Return the present name of a task."""
     return _RENAMED.get(task, task)
 
 
 def modern(content: Mapping[str, Any], main_scores: Sequence[str]) -> dict[str, Any]:
-    """Bring the content of an old result file into the form since.
+    """Convert the content of an old result file.
 
     Args:
-        content: For which `is_old` is true.
-        main_scores: Names that the main score of the task may have, where the file does not have it as such.
+        content: A result for which `is_old` is true.
+        main_scores: Possible names of the task's main score, for files that do not state it.
 
     Raises:
         ConfigError: If none of its scores has such a name.

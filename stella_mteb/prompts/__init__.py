@@ -1,1 +1,1 @@
-"""Which prompt a text gets."""
+"""Chooses the prompt of each text."""

@@ -1,9 +1,9 @@
-"""Few-shot examples: for each task a file `<Task>.json`, a list of {"query": ..., "response": ...}.
+"""Reads few-shot examples: one file `<Task>.json` for each task, a list of {"query": ..., "response": ...}.
 
-An example may have an `instruct` of its own, as in FlagEmbedding; else the task's instruction stands before it.
+An example may have its own `instruct`, as in FlagEmbedding; otherwise it uses the task's instruction.
 
-Looked for in this order: the folder that the model's YAML names; the examples that ship with a bundled task; those that
-BGE-en-ICL's authors published, fetched file by file at one commit, each with a checksum, and kept for good.
+The search order is the folder in the model's YAML, the examples that ship with a bundled task, and those published by
+BGE-en-ICL's authors, which are downloaded one by one at a fixed commit, verified by checksum, and kept.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from stella_mteb.files.strict_yaml import read_yaml
 
 _SECONDS = 30
 TOKENS = ("<instruct>", "<query>", "<response>")
-"""What BGE-en-ICL's tokenizer knows beyond Mistral's; `frame` is written in them."""
+"""Tokens that BGE-en-ICL adds to Mistral's tokenizer; `frame` uses them."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A query and the text that answers it, under an instruction of their own or the task's (None)."""
+    """A query and its answer, with an instruction of its own or None for the task's."""
 
     query: str
     response: str
@@ -40,9 +40,9 @@ class Examples:
     """The examples of one task.
 
     Attributes:
-        rows: In the order of the file; the first n are those of `shots=n`.
-        source: Where they are from, in words.
-        published: Whether they are the ones that the published scores were made with.
+        rows: In the order of the file; `shots=n` uses the first n.
+        source: Where they come from, in words.
+        published: Whether the published scores were computed with them.
     """
 
     rows: tuple[Example, ...]
@@ -51,16 +51,16 @@ class Examples:
 
 
 def find_examples(task: str, folder: Path | None, *, offline: bool) -> Examples | None:
-    """The examples of a task, or None if there are none for it.
+    """Find the examples of a task, or None if there are none.
 
     Args:
         task: Name of the task.
-        folder: The user's own, which stands before all others; None for none.
-        offline: Never ask the network.
+        folder: The user's folder, which has precedence, or None.
+        offline: Never download.
 
     Raises:
         ConfigError: If a file is not a list of examples.
-        EnvironmentProblem: If a published file is not on this machine and cannot be fetched.
+        EnvironmentProblem: If a published file is not on this machine and cannot be downloaded.
     """
     if folder is not None and (folder / f"{task}.json").is_file():
         return Examples(read_examples(folder / f"{task}.json"), f"{folder / task}.json")
@@ -77,8 +77,8 @@ def read_examples(path: Path) -> tuple[Example, ...]:
     """Read one file.
 
     Raises:
-        ConfigError: If it is not a list of `{"query": text, "response": text}`, each with an `instruct` or none; names
-            the place.
+        ConfigError: If it is not a list of `{"query": text, "response": text}`, each with an optional `instruct`;
+            states the place.
     """
     rows = read_json(path)
     if not isinstance(rows, list) or not rows:
@@ -89,14 +89,14 @@ def read_examples(path: Path) -> tuple[Example, ...]:
             raise ConfigError(f"{path}: example {number}: must have a query and a response, both texts")
         if unknown := sorted(row.keys() - {"query", "response", "instruct"}):
             known = "query, response and instruct"
-            raise ConfigError(f"{path}: example {number}: unknown key {unknown[0]!r}; known are {known}")
+            raise ConfigError(f"{path}: example {number}: unknown key {unknown[0]!r}; the keys are {known}")
         if not isinstance(row.get("instruct", ""), str):
             raise ConfigError(f"{path}: example {number}: instruct must be text (got {row['instruct']!r})")
     return tuple(Example(**row) for row in rows)
 
 
 def published() -> Any:
-    """Repository, commit, folder and checksums of the published examples (`icl.yaml`)."""
+    """Return repository, commit, folder and checksums of the published examples (`icl.yaml`)."""
     return read_yaml(Path(str(importlib.resources.files("stella_mteb.prompts"))) / "icl.yaml")[0]["examples"]
 
 
@@ -107,31 +107,31 @@ def _fetched(task: str, checksum: str, *, offline: bool) -> Path:
         return path
     url = f"{source['base']}/{source['commit']}/{source['folder']}/{task}.json"
     cure = (
-        f"run `stella-mteb fetch -m bge_en_icl -t {task}` on a machine with network and bring its cache, or "
-        f"fetch {url} elsewhere and give its folder as prompts.examples in the model's YAML, or run with [shots=0]"
+        f"run `stella-mteb fetch -m bge_en_icl -t {task}` on a machine with network and copy its cache, or "
+        f"download {url} elsewhere and set prompts.examples in the model's YAML to its folder, or run with [shots=0]"
     )
     if offline:
-        raise EnvironmentProblem(f"the examples of {task} are not on this machine, and offline; {cure}")
+        raise EnvironmentProblem(f"the examples of {task} are not on this machine, and it is offline; {cure}")
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 -- https, from icl.yaml
             content = answer.read()
     except (urllib.error.URLError, TimeoutError, OSError) as error:
-        raise EnvironmentProblem(f"the examples of {task} could not be fetched ({error}); {cure}") from error
+        raise EnvironmentProblem(f"the examples of {task} could not be downloaded ({error}); {cure}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != checksum:
-        raise EnvironmentProblem(f"{url}: sha256 is {found}, not {checksum}; nothing was kept. {cure}")
+        raise EnvironmentProblem(f"{url}: sha256 is {found}, not {checksum}; the file is discarded. {cure}")
     with atomic_write(path, "wb") as file:
         file.write(content)
     return path
 
 
 def frame(instruction: str, examples: tuple[Example, ...], shots: int | None) -> str:
-    """What stands before a text: the examples, then the instruction; see `stella_mteb.models.icl`.
+    """Build the prompt of a text from examples and instruction; see `stella_mteb.models.icl`.
 
     Args:
-        instruction: Of the task, with its closing full stop; also of examples that have none of their own.
-        examples: Of the task.
-        shots: How many of them; None for all.
+        instruction: The task's, with its final full stop; also for examples without their own.
+        examples: Examples of the task.
+        shots: Number of examples to use; None for all.
     """
     chosen = examples if shots is None else examples[:shots]
     parts = [

@@ -1,14 +1,14 @@
-"""Which prompt a text gets, by profile, task and side.
+"""Chooses the prompt of a text by profile, task and side.
 
     card         two prompts, chosen by task type: `card.yaml`
-    leaderboard  an instruction for each task in the frame of the card: `leaderboard.yaml`
-    builtin      bit for bit what MTEB's own wrapper gives Stella: the bare instruction glued to the text
-    own          by the name of task, task type or side, in MTEB's order: from the config, or the model's own folder
-    instruct     an instruction for each task in the config's template, as MTEB's wrapper for such models does it
+    leaderboard  an instruction for each task in the template of the card: `leaderboard.yaml`
+    builtin      bit for bit what MTEB's own wrapper does for Stella: the instruction followed directly by the text
+    own          by name of task, task type or side, in MTEB's order: from the config, or the model's own folder
+    instruct     an instruction for each task in the config's template, like MTEB's wrapper for such models
     icl          BGE-en-ICL's: the task's examples, then its instruction: `icl.yaml`
 
-A task for which the profile has nothing gets the next best, and the choice says so (`Prompt.fallback`); the
-encoder warns and records it. Knows nothing of MTEB's classes: `TaskInfo` is all it needs of a task.
+If a profile has no prompt for a task, the closest one is used and marked (`Prompt.fallback`); the encoder warns and
+records it. The module does not depend on MTEB's classes: `TaskInfo` has all it needs of a task.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ PROFILES = ("card", "leaderboard", "builtin", "own", "instruct", "icl")
 Side = Literal["query", "document"] | None
 """`query` or `document` of an asymmetric task, None for a symmetric one (MTEB's prompt_type)."""
 PromptType = Literal["s2s", "s2p", "none"]
-"""A choice without a task: the judge's, and that of the in-house API."""
+"""A prompt chosen without a task: by the judge, and by the in-house API."""
 
 
 class PromptConfig(StrictModel):
-    """The prompts of a model, and which profile chooses among them.
+    """The prompts of a model, and the profile that chooses among them.
 
     Attributes:
         profile: One of `PROFILES`.
         s2s: For symmetric tasks.
-        s2p: For the queries of asymmetric ones.
-        document: For the documents of asymmetric ones.
-        own: Profile `own`: prompts by task name or task type, each optionally with `-query` or `-document` appended,
-            or by `query` and `document` alone.
-        default: Profile `own`: the name of the prompt where no other fits (`default_prompt_name`).
-        template: Profile `instruct`: what stands before queries, documents and the texts of symmetric tasks (`both`),
-            with `{instruction}` in it. A side that is left out stays bare.
-        without_instruction: Profile `instruct`: the same where a task has no instruction.
-        instructions: Profile `instruct`: by task name, task type or side; they stand before the task's own in MTEB.
-        examples: Profile `icl`: folder of `<Task>.json` files, relative to the YAML, that stand before the published.
+        s2p: For the queries of asymmetric tasks.
+        document: For the documents of asymmetric tasks.
+        own: Profile `own`: prompts by task name or task type, optionally with the suffix `-query` or `-document`, or by
+            `query` and `document` alone.
+        default: Profile `own`: name of the prompt to use if no other fits (`default_prompt_name`).
+        template: Profile `instruct`: the prompt of queries, documents and texts of symmetric tasks (`both`), with
+            `{instruction}` in it. A missing side gets no prompt.
+        without_instruction: Profile `instruct`: the same for tasks without instruction.
+        instructions: Profile `instruct`: by task name, task type or side; they override the task's own in MTEB.
+        examples: Profile `icl`: folder of `<Task>.json` files, relative to the YAML, that override the published ones.
     """
 
     profile: Literal["card", "leaderboard", "builtin", "own", "instruct", "icl"] = "card"
@@ -65,12 +65,12 @@ class PromptConfig(StrictModel):
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """The facts of a task that choose its prompt.
+    """The facts of a task that determine its prompt.
 
     Attributes:
         name: Name of the task.
         type: MTEB's task type.
-        instruction: The task's own instruction by side (`None` for both), as far as it has one.
+        instruction: The task's own instruction by side (None for both), if it has one.
         type_instruction: MTEB's default instruction for the task type.
         parents: Tasks that this one is a variant of, nearest first, each with its own instruction or None.
     """
@@ -87,11 +87,11 @@ class Prompt:
     """A chosen prompt.
 
     Attributes:
-        text: What is put before the text; empty for none.
-        source: Where it is from, in words.
-        fallback: Whether the profile had nothing for this task.
-        examples: Those in it that must not occur in the data; the published ones are the authors' affair.
-        normalized: Whether vectors may get unit length; part of the profile, as the published scores were made.
+        text: The text put before each text; may be empty.
+        source: Where it comes from, in words.
+        fallback: Whether the profile has no prompt for this task.
+        examples: Its examples that must not occur in the data, without the published ones.
+        normalized: Whether vectors may get unit length, as in the computation of the published scores.
     """
 
     text: str
@@ -101,13 +101,13 @@ class Prompt:
     normalized: bool = True
 
     def refuse_leak(self, texts: Iterable[str], where: str) -> None:
-        """Raise a ConfigError if an example of the prompt stands among the texts that are scored."""
+        """Raise a ConfigError if an example of the prompt is among the scored texts."""
         scored = set(texts) if self.examples else set()
         for example in self.examples:
             if found := scored & {example.query, example.response}:
                 raise ConfigError(
-                    f"{where}: the example {found.pop()[:60]!r} also stands in the scored data; the model would be "
-                    "shown what it is asked. Choose other examples, or run with [shots=0]"
+                    f"{where}: the example {found.pop()[:60]!r} is also in the scored data, so the model would see an "
+                    "answer. Choose other examples, or run with [shots=0]"
                 )
 
 
@@ -126,13 +126,13 @@ def choose(
         profile: One of `PROFILES`.
         prompts: The model's prompts.
         task: The task.
-        side: Which texts.
-        shots: Profile `icl`: how many examples at most; None for all.
-        offline: Profile `icl`: never fetch examples.
+        side: The side.
+        shots: Profile `icl`: maximum number of examples; None for all.
+        offline: Profile `icl`: never download examples.
 
     Raises:
-        ConfigError: If the profile is unknown, or is `own` and the config has none, or examples are not well-formed.
-        EnvironmentProblem: If examples are needed and not to be had.
+        ConfigError: If the profile is unknown, the config lacks its prompts, or examples are malformed.
+        EnvironmentProblem: If examples are needed but unavailable.
     """
     require_profile(profile, prompts)
     if profile == "icl":
@@ -142,16 +142,16 @@ def choose(
 
 
 def judge_prompt(profile: str, prompts: PromptConfig, prompt_type: PromptType, shots: int | None = None) -> Prompt:
-    """The prompt before every text that is compared.
+    """Choose the prompt of every text that is compared.
 
-    `s2s`, `s2p` and `none` are the model's own prompts. A model whose prompts go by task (profiles `icl`, `own` and
-    `instruct`) has for `s2s` what the task VideoSummarySTS gets, and for `s2p`, without examples, what a query gets.
+    `s2s`, `s2p` and `none` are the model's own prompts. For a model with prompts by task (profiles `icl`, `own` and
+    `instruct`), `s2s` is the prompt of the task VideoSummarySTS, and `s2p` that of a query, without examples.
 
     Args:
-        profile: Of the model.
-        prompts: The model's.
-        prompt_type: Which.
-        shots: How many examples at most; None for all.
+        profile: The model's profile.
+        prompts: The model's prompts.
+        prompt_type: The prompt to choose.
+        shots: Maximum number of examples; None for all.
     """
     if prompt_type == "s2s" and profile in {"icl", "own", "instruct"}:
         task = TaskInfo("VideoSummarySTS", "STS", type_instruction=table("leaderboard")["types"]["STS"])
@@ -164,9 +164,9 @@ def judge_prompt(profile: str, prompts: PromptConfig, prompt_type: PromptType, s
 
 
 def require_profile(profile: str, prompts: PromptConfig) -> None:
-    """Raise a ConfigError unless a profile of that name exists and the model has what it needs."""
+    """Raise a ConfigError unless the profile exists and the model has the prompts it needs."""
     if profile not in PROFILES:
-        raise ConfigError(f"unknown prompt profile {profile!r}; known are {', '.join(PROFILES)}")
+        raise ConfigError(f"unknown prompt profile {profile!r}; the profiles are {', '.join(PROFILES)}")
     if profile == "own" and not prompts.own:
         raise ConfigError("prompt profile own needs prompts.own in the model's YAML: prompts by task or task type")
     if profile == "instruct" and not prompts.template:
@@ -182,10 +182,10 @@ _TEXTS = {
 
 
 def prompts_id(profile: str, prompts: PromptConfig, bundled: Iterable[PromptConfig]) -> str:
-    """The name that tells a set of prompts from every other, for result folders and resume.
+    """Return the name of a set of prompts, for result folders and resuming; different prompts have different names.
 
-    `leaderboard` and `builtin` do not use the config's prompts. `card` is the bundled ones of the model, `none` if
-    they are all empty, and else, like `own`, has a digest of the texts.
+    `leaderboard` and `builtin` do not use the config's prompts. `card` stands for the model's bundled prompts, `none`
+    for empty ones. Other prompts, and `own`, have a digest of the texts.
 
     Args:
         profile: One of `PROFILES`.
@@ -211,13 +211,13 @@ def _digest(texts: Any) -> str:
 
 
 def profile_of(prompts_id: str) -> str:
-    """The profile that a name from `prompts_id` was made of."""
+    """Return the profile of a name from `prompts_id`."""
     return "card" if prompts_id == "none" else prompts_id.partition("-")[0]
 
 
 @functools.cache
 def table(name: str) -> dict[str, Any]:
-    """`card` or `leaderboard`, as read from the YAML beside this file."""
+    """Read `card.yaml`, `leaderboard.yaml` or `icl.yaml`."""
     path = Path(str(importlib.resources.files("stella_mteb.prompts"))) / f"{name}.yaml"
     return read_yaml(path)[0]
 
@@ -228,7 +228,7 @@ def table(name: str) -> dict[str, Any]:
 def _card(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
     row = table("card").get(task.type)
     if row is None:
-        # A type that MTEB has added since: the side tells at least whether it is asymmetric.
+        # A type that is new in MTEB: the side still tells whether it is asymmetric.
         name = {"query": "s2p", "document": "none", None: "s2s"}[side]
         return Prompt(_named(prompts, name), f"card: {name}, task type {task.type} is not in the table", fallback=True)
     name = row.get("both") or row.get(side or "query")
@@ -294,7 +294,7 @@ def _builtin(_prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
 def _instruct(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
     where: Literal["both", "query", "document"] = side or "both"
     if where not in prompts.template:
-        # MTEB hands over None, for which sentence-transformers takes the default prompt.
+        # MTEB passes None, for which sentence-transformers uses the default prompt.
         return Prompt(prompts.own.get(prompts.default or "", ""), f"instruct: no instruction on {where}")
     instruction, source = _as_mteb_asks(prompts.instructions, task, side, "instruct")
     if not instruction:
@@ -305,7 +305,7 @@ def _instruct(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
 def _as_mteb_asks(
     instructions: Mapping[str, str | Mapping[Any, str]], task: TaskInfo, side: Side, profile: str
 ) -> tuple[str, str]:
-    """The instruction of a task, and where it is from, in the order of MTEB's `AbsEncoder.get_instruction`."""
+    """Return the instruction of a task and its source, in the order of MTEB's `AbsEncoder.get_instruction`."""
     for key in filter(None, (task.name, task.type, side)):
         stated = instructions.get(key)
         if isinstance(stated, str) and stated:
@@ -315,7 +315,7 @@ def _as_mteb_asks(
         if stated is not None:
             return task.type_instruction, f"{profile}: MTEB's default for {task.type}"
     if task.instruction:
-        # MTEB gives a side that the task's instructions leave out an empty one, and only warns.
+        # For a side without an instruction, MTEB uses an empty one and only warns.
         return task.instruction.get(side) or task.instruction.get(None, ""), f"{profile}: task metadata"
     return task.type_instruction, f"{profile}: MTEB's default for {task.type}"
 
@@ -323,7 +323,7 @@ def _as_mteb_asks(
 def _own(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
     suffixes = [f"-{side}", ""] if side else [""]
     names = [name + suffix for name in (task.name, task.type) for suffix in suffixes]
-    # The last ones are those of sentence-transformers' encode_document; MTEB itself knows `document` alone.
+    # The last names are those of sentence-transformers' encode_document; MTEB itself only reads `document`.
     names += {"query": ["query"], "document": ["document", "passage", "corpus"], None: []}[side]
     for key in names:
         if key in prompts.own:

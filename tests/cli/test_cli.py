@@ -726,7 +726,7 @@ def test_a_sound_cache_passes_and_a_damaged_file_is_named_set_aside_and_exit_cod
     assert sound[:2] == (0, "8 vectors in 2 files, 0 files damaged\n")
     assert [row["state"] for row in json.loads(listed)] == ["good", "good"]  # ls looks at no vector
     assert code == 1
-    assert f"{shard}: a row does not have the checksum it was written with; set aside" in out
+    assert f"{shard}: the checksum of a row does not match; set aside" in out
     assert "8 vectors in 2 files, 1 files damaged" in out
     assert shard.with_suffix(".damaged").exists()
     assert "Traceback" not in err

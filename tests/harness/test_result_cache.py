@@ -621,7 +621,7 @@ def test_a_folder_where_a_file_has_to_stand_is_found_before_the_run(tmp_path: Pa
 
     (tmp_path / place).mkdir(parents=True)
 
-    with pytest.raises(EnvironmentProblem, match=f"{place}: a folder stands where a file has to"):
+    with pytest.raises(EnvironmentProblem, match=f"{place}: is a folder but must be a file"):
         require_writable(tmp_path)
 
 
@@ -631,7 +631,7 @@ def test_a_file_where_a_folder_has_to_stand_is_found_before_the_run(tmp_path: Pa
 
     (tmp_path / place).write_text("a file")
 
-    with pytest.raises(EnvironmentProblem, match=f"{place}: a file stands where a folder has to"):
+    with pytest.raises(EnvironmentProblem, match=f"{place}: is a file but must be a folder"):
         require_writable(tmp_path)
 
 

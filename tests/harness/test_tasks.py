@@ -724,7 +724,7 @@ def test_a_bad_clip_cc_prediction_is_named_by_model_and_clip_and_can_be_left_out
     with pytest.raises(ConfigError) as caught:
         _ = file.pairs
     assert str(caught.value).startswith("task ClipCCRetrieval: 1 bad row (0 allowed):\n")
-    assert "a: 001: column 'prediction': holds half a character (lone surrogate at 5)" in str(caught.value)
+    assert "a: 001: column 'prediction': contains a lone surrogate (U+D83D at position 5)" in str(caught.value)
     lenient = TaskFile(file.spec, file.path, data=file.data, max_bad_rows=1)
     assert lenient.pairs.first == ["A0", "A2", "B1"]
     assert len(lenient.pairs.bad) == 1
@@ -735,7 +735,7 @@ def test_a_bad_clip_cc_prediction_is_named_by_model_and_clip_and_can_be_left_out
     [
         ('["not", "an", "object"]', "entry 0: must be a JSON object"),
         ('{"000": 7}', "000: its text must be a string, or a list of strings (got 7)"),
-        ('{"000": "A", "000": "B"}', "stands twice"),
+        ('{"000": "A", "000": "B"}', "duplicate key"),
         ('{"555": "A"}', "no id is that of a reference"),
         ('{"000": "A"', "not valid JSON"),
     ],

@@ -533,7 +533,7 @@ def fault(path: Path, text: str) -> str:
         ("device: cpu", "use_gpu: 'false'", 8, "valid boolean"),
         ("device: cpu", "gpu: true", 8, "unknown key"),
         ("processing:", "proccessing:", 7, "did you mean 'processing'?"),
-        ("  batch_size: 16", "  path: elsewhere", 3, "stands twice"),
+        ("  batch_size: 16", "  path: elsewhere", 3, "duplicate key"),
         ("  batch_size: 16", "  batch_size: [16", 4, "not valid YAML"),
     ],
 )

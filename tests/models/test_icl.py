@@ -473,9 +473,11 @@ def test_a_file_with_another_checksum_is_refused_and_not_kept(
 ) -> None:
     served(b"[]")
 
-    with pytest.raises(EnvironmentProblem, match=r"STSBenchmark.json: sha256 is 4f53\w+, not \w{64}; nothing was kept"):
+    with pytest.raises(
+        EnvironmentProblem, match=r"STSBenchmark.json: sha256 is 4f53\w+, not \w{64}; the file is discarded"
+    ):
         find_examples("STSBenchmark", None, offline=False)
-    with pytest.raises(EnvironmentProblem, match="not on this machine, and offline"):
+    with pytest.raises(EnvironmentProblem, match="not on this machine, and it is offline"):
         find_examples("STSBenchmark", None, offline=True)
 
 
@@ -588,7 +590,7 @@ def test_an_example_that_stands_in_the_scored_data_is_refused_by_name(
 ) -> None:
     encoder = own_encoder(bge, tmp_path, rows=[*OWN, row])
 
-    with pytest.raises(ConfigError, match="task OwnSTS: the example 'a dog runs' also stands in the scored data"):
+    with pytest.raises(ConfigError, match="task OwnSTS: the example 'a dog runs' is also in the scored data"):
         evaluate(encoder, own_task(tmp_path))
 
 

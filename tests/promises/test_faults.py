@@ -249,7 +249,7 @@ def test_what_half_precision_cannot_hold_is_an_error_that_names_the_text(
     too_large = [i for i, row in enumerate(ids) if not encoder.hidden([row]).isfinite().all()]
     assert (0 < len(too_large) < len(TEXTS)) if share < 1 else (len(too_large) == len(TEXTS))
 
-    with pytest.raises(NonFiniteVectorError, match=r"float16 on cpu.* and fp32 is enough") as failure:
+    with pytest.raises(NonFiniteVectorError, match=r"float16 on cpu.* and fp32 is needed") as failure:
         encoder.pool(TEXTS)
 
     assert int(re.findall(r"text (\d+) \(counted from 0\)", str(failure.value))[0]) in too_large
@@ -394,7 +394,7 @@ def test_an_id_with_half_a_character_is_refused_before_anything_is_encoded(tmp_p
     path.write_text(f"[{row}]" if suffix == "json" else row)
 
     for read in (read_references, lambda path: read_candidates([path], {"1": "a"})):
-        with pytest.raises(ConfigError, match=r"column 'id': 'clip \\ud83d' holds half a character"):
+        with pytest.raises(ConfigError, match=r"column 'id': 'clip \\ud83d' contains a lone surrogate"):
             read(path)
 
 
@@ -470,7 +470,7 @@ def test_a_folder_of_a_data_sets_name_is_not_read_in_its_place(tmp_path: Path, m
     (tmp_path / "org/set/test.jsonl").write_text('{"a": 1}\n')
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(ConfigError, match=r"would be read in its place"):
+    with pytest.raises(ConfigError, match=r"would be read instead"):
         list(read_hub("org/set", "a" * 40, None, "test"))
 
 

@@ -190,7 +190,7 @@ def test_a_folder_in_the_place_of_a_file_is_found_before_a_model_is_loaded(tmp_p
     code, said = run(tmp_path / "out", tmp_path / "cache")
 
     assert code == 3
-    assert f"{path}: a folder stands where a file has to" in said
+    assert f"{path}: is a folder but must be a file" in said
 
 
 @pytest.mark.fault(7, "a cache that can only be read serves its vectors; new ones are not kept, and a warning says so")
@@ -205,7 +205,7 @@ def test_a_cache_that_can_only_be_read_serves_its_vectors_and_stays_as_it_is(
     disk.remount("rw")
 
     assert code == 0
-    assert "can only be read (Read-only file system); new vectors are not kept" in said
+    assert "read-only (Read-only file system); new vectors are not stored" in said
     assert scores(tmp_path / "second") == scores(tmp_path / "first")
     assert files(disk.path) == before
 

@@ -330,8 +330,8 @@ def test_who_waits_says_for_which_process_on_which_machine(
     assert time.monotonic() - started > 0.1
     assert holder.wait() == 0
     (message,) = [record.message for record in caplog.records]
-    assert message.startswith(f"task A: process {holder.pid} on {socket.gethostname()} (since ")
-    assert message.endswith(") is at it; waiting")
+    assert message.startswith(f"task A: waiting for process {holder.pid} on {socket.gethostname()} (since ")
+    assert message.endswith(")")
 
 
 @pytest.mark.fault(11, "there is none: locks are the operating system's and end with their process")
@@ -373,7 +373,7 @@ def test_a_file_system_without_locks_is_warned_of_once_and_the_work_goes_on(
 
     assert cache.load_task_result("TinySTS", meta).get_score() == 0.75
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path}: this file system has no locks; let no two processes work on the same task here at the same time"
+        f"{tmp_path}: this file system has no locks; do not run two processes on the same task here at the same time"
     ]
 
 

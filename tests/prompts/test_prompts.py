@@ -381,7 +381,7 @@ def test_own_without_prompts_says_where_they_belong() -> None:
 
 
 def test_an_unknown_profile_lists_the_known_ones() -> None:
-    expected = r"unknown prompt profile 'cards'; known are card, leaderboard, builtin, own"
+    expected = r"unknown prompt profile 'cards'; the profiles are card, leaderboard, builtin, own"
     with pytest.raises(ConfigError, match=expected):
         choose("cards", PromptConfig(), TaskInfo("MyTask", "STS"), None)
 
