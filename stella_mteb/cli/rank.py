@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,10 @@ from stella_mteb.cli.display import say
 from stella_mteb.cli.options import Format
 from stella_mteb.files.tables import TableFormat, render
 
-_COLUMNS = ("rank", "slug", "borda", "mean_hm_cf", "low", "high", "best_rank", "worst_rank", "clips")
+if TYPE_CHECKING:
+    from stella_mteb.judge.certainty import Certainty
+    from stella_mteb.judge.ranking import Apart, RankedModel
+
 _LEGEND = "95 %: interval of mean_hm_cf, by resampling clips; ranks: those that the tests leave a model"
 
 
@@ -60,32 +63,43 @@ def rank(
 def print_ranking(folder: Path, form: TableFormat) -> None:
     """Print the ranking over all judges of a folder, models that cannot be ranked below it, and why on stderr."""
     from stella_mteb.judge.certainty import certainty, ties_in_words  # noqa: PLC0415
-    from stella_mteb.judge.ranking import rank_models  # noqa: PLC0415
+    from stella_mteb.judge.ranking import means_beside, rank_models  # noqa: PLC0415
     from stella_mteb.judge.reports import read_results  # noqa: PLC0415
 
     results = read_results(folder)
     ranking, apart = rank_models(results)
     sure = certainty(results, ranking)
-    rows = []
-    for row in ranking:
-        low, high = sure.intervals.get(row.slug, (None, None)) if sure else (None, None)
-        best, worst = sure.ranks[row.slug] if sure else (None, None)
-        rows.append(_row(row.rank, row.slug, row.borda, row.mean_hm_cf, low, high, best, worst, row.clips))
-    rows += [_row(None, one.slug, None, one.mean_hm_cf, None, None, None, None, one.clips) for one in apart]
-    if form == "json":
-        duels = [asdict(duel) for duel in sure.duels] if sure else []
-        rows = [row | {"duels": [duel for duel in duels if duel["first"] == row["slug"]]} for row in rows]
-    typer.echo(render(rows if form in {"json", "csv"} else [_shown(row) for row in rows], form))
-    if sure and form in {"table", "md"}:
-        typer.echo("\n" + "\n".join(ties_in_words(sure)))
+    rows = [*(_ranked(row, sure) for row in ranking), *(_unranked(one) for one in apart)]
+    beside = {row["slug"]: means_beside(results, row["slug"]) for row in rows}
+    if form in {"table", "md"}:
+        typer.echo(render([_shown(row) for row in rows], form))
+        typer.echo("\n".join(["", *(ties_in_words(sure) if sure else ()), ""]))
+        typer.echo(render(_named(beside), form))
         say(_LEGEND)
+    elif form == "csv":
+        typer.echo(render(rows, form))
+    else:
+        duels = [asdict(duel) for duel in sure.duels] if sure else []
+        more = [
+            {"means": beside[row["slug"]], "duels": [duel for duel in duels if duel["first"] == row["slug"]]}
+            for row in rows
+        ]
+        typer.echo(render([row | own for row, own in zip(rows, more, strict=True)], form))
     say(f"judges: {', '.join(results)}")
     for one in apart:
         say(f"not ranked: {one.slug}: {one.reason}")
 
 
-def _row(*cells: Any) -> dict[str, Any]:
-    return dict(zip(_COLUMNS, cells, strict=True))
+def _ranked(row: RankedModel, sure: Certainty | None) -> dict[str, Any]:
+    low, high = sure.intervals.get(row.slug, (None, None)) if sure else (None, None)
+    best, worst = sure.ranks[row.slug] if sure else (None, None)
+    figures = {"borda": row.borda, "mean_hm_cf": row.mean_hm_cf, "low": low, "high": high}
+    return {"rank": row.rank, "slug": row.slug, **figures, "best_rank": best, "worst_rank": worst, "clips": row.clips}
+
+
+def _unranked(one: Apart) -> dict[str, Any]:
+    unknown = dict.fromkeys(("low", "high", "best_rank", "worst_rank"))
+    return {"rank": None, "slug": one.slug, "borda": None, "mean_hm_cf": one.mean_hm_cf, **unknown, "clips": one.clips}
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,3 +110,13 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "ranks": best if best == worst else f"{best}-{worst}",
         "clips": row["clips"],
     }
+
+
+def _named(beside: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """The other measures by model, under the names for people."""
+    from stella_mteb.judge.similarity import SHOWN_AS  # noqa: PLC0415
+
+    measures = dict.fromkeys(name for own in beside.values() for name in own)
+    return [
+        {"slug": slug} | {SHOWN_AS.get(name, name): own.get(name) for name in measures} for slug, own in beside.items()
+    ]

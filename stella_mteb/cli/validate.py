@@ -88,8 +88,8 @@ def _tables(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         for row in found["published"]
     ]
     tables["Which of two texts people prefer: share of pairs in their order"] = [
-        {"judge": row["judge"], "measure": row["measure"], "refs": row["references"], "accuracy": row["accuracy"],
-         "95 %": f"{row['low']:.3f} to {row['high']:.3f}", "n": row["n"]}
+        {"judge": row["judge"], "measure": _for_people(row["measure"]), "refs": row["references"],
+         "accuracy": row["accuracy"], "95 %": f"{row['low']:.3f} to {row['high']:.3f}", "n": row["n"]}
         for row in found["preferences"]
     ]  # fmt: skip
     tables["Differences of rho over all texts, of best references"] = [
@@ -103,10 +103,16 @@ def _tables(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     figures = {short: None if row[name] is None else round(row[name], 3) for name, short in _SHORT.items()}
     ends = {name: None if row[name] is None else round(row[name], 3) for name in ("low", "high")}
-    return {"measure": row["measure"], "refs": row["references"], **figures, **ends, "n": row["n"]}
+    return {"measure": _for_people(row["measure"]), "refs": row["references"], **figures, **ends, "n": row["n"]}
 
 
 def _named(judge_and_measure: tuple[str, str], found: Mapping[str, Any]) -> str:
     judge, measure = judge_and_measure
     several = len({row["judge"] for row in found["rows"]}) > 1
-    return f"{judge}: {measure}" if several else measure
+    return f"{judge}: {_for_people(measure)}" if several else _for_people(measure)
+
+
+def _for_people(measure: str) -> str:
+    from stella_mteb.judge.similarity import SHOWN_AS  # noqa: PLC0415
+
+    return SHOWN_AS.get(measure, measure)

@@ -51,8 +51,9 @@ def contradict(one: Cues, other: Cues) -> bool:
     """Whether one of two sentences negates and the other does not, or they differ by opposite words."""
     if one.negated != other.negated:
         return True
-    opposed = one.opposites & other.words - one.words
-    if not opposed or not other.opposites & one.words - other.words:
+    if one.opposites.isdisjoint(other.words) or one.opposites.isdisjoint(other.words - one.words):
+        return False
+    if other.opposites.isdisjoint(one.words - other.words):
         return False
     return len(one.words & other.words) >= _SHARED * len(one.words | other.words)
 

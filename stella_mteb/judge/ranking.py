@@ -88,6 +88,12 @@ def rank_models(results: Results) -> tuple[list[RankedModel], list[Apart]]:
     return _by_borda(means, ranked), sorted(apart, key=lambda one: (-(one.clips or 0), -one.mean_hm_cf, one.slug))
 
 
+def means_beside(results: Results, model: str) -> dict[str, float]:
+    """Means over judges of a model's other measures, of those that all judges have, over its own clips."""
+    own = [judge[model].means for judge in results.values() if model in judge]
+    return {name: statistics.fmean(means[name] for means in own) for name in own[0] if all(name in o for o in own)}
+
+
 def common_clips(results: Results, models: Sequence[str]) -> list[str] | None:
     """The clips that all judges have scored of all these models, in order; None where a judge's are not known."""
     tables = [judge[model].clips for judge in results.values() for model in models if model in judge]

@@ -13,7 +13,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from stella_mteb.judge.similarity import PairScore
 
 logger = logging.getLogger(__name__)
 
+BESIDE = ("order", "consistency", "nli", "rouge_1_recall")
+"""Measures that the in-house files do not have: each as `<measure>_stats`, null where no clip has it."""
 _LONGEST_SLUG = 200  # bytes, of the 255 that a file system takes in a name
 
 
@@ -108,7 +110,7 @@ def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> 
             name: _stats([getattr(score, name) for score in scores]) for name in ("precision", "recall", "f1")
         },
         "hybrid_stats": {"hm_cf": _stats([score.hm_cf for score in scores])},
-        **{f"{name}_stats": _stats_or_none(scores, name) for name in ("order", "consistency", "nli", "rouge_1_recall")},
+        **{f"{name}_stats": _stats_or_none(scores, name) for name in BESIDE},
         "missing": list(candidate.missing),
         "empty": list(candidate.empty),
         "unknown": list(candidate.unknown),
@@ -140,11 +142,13 @@ class Result:
         mean: Mean HM-CF over the clips that were scored.
         count: How many these were; None where the file does not say.
         clips: HM-CF by clip; None where only the mean is known, as in in-house folders.
+        means: Means of the other measures that the file has, over the clips that were scored.
     """
 
     mean: float
     count: int | None = None
     clips: Mapping[str, float] | None = None
+    means: Mapping[str, float] = field(default_factory=dict)
 
     def values(self, clips: Sequence[str]) -> list[float]:
         """HM-CF of these clips."""
@@ -179,11 +183,22 @@ def read_results(folder: Path) -> dict[str, dict[str, Result]]:
             raise ConfigError(f"{path}: has no number at hybrid_stats.hm_cf.mean; not an aggregated file") from None
         clips = _read_clips(pairs / path.parent.name / path.name)
         found.setdefault(path.parent.name, {})[path.stem] = Result(
-            mean, count if isinstance(count, int) else None, clips
+            mean, count if isinstance(count, int) else None, clips, _other_means(content)
         )
     if not found:
         raise ConfigError(f"{root}: no aggregated files (<judge>/<model>.json)")
     return found
+
+
+def _other_means(content: Mapping[str, Any]) -> dict[str, float]:
+    fine = content.get("fine_grained_stats") or {}
+    stats = {
+        "coarse": content.get("coarse_grained_stats"),
+        "precision": fine.get("precision"),
+        "recall": fine.get("recall"),
+        **{name: content.get(f"{name}_stats") for name in BESIDE},
+    }
+    return {name: float(own["mean"]) for name, own in stats.items() if own}
 
 
 def _read_clips(path: Path) -> dict[str, float] | None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stella_mteb.judge.ranking import Apart, RankedModel, rank_models
+from stella_mteb.judge.ranking import Apart, RankedModel, means_beside, rank_models
 from stella_mteb.judge.reports import Result, read_results
-from tests.conftest import SHARED, needs_shared
+from tests.conftest import SHARED, Call, needs_shared
 from tests.support.judging import JUDGES, of_clips, of_means
 
 HmCf = dict[str, dict[str, float]]
@@ -164,6 +164,32 @@ def test_where_only_counts_are_known_fewer_clips_are_not_ranked() -> None:
 
     assert [(row.slug, row.clips) for row in ranking] == [("a", 199), ("c", 199)]
     assert apart == [Apart("b", 0.6, 198, "scored on 198 of 199 clips")]
+
+
+def test_other_measures_are_means_over_judges_of_those_that_all_judges_have() -> None:
+    results = {
+        "x": {"a": Result(0.5, means={"precision": 0.4, "order": 0.9})},
+        "y": {"a": Result(0.7, means={"precision": 0.6}), "b": Result(0.7, means={"order": 0.2})},
+    }
+
+    assert means_beside(results, "a") == {"precision": 0.5}
+    assert means_beside(results, "b") == {"order": 0.2}
+
+
+@needs_shared
+def test_the_table_calls_precision_faithfulness_and_recall_coverage_and_json_does_not(call: Call) -> None:
+    path = SHARED / "clip_cc/aggregated"
+    fine = [json.loads((path / judge / "longva.json").read_text("utf-8"))["fine_grained_stats"] for judge in JUDGES]
+    precision, recall = (np.mean([own[name]["mean"] for own in fine]) for name in ("precision", "recall"))
+
+    _, table, _ = call("rank", path, "--format", "md")
+    _, given, _ = call("rank", path, "--format", "json")
+
+    assert "| slug | coarse | faithfulness | coverage |" in table
+    assert f"| {precision:.4f} | {recall:.4f} |" in table
+    means = {row["slug"]: row["means"] for row in json.loads(given)}
+    assert means["longva"]["precision"] == pytest.approx(precision)
+    assert means["longva"]["recall"] == pytest.approx(recall)
 
 
 @needs_shared
