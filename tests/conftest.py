@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections import Counter
@@ -131,3 +132,42 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     yield run
     logger.propagate = propagate
     logging.getLogger("mteb").setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from tests.support.pages import FLAGS
+
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs the extra: pip install 'stella-mteb[browser]'"
+    )
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit_file(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a page and notes every request and complaint of the browser."""
+    from tests.support.pages import Visit
+
+    opened = []
+
+    def go(path: Path, width: int = 1280, **options: Any) -> Any:
+        tab = chromium.new_page(viewport={"width": width, "height": 900}, **options)
+        result = Visit(tab, path.as_uri(), [], [])
+        tab.on("request", lambda request: result.requests.append(request.url))
+        tab.on("console", lambda message: result.complaints.append(message.text))
+        tab.on("pageerror", lambda error: result.complaints.append(str(error)))
+        tab.on("dialog", lambda dialog: result.complaints.append(dialog.message))
+        tab.goto(result.url)
+        opened.append(tab)
+        return result
+
+    yield go
+    for tab in opened:
+        tab.close()

@@ -6,12 +6,10 @@ import base64
 import hashlib
 import random
 import re
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -37,75 +35,16 @@ from tests.support.comparisons import (
     two_measured,
     two_published,
 )
+from tests.support.pages import Element, Visit, read, rows_of
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
-VOID = {"meta", "link", "br", "wbr", "img", "input"}
 
 
 # -------------------------------------------------------------------------------------------------------- as text
 
 
-@dataclass
-class Element:
-    tag: str
-    attributes: dict[str, str]
-    children: list[Element | str] = field(default_factory=list)
-
-    def all(self, tag: str | None = None, **attributes: str) -> list[Element]:
-        found = []
-        for child in self.children:
-            if isinstance(child, Element):
-                if tag in {None, child.tag} and attributes.items() <= child.attributes.items():
-                    found.append(child)
-                found += child.all(tag, **attributes)
-        return found
-
-    def text(self) -> str:
-        return "".join(child if isinstance(child, str) else child.text() for child in self.children)
-
-
-class _Reader(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open = [Element("", {})]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        element = Element(tag, {name: value or "" for name, value in attrs})
-        self.open[-1].children.append(element)
-        if tag not in VOID:
-            self.open.append(element)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.open[-1].children.append(Element(tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open[-1].tag == tag, f"</{tag}> closes <{self.open[-1].tag}>"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        self.open[-1].children.append(data)
-
-    def handle_comment(self, data: str) -> None:
-        raise AssertionError(f"a comment: {data!r}")
-
-
-def read(text: str) -> Element:
-    reader = _Reader()
-    reader.feed(text)
-    reader.close()
-    assert len(reader.open) == 1, f"<{reader.open[-1].tag}> is not closed"
-    return reader.open[0]
-
-
 def page(comparison: Comparison) -> Element:
     return read(render_report(comparison))
-
-
-def rows_of(table: Element) -> list[list[str]]:
-    return [
-        [re.sub(r"\s+", " ", cell.text()).strip() for cell in row.all() if cell.tag in {"th", "td"}]
-        for row in table.all("tbody")[0].all("tr")
-    ]
 
 
 def test_the_heading_and_the_title_answer_the_question() -> None:
@@ -543,59 +482,16 @@ def test_equal_and_extreme_scores_are_drawn(values: tuple[float, float]) -> None
 
 # ------------------------------------------------------------------------------------------------------ a browser
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs the extra: pip install 'stella-mteb[browser]'"
-    )
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Visit:
-    page: Any
-    url: str
-    requests: list[str]
-    complaints: list[str]
-
 
 @pytest.fixture
-def visit(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
-    """Opens a comparison's report and notes every request and complaint of the browser."""
-    opened = []
+def visit(visit_file: Callable[..., Visit], tmp_path: Path) -> Callable[..., Visit]:
+    """Opens a comparison's report."""
 
     def go(comparison: Comparison, width: int = 1280, **options: Any) -> Visit:
-        path = tmp_path / "report.html"
-        write_report(comparison, path)
-        tab = chromium.new_page(viewport={"width": width, "height": 900}, **options)
-        result = Visit(tab, path.as_uri(), [], [])
-        tab.on("request", lambda request: result.requests.append(request.url))
-        tab.on("console", lambda message: result.complaints.append(message.text))
-        tab.on("pageerror", lambda error: result.complaints.append(str(error)))
-        tab.on("dialog", lambda dialog: result.complaints.append(dialog.message))
-        tab.goto(result.url)
-        opened.append(tab)
-        return result
+        write_report(comparison, tmp_path / "report.html")
+        return visit_file(tmp_path / "report.html", width, **options)
 
-    yield go
-    for tab in opened:
-        tab.close()
+    return go
 
 
 def column(tab: Any, table: str, number: int) -> list[str]:
