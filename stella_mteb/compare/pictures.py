@@ -45,9 +45,6 @@ def pictures(comparison: Comparison) -> list[Picture]:
 
 # ------------------------------------------------------------------------------------------------- the leaderboard
 
-_STRIP = 190
-"""Width of one row's picture, in its own units."""
-
 
 @dataclass(frozen=True)
 class Strips:
@@ -78,14 +75,7 @@ def strips(comparison: Comparison) -> Strips | None:
     low, high = min(means.values()), max(means.values())
     room = max((high - low) * 0.15, 0.5)
     reach = (low - room, high + room)  # an interval that goes further is cut: it tells no more than that
-    x = svg.linear(*reach, 6, _STRIP - 6)
-    ticks = svg.round_ticks(*reach, 4)
-    axis = svg.strip(
-        _STRIP,
-        16,
-        "",
-        [svg.written(x(tick), 12, svg.tick_label(tick), "middle") for tick in ticks if 14 < x(tick) < _STRIP - 14],
-    )
+    x, axis = svg.strip_axis(*reach)
     rows = {}
     for other, mean in means.items():
         parts = [svg.line(x(first), 0, x(first), 22, "zero")]
@@ -97,7 +87,7 @@ def strips(comparison: Comparison) -> Strips | None:
         if duel:
             doubt = duel.p_adjusted is None or duel.p_adjusted >= comparison.alpha
         colour = "s0" if other == label else "s0 hollow" if doubt else "s5"
-        rows[other] = svg.strip(_STRIP, 22, told, [*parts, svg.mark(0, x(mean), 11, 4.5, colour)])
+        rows[other] = svg.strip(svg.STRIP, 22, told, [*parts, svg.mark(0, x(mean), 11, 4.5, colour)])
     return Strips(axis, rows)
 
 

@@ -15,6 +15,9 @@ WIDTH = 720
 SHAPES = 6
 """How many marks differ in shape; the style sheet has as many colours."""
 
+STRIP = 190
+"""Width of a picture in a row of a table, in its own units."""
+
 Scale = Callable[[float], float]
 
 
@@ -108,3 +111,10 @@ def strip(width: float, height: float, told: str, parts: Iterable[Markup]) -> Ma
     return Markup('<svg class="strip" viewBox="0 0 {} {}" {}{}</svg>').format(
         width, height, named if told else Markup('aria-hidden="true">'), Markup("").join(parts)
     )
+
+
+def strip_axis(low: float, high: float) -> tuple[Scale, Markup]:
+    """The scale that all strips of a column share, and its picture for the column's head."""
+    x = linear(low, high, 6, STRIP - 6)
+    ticks = [tick for tick in round_ticks(low, high, 4) if 14 < x(tick) < STRIP - 14]
+    return x, strip(STRIP, 16, "", [written(x(tick), 12, tick_label(tick), "middle") for tick in ticks])
