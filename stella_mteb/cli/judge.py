@@ -16,6 +16,7 @@ from stella_mteb.files.folders import cache_folder
 
 if TYPE_CHECKING:
     from stella_mteb.judge.inputs import Candidate
+    from stella_mteb.judge.page import JudgedClips
     from stella_mteb.judge.similarity import Several
     from stella_mteb.models.resolve import ResolvedModel
     from stella_mteb.prompts.profiles import PromptType
@@ -38,6 +39,9 @@ def judge(
     device: Device = None,
     offline: Offline = False,
     cache: Cache = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a page: ranking, clips, matches by the first judge.")
+    ] = None,
     form: Format = "table",
 ) -> None:
     """Score many models' summaries against references. Interrupted, it goes on where it was."""
@@ -61,7 +65,7 @@ def judge(
             if clips:
                 shown = ", ".join(clips[:5]) + (", ..." if len(clips) > 5 else "")
                 say(f"{candidate.slug}: {len(clips)} clips {what}: {shown}")
-    for model in [resolve(spec, registry=registry) for spec in models]:
+    judged = [
         judge_with(
             model,
             prompt_type,
@@ -73,8 +77,17 @@ def judge(
             nli=nli,
             device=device,
             cache=cache or cache_folder(),
+            matched=html is not None and number == 0,
         )
+        for number, model in enumerate([resolve(spec, registry=registry) for spec in models])
+    ]
     print_ranking(output, form)
+    if html is not None and judged[0] is not None:
+        from stella_mteb.judge.page import write_page  # noqa: PLC0415
+        from stella_mteb.judge.reports import read_results  # noqa: PLC0415
+
+        write_page(html, read_results(output), judged[0])
+        say(f"page: {html}")
 
 
 def judge_with(
@@ -89,10 +102,11 @@ def judge_with(
     nli: Path | None = None,
     device: str | None,
     cache: Path,
-) -> None:
-    """Judge all candidates with one model and write the results."""
+    matched: bool = False,
+) -> JudgedClips | None:
+    """Judge all candidates with one model and write the results; where asked for, return which sentences match."""
     from stella_mteb.files.rows import digest  # noqa: PLC0415
-    from stella_mteb.judge.judge import SCORING, distinct_texts, judge_all, load_judge  # noqa: PLC0415
+    from stella_mteb.judge.judge import SCORING, TextVectors, distinct_texts, judge_all, load_judge  # noqa: PLC0415
     from stella_mteb.judge.nli import NliModel  # noqa: PLC0415
     from stella_mteb.judge.reports import judge_slug, require_same_judge, write_judgement  # noqa: PLC0415
     from stella_mteb.outputs.layout import require_writable  # noqa: PLC0415
@@ -116,9 +130,11 @@ def judge_with(
     }
     slug = judge_slug(str(model.spec))
     require_same_judge(output, slug, identity)
+    judgements = []
     with token_progress(f"judging with {model.spec}") as progress:
         for judgement in judge_all(encoder, prompt, references, candidates, progress, several, nli_model):
             write_judgement(output, slug, judgement, identity)
+            judgements.append(judgement)
             say(f"judged {judgement.candidate.slug}: {len(judgement.scores)} clips")
     stats = encoder.stats
     say(
@@ -131,3 +147,11 @@ def judge_with(
             f"{full:,} of {len(summaries):,} summaries fill the {encoder.max_length} tokens that the judge reads: "
             "of these, coarse sees the beginning only (sentences are read whole)"
         )
+    if not matched:
+        return None
+    from stella_mteb.judge.matches import chance_level, match_all  # noqa: PLC0415
+    from stella_mteb.judge.page import JudgedClips  # noqa: PLC0415
+
+    vectors = TextVectors(encoder, prompt, summaries)  # from the store: nothing is encoded again
+    matches = match_all(vectors, references, candidates)
+    return JudgedClips(str(model.spec), references, judgements, matches, chance_level(vectors, references, candidates))

@@ -1,0 +1,230 @@
+"""Judged clips as one HTML file: the ranking, and for each model its clips, worst first, sentence by sentence."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Template
+from markupsafe import Markup
+
+from stella_mteb.files.atomic import atomic_write
+from stella_mteb.files.tables import plain
+from stella_mteb.judge.certainty import Certainty, certainty, ties_in_words
+from stella_mteb.judge.judge import Judgement, text_and_sentences
+from stella_mteb.judge.matches import CHANCE, Matches
+from stella_mteb.judge.ranking import Apart, RankedModel, Results, rank_models
+from stella_mteb.judge.similarity import PairScore
+from stella_mteb.pages import svg
+from stella_mteb.pages.page import template, typeset
+
+
+@dataclass(frozen=True)
+class JudgedClips:
+    """The clips of one judge.
+
+    Attributes:
+        judge: Its spec.
+        references: The references of each clip by its id.
+        judgements: Of every candidate model.
+        matches: By candidate model and clip, from `stella_mteb.judge.matches.match_all`.
+        level: The cosine from which on a sentence is matched; None where it is not known.
+    """
+
+    judge: str
+    references: Mapping[str, Sequence[str]]
+    judgements: Sequence[Judgement]
+    matches: Mapping[str, Mapping[str, Matches]]
+    level: float | None
+
+
+def write_page(path: Path, results: Results, clips: JudgedClips) -> None:
+    """Write one self-contained HTML file, atomically.
+
+    Args:
+        path: The file; what stands there is replaced.
+        results: Of all judges, for the ranking.
+        clips: Of one of them.
+
+    Raises:
+        StorageProblem: If it cannot be written.
+    """
+    with atomic_write(path) as file:
+        file.write(render_page(results, clips))
+
+
+def render_page(results: Results, clips: JudgedClips) -> str:
+    """The page as text; what is judged alike gives the same bytes."""
+    ranking, apart = rank_models(results)
+    sure = certainty(results, ranking)
+    by_slug = {one.candidate.slug: one for one in clips.judgements}
+    rows: list[RankedModel | Apart] = [*ranking, *apart]
+    models = [_model(row, by_slug.get(row.slug), clips) for row in rows]
+    axis, strips = _strips(ranking, sure) if sure and sure.intervals else (None, {})
+    return _template().render(
+        headline=_headline(ranking, apart, sure, len(results)),
+        sure=sure,
+        ties=ties_in_words(sure) if sure else [],
+        axis=axis,
+        strips=strips,
+        judges=list(results),
+        judge=clips.judge,
+        models=models,
+        apart=apart,
+        level=clips.level,
+        chance=_share(CHANCE),
+        data=_as_data(_data([by_slug[one.slug] for one in models if one.clips], clips)),
+    )
+
+
+@cache
+def _template() -> Template:
+    return template("stella_mteb.judge", {"figure": _figure, "interval": _interval, "ranks": _ranks, "share": _share})
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else typeset(f"{value:.3f}")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
+
+
+def _headline(ranking: Sequence[RankedModel], apart: Sequence[Apart], sure: Certainty | None, judges: int) -> str:
+    if not ranking:
+        return f"{len(apart)} models, none of which can be ranked"
+    first = ranking[0]
+    where = f" on {first.clips} clips" if first.clips else ""
+    where += f", by {judges} judges" if judges > 1 else ""
+    if len(ranking) == 1:
+        return f"{first.slug} alone of {1 + len(apart)} models can be ranked,{where}" if apart else first.slug + where
+    tied = [duel.second for duel in sure.duels if duel.first == first.slug and duel.is_tie] if sure else []
+    doubt = f"; {_counted(tied)} cannot be told from it" if tied else ""
+    return f"{first.slug} comes first of {len(ranking)} models{where}{doubt}"
+
+
+def _counted(names: Sequence[str]) -> str:
+    return " and ".join(names) if len(names) < 3 else f"{len(names)} others"
+
+
+def _strips(ranking: Sequence[RankedModel], sure: Certainty) -> tuple[Markup, dict[str, Markup]]:
+    """The axis for the column's head, and by model its mean with the interval; hollow if it is tied with the first."""
+    ends = [end for pair in sure.intervals.values() for end in pair if end is not None]
+    room = max(0.05 * (max(ends) - min(ends)), 0.005)
+    x, axis = svg.strip_axis(min(ends) - room, max(ends) + room)
+    tied = {duel.second for duel in sure.duels if duel.first == ranking[0].slug and duel.is_tie}
+    drawn = {}
+    for row in ranking:
+        low, high = sure.intervals[row.slug]
+        parts = [svg.line(x(low), 11, x(high), 11, "bar even")] if low is not None and high is not None else []
+        colour = "s0" if row is ranking[0] else "s0 hollow" if row.slug in tied else "s5"
+        told = f"{row.mean_hm_cf:.3f}; {_interval(sure, row.slug)}"
+        drawn[row.slug] = svg.strip(svg.STRIP, 22, told, [*parts, svg.mark(0, x(row.mean_hm_cf), 11, 4.5, colour)])
+    return axis, drawn
+
+
+def _interval(sure: Certainty | None, slug: str) -> str:
+    low, high = sure.intervals.get(slug, (None, None)) if sure else (None, None)
+    return "-" if low is None or high is None else typeset(f"{low:.3f} to {high:.3f}")
+
+
+def _ranks(sure: Certainty, model: _Model) -> str:
+    best, worst = sure.ranks.get(model.slug, (None, None))
+    return plain(best) if best == worst else f"{best}\N{EN DASH}{worst}"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A row of the ranking; `clips` is 0 for a model that this run has not judged, and its other figures None."""
+
+    slug: str
+    rank: int | None
+    mean: float
+    precision: float | None
+    recall: float | None
+    order: float | None
+    unmatched: float | None
+    clips: int
+    worst: float | None
+
+
+def _model(row: RankedModel | Apart, judgement: Judgement | None, clips: JudgedClips) -> _Model:
+    rank = row.rank if isinstance(row, RankedModel) else None
+    if judgement is None:
+        return _Model(row.slug, rank, row.mean_hm_cf, None, None, None, None, 0, None)
+    scores = list(judgement.scores.values())
+    cosines = np.concatenate([own.cosines for own in clips.matches[row.slug].values()])
+    orders = [score.order for score in scores if score.order is not None]
+    return _Model(
+        slug=row.slug,
+        rank=rank,
+        mean=row.mean_hm_cf,
+        precision=statistics.fmean(score.precision for score in scores),
+        recall=statistics.fmean(score.recall for score in scores),
+        order=statistics.fmean(orders) if orders else None,
+        unmatched=None if clips.level is None else float((cosines < clips.level).mean()),
+        clips=len(scores),
+        worst=min(score.hm_cf for score in scores),
+    )
+
+
+def _data(judgements: Sequence[Judgement], clips: JudgedClips) -> dict[str, Any]:
+    """What the page's script writes into the page: texts once, and the figures of each summary.
+
+    A clip's reference stands in it once for all models; two decimals of a cosine are whole numbers.
+    """
+    numbers: dict[tuple[str, int], int] = {}
+    models = []
+    for one in judgements:
+        found = clips.matches[one.candidate.slug]
+        worst_first = [clip for _, clip in sorted((score.hm_cf, clip) for clip, score in one.scores.items())]
+        models.append(
+            [
+                _clip(clip, one.candidate.texts[clip], one.scores[clip], found[clip], clips.level)
+                | {"reference": numbers.setdefault((clip, found[clip].reference), len(numbers))}
+                for clip in worst_first
+            ]
+        )
+    references = [
+        {"of": len(clips.references[clip]), "number": number + 1, "texts": _sentences(clips.references[clip][number])}
+        for clip, number in numbers
+    ]
+    return {"models": models, "references": references}
+
+
+def _clip(clip: str, text: str, score: PairScore, found: Matches, level: float | None) -> dict[str, Any]:
+    unmatched = np.flatnonzero(found.cosines < (level or -1))
+    missed = np.flatnonzero(found.recalled < (level or -1))
+    return {
+        "clip": plain(clip),
+        "figures": [
+            _figure(value) for value in (score.hm_cf, score.coarse, score.precision, score.recall, score.order)
+        ],
+        "texts": _sentences(text),
+        "best": found.best.tolist(),
+        "cosines": _hundredths(found.cosines),
+        "unmatched": unmatched.tolist(),
+        "displaced": np.setdiff1d(found.displaced, unmatched).tolist(),
+        "missed": missed.tolist(),
+        "recalled": _hundredths(found.recalled[missed]),
+    }
+
+
+def _hundredths(cosines: np.ndarray) -> list[int]:
+    return [round(100 * float(cosine)) for cosine in cosines]
+
+
+def _sentences(text: str) -> list[str]:
+    return [plain(sentence) for sentence in text_and_sentences(text)[1:]]
+
+
+def _as_data(value: Mapping[str, Any]) -> Markup:
+    # Within a script element only "<" can end it or begin a comment.
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return Markup(text)  # noqa: S704
