@@ -9,10 +9,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from stella_mteb.judge.contradiction import contradict
 from stella_mteb.judge.inputs import Candidate
-from stella_mteb.judge.judge import TextVectors
+from stella_mteb.judge.judge import ReadText, TextVectors
 from stella_mteb.judge.order import Cosines
-from stella_mteb.judge.similarity import over_references, score_pair
+from stella_mteb.judge.similarity import over_references, score_pair, sentence_cosines
 
 CHANCE = 0.9
 """A sentence is unmatched where it comes no closer than this share of sentences does to another clip's text.
@@ -30,6 +31,7 @@ class Matches:
         best: For each sentence of the candidate, the closest one of the reference.
         cosines: Of these.
         displaced: Sentences of the candidate that match less well where matches may not go back: told out of order.
+        contradicting: Sentences of the candidate that contradict their closest one, as far as words show it.
         recalled: For each sentence of the reference, the cosine with the closest one of the candidate.
     """
 
@@ -37,6 +39,7 @@ class Matches:
     best: NDArray[np.intp]
     cosines: NDArray[np.float32]
     displaced: NDArray[np.intp]
+    contradicting: NDArray[np.intp]
     recalled: NDArray[np.float32]
 
 
@@ -44,8 +47,9 @@ def match_all(
     vectors: TextVectors, references: Mapping[str, Sequence[str]], candidates: Sequence[Candidate]
 ) -> dict[str, dict[str, Matches]]:
     """The matches of every summary, by candidate model and clip; of several references, with the best."""
+    read = {clip: [vectors.read(text) for text in texts] for clip, texts in references.items()}
     return {
-        one.slug: {clip: _match(vectors, references[clip], text) for clip, text in one.texts.items()}
+        one.slug: {clip: _match(read[clip], vectors.read(text)) for clip, text in one.texts.items()}
         for one in candidates
     }
 
@@ -61,7 +65,7 @@ def chance_level(
     clips = list(references)
     following = dict(pairwise([*clips, clips[0]]))
     best = [
-        _cosines(vectors, references[following[clip]][0], text).max(axis=1)
+        sentence_cosines(vectors[references[following[clip]][0]], vectors[text]).max(axis=1)
         for one in candidates
         for clip, text in one.texts.items()
         if len(clips) > 1
@@ -88,21 +92,19 @@ def monotone_alignment(cosines: Cosines) -> NDArray[np.intp]:
     return found
 
 
-def _match(vectors: TextVectors, references: Sequence[str], text: str) -> Matches:
-    scores = [score_pair(vectors[reference], vectors[text]) for reference in references]
+def _match(references: Sequence[ReadText], candidate: ReadText) -> Matches:
+    scores = [score_pair(reference.vectors, candidate.vectors) for reference in references]
     which = over_references(scores, "best").reference or 0
-    cosines = _cosines(vectors, references[which], text)
+    cosines = sentence_cosines(references[which].vectors, candidate.vectors)
     rows = np.arange(len(cosines))
     best = cosines.argmax(axis=1)
     kept = cosines[rows, monotone_alignment(cosines)]
+    pairs = [(own, references[which].cues[other]) for own, other in zip(candidate.cues, best, strict=True)]
     return Matches(
         reference=which,
         best=best,
         cosines=cosines[rows, best],
         displaced=np.flatnonzero(kept < cosines[rows, best]),
+        contradicting=np.flatnonzero([contradict(*pair) for pair in pairs]),
         recalled=cosines.max(axis=0),
     )
-
-
-def _cosines(vectors: TextVectors, reference: str, text: str) -> Cosines:
-    return (vectors[text][1:] @ vectors[reference][1:].T).clip(-1, 1)

@@ -201,6 +201,11 @@ def _data(judgements: Sequence[Judgement], clips: JudgedClips) -> dict[str, Any]
 def _clip(clip: str, text: str, score: PairScore, found: Matches, level: float | None) -> dict[str, Any]:
     unmatched = np.flatnonzero(found.cosines < (level or -1))
     missed = np.flatnonzero(found.recalled < (level or -1))
+    marks = {
+        "unmatched": unmatched,
+        "contradicting": np.setdiff1d(found.contradicting, unmatched),
+        "displaced": np.setdiff1d(found.displaced, unmatched),
+    }
     return {
         "clip": plain(clip),
         "figures": [
@@ -209,8 +214,7 @@ def _clip(clip: str, text: str, score: PairScore, found: Matches, level: float |
         "texts": _sentences(text),
         "best": found.best.tolist(),
         "cosines": _hundredths(found.cosines),
-        "unmatched": unmatched.tolist(),
-        "displaced": np.setdiff1d(found.displaced, unmatched).tolist(),
+        "marks": {kind: rows.tolist() for kind, rows in marks.items() if len(rows)},
         "missed": missed.tolist(),
         "recalled": _hundredths(found.recalled[missed]),
     }

@@ -32,6 +32,7 @@ Page = tuple[Results, JudgedClips]
 def judged(minilm: Any) -> Page:
     """Two models; the good one tells clip 001 out of order."""
     good, bad = (candidate(slug, dict(texts)) for slug, texts in PREDICTIONS.items())
+    good.texts["002"] = "Two kids stack red bricks into a tower. The dog never knocks it over."
     good.texts["001"] = "They reach the port. A man is driving a car. A woman behind him reads out a map."
     bad.texts["004"] = "The stock market fell."
     candidates = [good, bad]
@@ -61,8 +62,9 @@ def made_up(references: dict[str, tuple[str, ...]], texts: dict[str, dict[str, s
         count, of = len(text_and_sentences(text)) - 1, len(text_and_sentences(references[clip][0])) - 1
         cosines = generator.uniform(0, 1, count).astype(np.float32)
         displaced = np.flatnonzero(generator.uniform(size=count) < 0.2)
+        contradicting = np.flatnonzero(generator.uniform(size=count) < 0.05)
         recalled = generator.uniform(0, 1, of).astype(np.float32)
-        return Matches(0, generator.integers(of, size=count), cosines, displaced, recalled)
+        return Matches(0, generator.integers(of, size=count), cosines, displaced, contradicting, recalled)
 
     matches = {slug: {clip: drawn(clip, text) for clip, text in own.items()} for slug, own in texts.items()}
     return results_of(judgements), JudgedClips("minilm", references, judgements, matches, 0.5)
@@ -112,20 +114,23 @@ def test_clips_stand_worst_first_and_sentences_and_references_once(judged: Page)
     assert len(data["references"]) == len(REFERENCES)
 
 
-def test_a_sentence_told_early_is_out_of_order_and_what_matches_nothing_is_unmatched(judged: Page) -> None:
+def test_a_sentence_told_early_is_out_of_order_a_negated_one_may_contradict_and_what_matches_nothing_is_unmatched(
+    judged: Page,
+) -> None:
     good, bad = ({one["clip"]: one for one in own} for own in data_of(render_page(*judged))["models"])
 
-    assert (good["001"]["displaced"], good["001"]["unmatched"]) == ([0], [])
-    assert bad["002"]["unmatched"] == [0]  # the stock market; the tower is in the reference
+    assert good["001"]["marks"] == {"displaced": [0]}
+    assert good["002"]["marks"] == {"contradicting": [1]}
+    assert bad["002"]["marks"]["unmatched"] == [0]  # the stock market; the tower is in the reference
     assert bad["002"]["missed"] == [1]  # the dog
-    assert bad["003"]["unmatched"] == [0, 1]  # the port, in the third, is the harbour
+    assert bad["003"]["marks"]["unmatched"] == [0, 1]  # the port, in the third, is the harbour
 
 
 def test_a_single_clip_has_no_chance_level_and_no_marks(judged: Page) -> None:
     results, clips = judged
     page = render_page(results, replace(clips, level=None))
 
-    assert not [one for own in data_of(page)["models"] for one in own if one["unmatched"] or one["missed"]]
+    assert not [one for own in data_of(page)["models"] for one in own if "unmatched" in one["marks"] or one["missed"]]
     assert "Unmatched" not in page.split("<main>")[1].split("<script")[0]
 
 

@@ -19,10 +19,11 @@
     item.value = number + 1;
     return item;
   };
-  const flag = (kind, text) => make("em", text, `flag ${kind}`);
+  const told = { unmatched: "unmatched", contradicting: "may contradict", displaced: "out of order" };
+  const flag = (kind) => make("em", told[kind], `flag ${kind}`);
   const cosine = (hundredths) => (hundredths / 100).toFixed(2).replace("-", "\u2212");
 
-  const matchesOf = (one, told) => {
+  const matchesOf = (one, reference) => {
     const table = make("table", undefined, "matches");
     table.append(make("caption", `Sentences of the summary of clip ${one.clip} and their matches`, "hidden"));
     const head = table.createTHead().insertRow();
@@ -33,12 +34,9 @@
     }
     const body = table.createTBody();
     one.texts.forEach((text, i) => {
-      const flags = [
-        ...(one.unmatched.includes(i) ? [flag("unmatched", "unmatched")] : []),
-        ...(one.displaced.includes(i) ? [flag("displaced", "out of order")] : []),
-      ];
+      const flags = Object.keys(one.marks).filter((kind) => one.marks[kind].includes(i)).map(flag);
       const row = body.insertRow();
-      for (const item of [numbered(i, text, ...flags), null, numbered(one.best[i], told.texts[one.best[i]])]) {
+      for (const item of [numbered(i, text, ...flags), null, numbered(one.best[i], reference[one.best[i]])]) {
         const cell = row.insertCell();
         if (item) cell.append(joined(make("ol"), item));
         else [cell.className, cell.textContent] = ["number", cosine(one.cosines[i])];
@@ -48,31 +46,30 @@
   };
 
   const write = (details, one) => {
-    const told = references[one.reference];
+    const reference = references[one.reference];
     const [, coarse, faithfulness, coverage, order] = one.figures;
-    const which = told.of > 1 ? ` Reference ${told.number} of ${told.of}, the closest.` : "";
+    const which = reference.of > 1 ? ` Reference ${reference.number} of ${reference.of}, the closest.` : "";
     const figures = `Whole text ${coarse}, faithfulness ${faithfulness}, coverage ${coverage}, order ${order}.${which}`;
-    details.append(make("p", figures, "quiet"), matchesOf(one, told));
+    details.append(make("p", figures, "quiet"), matchesOf(one, reference.texts));
     if (one.missed.length === 0) return;
     const list = make("ol", undefined, "missed");
     one.missed.forEach((j, k) => {
-      list.append(numbered(j, told.texts[j], make("span", `closest ${cosine(one.recalled[k])}`, "quiet")));
+      list.append(numbered(j, reference.texts[j], make("span", `closest ${cosine(one.recalled[k])}`, "quiet")));
     });
     details.append(make("h4", "In the reference, missing from the summary"), list);
   };
 
-  const countOf = (some, all, what, kind) => (some.length ? [make("span", `${some.length} of ${all.length} ${what}`, kind)] : []);
+  const countOf = (some, all, what, kind) => make("span", `${some.length} of ${all.length} ${what}`, kind);
 
   const entry = (one) => {
-    const told = references[one.reference].texts;
+    const reference = references[one.reference].texts;
     const details = make("details", undefined, "clip");
     const summary = joined(
       make("summary"),
       make("strong", one.clip),
       make("span", one.figures[0]),
-      ...countOf(one.unmatched, one.texts, "unmatched", "unmatched"),
-      ...countOf(one.displaced, one.texts, "out of order", "displaced"),
-      ...countOf(one.missed, told, "of the reference missing", "quiet"),
+      ...Object.entries(one.marks).map(([kind, rows]) => countOf(rows, one.texts, told[kind], kind)),
+      ...(one.missed.length ? [countOf(one.missed, reference, "of the reference missing", "quiet")] : []),
     );
     details.append(summary);
     details.addEventListener("toggle", () => details.children.length === 1 && write(details, one));
