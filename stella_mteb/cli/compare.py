@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
@@ -24,7 +25,20 @@ if TYPE_CHECKING:
 DEFAULT_RESULTS = Path("stella-results")
 
 
-@app.command()
+class _NewestUnlessSaid(TyperCommand):
+    """`--remote` may stand without its value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give every bare `--remote` the newest revision."""
+        bare = [
+            i for i, each in enumerate(args) if each == "--remote" and "".join(args[i + 1 : i + 2])[:1] in {"", "-"}
+        ]
+        for i in reversed(bare):
+            args.insert(i + 1, "HEAD")
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=_NewestUnlessSaid)
 def compare(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="SPEC...", help="Models to compare; all that are found if left out.")
@@ -34,7 +48,11 @@ def compare(
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Published scores, MTEB(eng, v1); bundled.")] = False,
     remote: Annotated[
-        str | None, typer.Option(metavar="COMMIT", help="MTEB's public results at this commit; needs the network.")
+        str | None,
+        typer.Option(
+            metavar="[REVISION]",
+            help="MTEB's public results: the newest, or a commit, branch, tag or the folder of a clone.",
+        ),
     ] = None,
     benchmark: Annotated[
         str | None, typer.Option("-b", "--benchmark", metavar="NAME", help='A benchmark of MTEB: "MTEB(eng, v2)".')
@@ -54,6 +72,9 @@ def compare(
     coverage: Annotated[
         float, typer.Option(metavar="PERCENT", help="Ranked are models with this share of the tasks at least.")
     ] = 80,
+    join: Annotated[
+        bool, typer.Option("--join", help="One row for each model: its revisions and what its authors report.")
+    ] = False,
     any_data_revision: Annotated[
         bool, typer.Option("--any-data-revision", help="Compare scores on different revisions of the data, too.")
     ] = False,
@@ -77,6 +98,7 @@ def compare(
     from stella_mteb.compare.facts import facts_of, number_of_parameters, within  # noqa: PLC0415
     from stella_mteb.compare.items import items_of, price_of  # noqa: PLC0415
     from stella_mteb.compare.selection import choose  # noqa: PLC0415
+    from stella_mteb.compare.sources import join as joined  # noqa: PLC0415
     from stella_mteb.compare.sources import select  # noqa: PLC0415
     from stella_mteb.compare.text import render_comparison  # noqa: PLC0415
     from stella_mteb.errors import ConfigError  # noqa: PLC0415
@@ -93,11 +115,14 @@ def compare(
         languages=[*(languages or []), *(["eng"] if english else [])],
         exclude=exclude or (),
     )
-    found = _sources(models or [], results or [], published, remote, selection, mteb["tasks"])
-    named = select(found.scores, models) if models else {}
+    filtered = top is not None or max_params is not None or open_weights
+    found = _sources(models or [], results or [], published, remote, selection, mteb["tasks"], others=filtered)
+    if join:
+        found = joined(found, {name: one["revision"] for name, one in mteb["models"].items()})
+    named = select(found.scores, models, notes=found.notes) if models else {}
     scores: Scores = named
     left_out: list[str] = []
-    if not models or top is not None or max_params is not None or open_weights:
+    if not models or filtered:
         others = {system: of for system, of in found.scores.items() if system not in named}
         bound = None if max_params is None else number_of_parameters(max_params)
         wanted, left_out = within(others, mteb, max_parameters=bound, open_weights=open_weights)
@@ -124,6 +149,7 @@ def compare(
         prices=[price for price in prices if price is not None],
         gaps=found.gaps,
         notes=(*found.notes_on(scores), *left_out),
+        commit=found.commit,
         families={name: task["family"] for name, task in mteb["tasks"].items()},
     )
     comparison = replace(comparison, facts=facts_of(comparison, mteb))
@@ -142,7 +168,10 @@ def _sources(
     remote: str | None,
     selection: Selection,
     mteb: Mapping[str, Any],
+    *,
+    others: bool,
 ) -> Found:
+    """What the sources have of the models, and with `others` what the folders have of every other model."""
     from stella_mteb.compare.folder import local_scores  # noqa: PLC0415
     from stella_mteb.compare.public import remote_scores  # noqa: PLC0415
     from stella_mteb.compare.published import published as published_rows  # noqa: PLC0415
@@ -153,7 +182,7 @@ def _sources(
         if not DEFAULT_RESULTS.is_dir():
             raise ConfigError(
                 f"nothing to compare: there is no folder ./{DEFAULT_RESULTS}. Give --results DIR, "
-                "--published, or --remote COMMIT"
+                "--published, or --remote"
             )
         results = [DEFAULT_RESULTS]
     found = [local_scores(folder, selection=selection, facts=_facts(mteb, selection, folder)) for folder in results]
@@ -162,7 +191,9 @@ def _sources(
     if remote is not None:
         if not models:
             raise ConfigError("--remote needs the models to read: the public results hold hundreds")
-        found.append(remote_scores(models, revision=remote, selection=selection, facts=_facts(mteb, selection)))
+        found.append(
+            remote_scores(models, revision=remote, selection=selection, facts=_facts(mteb, selection), report=say)
+        )
     return merge(*found)
 
 

@@ -14,7 +14,7 @@ from stella_mteb.compare.published import remarks_on, task_facts
 from stella_mteb.compare.records import Score, System
 from stella_mteb.compare.score_file import TaskFacts, read_score
 from stella_mteb.compare.selection import EVERYTHING, Selection
-from stella_mteb.compare.sources import Found, Row, labelled
+from stella_mteb.compare.sources import Found, Row, labelled, no_results
 from stella_mteb.compare.words import listed
 from stella_mteb.errors import ConfigError
 from stella_mteb.models.identity import is_ours
@@ -77,14 +77,13 @@ def read_folder(
     present = {path.name: path for path in _subfolders(root)}
     chosen, notes = set(present), []
     if models is not None:
-        specs = {name: name.partition(" (")[0] for name in models}  # a label has its details after the spec
-        wanted = {name: _folder_names(Meaning.of(spec).models) for name, spec in specs.items()}
+        wanted = {name: folders_of(name) for name in models}
         chosen &= set().union(*wanted.values())
         for name, names in wanted.items():
             if not names & chosen:
                 near = difflib.get_close_matches(max(names, key=len), present, n=3)
                 hint = f"; the nearest are {', '.join(map(_model_of, near))}" if near else ""
-                notes.append(f"{origin}: no results of {name}{hint}")
+                notes.append(f"{origin}: {no_results(name)}{hint}")
     places, stray = _places(root, [present[name] for name in sorted(chosen)])
     if stray:
         notes.append(f"{origin}: {listed(stray)} lie in no place of a result, which is {_LAYOUT}")
@@ -141,6 +140,11 @@ def _is_result(path: Path) -> bool:
     except ConfigError:
         return False
     return "scores" in content or is_old(content)
+
+
+def folders_of(spec: str) -> set[str]:
+    """The folders in which results of a spec, or of a label, may stand."""
+    return _folder_names(Meaning.of(spec.partition(" (")[0]).models)  # a label has its details after the spec
 
 
 def _folder_names(models: Iterable[str]) -> set[str]:

@@ -1,13 +1,13 @@
-"""MTEB's public results, as a clone of their repository."""
+"""MTEB's public results, as a sparse clone of their repository: the files of the named models only."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stella_mteb.compare.folder import Facts, read_folder
+from stella_mteb.compare.folder import Facts, folders_of, read_folder
 from stella_mteb.compare.published import task_facts
 from stella_mteb.compare.selection import EVERYTHING, Selection
 from stella_mteb.compare.sources import Found
@@ -16,46 +16,50 @@ from stella_mteb.files.folders import cache_folder
 from stella_mteb.files.strict_yaml import COMMIT
 
 PUBLIC_RESULTS = "https://github.com/embeddings-benchmark/results"
+NEWEST = "HEAD"
+_SHORT = "[0-9a-f]{4,39}"
 
 
 def remote_scores(
     models: Sequence[str],
     cache: Path | None = None,
     *,
-    revision: str,
+    revision: str = NEWEST,
     remote: str = PUBLIC_RESULTS,
     selection: Selection = EVERYTHING,
     facts: Facts = task_facts,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Found:
     """The scores of models in MTEB's public results at one commit.
 
-    The first call fetches the files of that commit. While the commit stays the same, later calls ask no network.
+    A call fetches the files that are not here yet. For a full commit whose files are here it asks no network.
 
     Args:
-        models: Specs; only results of these models are read.
+        models: Specs; only results of these models are fetched and read.
         cache: Folder of the clone, as `mteb.ResultCache` takes it; None for one of our own.
-        revision: The full commit. It has no default: the results change, and a comparison must say of when they are.
+        revision: A commit, short or full, a branch, a tag, or the folder of a clone, which is read as it is checked
+            out; the newest commit by default.
         remote: Where the repository is.
         selection: See `local_scores`.
         facts: See `local_scores`.
+        report: Told what is fetched.
 
     Raises:
-        ConfigError: If the revision is no full commit.
+        ConfigError: If there is no such revision.
         EnvironmentProblem: If the repository is not to be had.
     """
-    where = _shown(remote)
-    if not re.fullmatch(COMMIT, revision):
-        raise ConfigError(
-            f"revision {revision!r} of the public results must be a full commit of 40 hexadecimal digits; "
-            f"`git ls-remote {where} HEAD` prints the newest"
-        )
-    folder = (cache or cache_folder() / "public-results") / "remote"
+    where, folder = _shown(remote), (cache or cache_folder() / "public-results") / "remote"
+    if revision and (clone := Path(revision).expanduser()).is_dir():
+        where, folder, remote = str(clone), clone, ""
     cure = (
-        f"check the network, or clone {where} on a machine that has one, check out {revision} there, "
-        "and give that folder as a results folder"
+        f"check the network, or clone {where} on a machine that has one, check the revision out there, and give that "
+        "folder as a results folder"
     )
     try:
-        _check_out(folder, remote, revision)
+        commit = _git(folder, "rev-parse", "HEAD") if not remote else _resolved(folder, remote, revision)
+        report(f"{where} at {commit}")
+        if remote:
+            _check_out(folder, commit, models, report)
     except FileNotFoundError as error:
         raise EnvironmentProblem(f"git is needed for {where} and is not installed; {cure}") from error
     except subprocess.CalledProcessError as error:
@@ -64,20 +68,52 @@ def remote_scores(
         raise EnvironmentProblem(f"{where} at {revision} could not be fetched{why}; {cure}") from error
     except OSError as error:
         raise EnvironmentProblem(f"{folder}: {error.strerror or error}") from error
-    return read_folder(folder, models, origin=f"{where}@{revision}", selection=selection, facts=facts, of_others=True)
+    found = read_folder(folder, models, origin=f"{where}@{commit}", selection=selection, facts=facts, of_others=True)
+    return Found(found.rows, found.notes, commit)
 
 
-def _check_out(folder: Path, remote: str, revision: str) -> None:
-    """Bring a clone to a commit; without the network if it is there already."""
+def _resolved(folder: Path, remote: str, revision: str) -> str:
+    """The full commit of a revision; asks the network unless it is a full commit."""
     if not (folder / ".git").is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         _git(folder, "init", "--quiet")
         _git(folder, "remote", "add", "origin", remote)
+        _git(folder, "sparse-checkout", "set", "--no-cone")
     if (other := _git(folder, "config", "--get", "remote.origin.url")) != remote:
         raise EnvironmentProblem(f"{folder} is a clone of {_shown(other)}; remove it, or give another cache")
-    if _git(folder, "rev-parse", "--revs-only", "HEAD") != revision:
-        _git(folder, "fetch", "--quiet", "--depth", "1", "origin", revision)
-        _git(folder, "checkout", "--quiet", "--force", "--detach", revision)
+    if re.fullmatch(COMMIT, revision):
+        return revision
+    listed = [line.split("\t") for line in _git(folder, "ls-remote", "origin").splitlines()]
+    commits = {name: commit for commit, name in listed}
+    # An annotated tag is an object of its own; what it stands for is listed under its name with ^{}.
+    for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}^{{}}", f"refs/tags/{revision}"):
+        if name in commits:
+            return commits[name]
+    if re.fullmatch(_SHORT, revision):
+        _git(folder, "fetch", "--quiet", "--filter=tree:0", "origin", NEWEST)
+        if commit := _git(folder, "rev-parse", "--quiet", "--revs-only", f"{revision}^{{commit}}"):
+            return commit
+    branches = ", ".join(name.removeprefix("refs/heads/") for name in commits if name.startswith("refs/heads/"))
+    raise ConfigError(
+        f"{_shown(remote)} has no commit, branch or tag {revision!r}, and there is no such folder; its branches are "
+        f"{branches}"
+    )
+
+
+def _check_out(folder: Path, commit: str, models: Sequence[str], report: Callable[[str], None]) -> None:
+    """Bring a clone to a commit with the files of some models; without the network if they are there already."""
+    if _git(folder, "rev-parse", "--revs-only", "HEAD") != commit:
+        report("fetching the list of files")
+        _git(folder, "fetch", "--quiet", "--depth", "1", "--filter=blob:none", "origin", commit)
+        _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
+    if _git(folder, "config", "--default", "false", "--get", "core.sparseCheckout") != "true":
+        return  # a full clone, made by mteb
+    here = set(_git(folder, "sparse-checkout", "list").splitlines())
+    for number, model in enumerate(models, 1):
+        patterns = {f"/results/{name}/" for name in folders_of(model)}
+        if missing := sorted(patterns - here):
+            report(f"fetching {model}, {number} of {len(models)}")
+            _git(folder, "sparse-checkout", "add", *missing)
 
 
 def _git(folder: Path, *arguments: str) -> str:

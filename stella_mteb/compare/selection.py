@@ -119,8 +119,7 @@ def choose(
     for code in languages:
         if not _LANGUAGE.fullmatch(code):
             raise ConfigError(f"{code!r} is no language; MTEB's codes have three letters: eng, or eng-Latn")
-    named_types = {known[task]["type"].casefold(): known[task]["type"] for task in known}
-    asked_types = tuple(named_types[_known(name, named_types, "task type", "MTEB").casefold()] for name in types)
+    asked_types = tuple(_known(name, {task["type"] for task in known.values()}, "task type", "MTEB") for name in types)
     scope = None
     if benchmark is not None:
         benchmarks = {alias: name for name, one in facts["benchmarks"].items() for alias in (name, *one["aliases"])}

@@ -10,9 +10,11 @@ What cannot be read is a gap with its reason, never a score and never silent.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from stella_mteb.compare.alike import with_aggregates
 from stella_mteb.compare.naming import Meaning, labels
 from stella_mteb.compare.records import Score, Scores, System
 from stella_mteb.errors import ConfigError
@@ -44,10 +46,12 @@ class Found:
     Attributes:
         rows: One for each system; no two have the same label.
         notes: What belongs to no system.
+        commit: Of MTEB's public results, where rows are from there.
     """
 
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
+    commit: str | None = None
 
     @property
     def scores(self) -> Scores:
@@ -84,7 +88,72 @@ def merge(*found: Found) -> Found:
             rows.append(row)
         elif row != rows[at]:
             rows[at] = _joined(rows[at], row)
-    return Found(labelled(rows), tuple(note for source in found for note in source.notes))
+    commit = next((source.commit for source in found if source.commit), None)
+    return Found(labelled(rows), tuple(note for source in found for note in source.notes), commit)
+
+
+def join(found: Found, main_revisions: Mapping[str, str | None]) -> Found:
+    """One row for each model and its settings, as MTEB's leaderboard joins revisions and what authors report.
+
+    Of several scores on a task the one of the model's main revision stands, or else that which names its version of
+    MTEB, then that which names a revision, then that of the newest version. What was measured here is not joined.
+
+    Args:
+        found: The rows.
+        main_revisions: By model; the revision that MTEB's registry has.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for i, row in enumerate(found.rows):
+        alone = f"{i}" if row.system.provenance == "measured here" else ""
+        groups.setdefault((row.system.model, alone + repr(sorted(row.system.settings.items()))), []).append(row)
+    rows = [
+        group[0] if len(group) == 1 else _mixed(group, main_revisions.get(model))
+        for (model, _), group in groups.items()
+    ]
+    return Found(labelled(rows), found.notes, found.commit)
+
+
+def _mixed(rows: Sequence[Row], main_revision: str | None) -> Row:
+    def priority(row: Row, score: Score) -> tuple[bool, bool, bool, list[int]]:
+        version = score.mteb_version or ""
+        is_main = row.system.revision is not None and row.system.revision == main_revision
+        return (
+            is_main,
+            bool(version),
+            row.system.revision is not None,
+            [int(part) for part in re.findall(r"\d+", version)],
+        )
+
+    taken: dict[str, Row] = {}
+    for row in rows:
+        for task, score in row.scores.items():
+            if task not in taken or priority(row, score) > priority(taken[task], taken[task].scores[task]):
+                taken[task] = row
+    used = [row for row in rows if any(one is row for one in taken.values())]
+    if len(used) < 2:
+        return (used or rows)[0]
+    scores = {task: row.scores[task] for task, row in taken.items()}
+    counts = [f"{sum(one is row for one in taken.values())} {_name(row)}" for row in used]
+    provenances = {row.system.provenance for row in used}
+    return Row(
+        replace(
+            used[0].system,
+            provenance=provenances.pop() if len(provenances) == 1 else "mixed",
+            origin="; ".join(dict.fromkeys(row.system.origin for row in used)),
+            revision=None,
+        ),
+        with_aggregates(scores),
+        {task: gap for row in used for task, gap in row.gaps.items() if task not in scores},
+        (
+            f"its scores are of several rows: {', '.join(counts)}",
+            *(f"what is {_name(row)}: {remark}" for row in used for remark in row.remarks),
+        ),
+    )
+
+
+def _name(row: Row) -> str:
+    revision = row.system.revision
+    return row.system.provenance + (f" (revision {revision[:7]})" if revision else "")
 
 
 def _is_one_system(one: Row, other: Row) -> bool:
@@ -112,7 +181,7 @@ def labelled(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(replace(row, system=replace(row.system, label=name)) for row, name in zip(rows, names, strict=True))
 
 
-def select(scores: Scores, names: Sequence[str], *, searched: Sequence[str] = ()) -> Scores:
+def select(scores: Scores, names: Sequence[str], *, notes: Sequence[str] = ()) -> Scores:
     """The systems that specs mean, in their order.
 
     A label means its system. A bare name (of a config, or of the hub) means every row of that model, whoever measured
@@ -121,7 +190,7 @@ def select(scores: Scores, names: Sequence[str], *, searched: Sequence[str] = ()
     Args:
         scores: From which to choose.
         names: Specs or labels.
-        searched: Where the scores are from, for the message; by default the origins of the systems.
+        notes: What the sources say of what they do not have.
 
     Raises:
         ConfigError: If one of them matches nothing; the text gives what comes nearest, and where it was looked for.
@@ -130,7 +199,7 @@ def select(scores: Scores, names: Sequence[str], *, searched: Sequence[str] = ()
     for name in names:
         matching = _matching(name, scores)
         if not matching:
-            raise ConfigError(_nothing_of(name, scores, searched))
+            raise ConfigError(_nothing_of(name, scores, notes))
         chosen |= {system: scores[system] for system in matching}
     return chosen
 
@@ -146,7 +215,9 @@ def _matching(name: str, scores: Scores) -> list[System]:
     return [system for system in scores if meaning.fits(system)] or labelled
 
 
-def _nothing_of(name: str, scores: Scores, searched: Sequence[str]) -> str:
+def _nothing_of(name: str, scores: Scores, notes: Sequence[str]) -> str:
+    if told := [note for note in notes if no_results(name) in note]:
+        return "; ".join(told)
     models = Meaning.of(name).models
     names = [system.label for system in scores]
     called = {text.casefold(): system.label for system in scores for text in (system.model, system.label)}
@@ -157,5 +228,10 @@ def _nothing_of(name: str, scores: Scores, searched: Sequence[str]) -> str:
         hint = f"the nearest are {'; '.join(dict.fromkeys(called[text] for text in near))}"
     else:
         hint = f"there are {'; '.join(names[:_SHOWN_LABELS])}" if names else "there are no results at all"
-    places = ", ".join(searched or dict.fromkeys(system.origin for system in scores)) or "nothing"
-    return f"no results of {name!r}; {hint}. Searched: {places}"
+    places = ", ".join(dict.fromkeys(system.origin for system in scores)) or "nothing"
+    return f"{no_results(name)}; {hint}. Searched: {places}"
+
+
+def no_results(name: str) -> str:
+    """Say that nothing was found."""
+    return f"no results of {name!r}"

@@ -60,13 +60,37 @@ def test_the_report_is_written_where_it_is_asked_for(call: Call, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "Give --results DIR, --published, or --remote COMMIT"),
+        ([], "Give --results DIR, --published, or --remote"),
         (["--results", "nowhere"], "nowhere: no such folder"),
         (["stella_en_1.5B_v6", "--published"], "stella_en_1.5B_v5"),
         (["--remote", "main"], "--remote needs the models"),
-        (["bge_en_icl", "--remote", "main"], "must be a full commit"),
+        (["--remote"], "--remote needs the models"),
+        (
+            ["--published", "-b", "MTEB(end, v2)"],
+            "MTEB has no benchmark 'MTEB(end, v2)'; the nearest are MTEB(eng, v2)",
+        ),
+        (["--published", "--type", "Retrievals"], "MTEB has no task type 'Retrievals'; the nearest are Retrieval"),
+        (
+            ["--published", "-b", "MTEB(eng, v1)", "-t", "STS99"],
+            "MTEB(eng, v1) has no task 'STS99'; the nearest are STS",
+        ),
+        (["--published", "--language", "en"], "MTEB's codes have three letters"),
+        (["--published", "-t", "STS12", "--exclude", "STS12"], "the selection is empty"),
+        (["--published", "--coverage", "50"], "more than 50 and at most 100"),
     ],
-    ids=["nothing", "no-folder", "unknown", "remote-of-all", "floating"],
+    ids=[
+        "nothing",
+        "no-folder",
+        "unknown",
+        "remote-of-all",
+        "newest-of-all",
+        "benchmark",
+        "type",
+        "task",
+        "language",
+        "empty",
+        "coverage",
+    ],
 )
 def test_what_cannot_be_compared_is_an_error_with_its_cure(
     call: Call, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -105,12 +105,64 @@ def test_runs_of_this_plugin_in_the_public_results_were_not_measured_here(
     assert "embed_dim=384" in system.label
 
 
-@pytest.mark.parametrize("revision", ["main", "f4cc6c8", "", "A" * 40, "0" * 41, "0" * 39 + "\n"])
-def test_public_results_are_never_read_at_a_floating_revision(tmp_path: Path, revision: str) -> None:
-    with pytest.raises(ConfigError, match=r"must be a full commit of 40 hexadecimal digits; `git ls-remote"):
-        remote_scores([STELLA], tmp_path / "cache", revision=revision)
+def test_a_branch_a_tag_a_short_commit_and_the_newest_are_resolved_and_stored(
+    tmp_path: Path, public: tuple[Path, str, str]
+) -> None:
+    repository, first, second = public
+    git(repository, "tag", "-a", "v1", "-m", "one", first)
+    git(repository, "tag", "plain", first)
+    git(repository, "branch", "old", first)
+    told: list[str] = []
 
-    assert not (tmp_path / "cache").exists()
+    def commit(revision: str) -> str | None:
+        cache = tmp_path / f"cache-{revision}"
+        found = remote_scores([STELLA], cache, revision=revision, remote=str(repository), report=told.append)
+        assert one(found)[0].origin == f"{repository}@{found.commit}"
+        return found.commit
+
+    assert [commit(name) for name in ("HEAD", "v1", "plain", "old", first[:9])] == [second, first, first, first, first]
+    assert f"{repository} at {second}" in told
+
+
+def test_a_revision_that_there_is_not_is_an_error_with_the_branches(
+    tmp_path: Path, public: tuple[Path, str, str]
+) -> None:
+    repository, *_ = public
+    git(repository, "branch", "old")
+
+    for revision in ("nowhere", "", "0123456", "A" * 40, "0" * 39 + "\n"):
+        with pytest.raises(ConfigError, match=r"has no commit, branch or tag .*; its branches are .*old"):
+            remote_scores([STELLA], tmp_path / "cache", revision=revision, remote=str(repository))
+
+
+def test_only_the_files_of_the_named_models_are_fetched_and_others_are_added(
+    tmp_path: Path, public: tuple[Path, str, str]
+) -> None:
+    repository, _, second = public
+    git(repository, "config", "uploadpack.allowFilter", "true")
+
+    def fetched(*models: str) -> set[str]:
+        remote_scores(models, tmp_path, revision=second, remote=f"file://{repository}")
+        return {path.name for path in (tmp_path / "remote" / "results").iterdir()}
+
+    def stored() -> int:
+        lines = git(tmp_path / "remote", "cat-file", "--batch-all-objects", "--batch-check", "--unordered").splitlines()
+        return sum(line.split()[1] == "blob" for line in lines)
+
+    assert fetched(STELLA) == {"NovaSearch__stella_en_1.5B_v5"}
+    of_one = stored()
+    assert fetched(STELLA, "someone/else") == {"NovaSearch__stella_en_1.5B_v5", "someone__else"}
+    assert of_one < stored()
+
+
+def test_the_folder_of_a_clone_is_read_as_it_is_checked_out(tmp_path: Path, public: tuple[Path, str, str]) -> None:
+    repository, first, _ = public
+    git(repository, "checkout", "--quiet", first)
+
+    found = remote_scores([STELLA], tmp_path, revision=str(repository))
+
+    assert one(found)[1]["ArguAna"].value == 0.5
+    assert (found.commit, one(found)[0].origin) == (first, f"{repository}@{first}")
 
 
 def test_what_cannot_be_fetched_is_an_environment_problem_with_its_cure(

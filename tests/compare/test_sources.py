@@ -157,8 +157,8 @@ def test_a_spec_that_matches_nothing_is_an_error_with_what_comes_nearest_and_whe
     assert "published scores that ship with stella-mteb" in str(error.value)
     assert all(origin in str(error.value) for origin in {system.origin for system in many.scores})
 
-    with pytest.raises(ConfigError, match=r"of this model there are .*stella_en_1\.5B_v5@256; .*Searched: here, there"):
-        select(many.scores, ["stella_en_1.5B_v5@8192"], searched=["here", "there"])
+    with pytest.raises(ConfigError, match=r"of this model there are .*stella_en_1\.5B_v5@256; .*Searched: "):
+        select(many.scores, ["stella_en_1.5B_v5@8192"])
     with pytest.raises(ConfigError, match=r"there are no results at all\. Searched: nothing"):
         select({}, ["stella_en_1.5B_v5"])
     with pytest.raises(ConfigError, match="invalid model spec"):
@@ -174,5 +174,5 @@ def test_only_the_models_that_are_asked_for_are_read(tmp_path: Path) -> None:
     assert labelled(found) == {"all_minilm_l6_v2": {"STS12": 0.7}}
     (note,) = found.notes
     assert (
-        "no results of sentence-transformers/all-MiniLM-L12-v2; the nearest are sentence-transformers/all-Min" in note
+        "no results of 'sentence-transformers/all-MiniLM-L12-v2'; the nearest are sentence-transformers/all-Min" in note
     )

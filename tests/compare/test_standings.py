@@ -1,0 +1,115 @@
+"""Who is ranked, by what, and what the others lack."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from stella_mteb.compare.records import Gap, Score
+from stella_mteb.compare.selection import Selection
+from tests.compare.test_comparison import TASKS, fast, score, scores_of, values
+
+TEN = TASKS[:10]
+
+
+def test_one_stray_row_takes_no_task_from_the_others() -> None:
+    comparison = fast(scores_of(a=values(0.5, TEN), b=values(0.6, TEN), stray={"Other": 0.9}))
+
+    assert comparison.common == tuple(TEN)
+    assert [one.system.label for one in comparison.standings] == ["b", "a"]
+    (stray,) = comparison.unranked
+    assert (stray.system.label, stray.tasks, stray.reason) == ("stray", 0, "has none of the 10 tasks")
+
+
+@pytest.mark.parametrize(("coverage", "ranked"), [(0.8, ["a", "most"]), (0.81, ["a"]), (1.0, ["a"])])
+def test_ranked_is_who_has_enough_of_the_tasks(coverage: float, ranked: list[str]) -> None:
+    scores = scores_of(a=values(0.5, TEN), most=values(0.4, TEN[:8]), few=values(0.4, TEN[:7]))
+
+    comparison = fast(scores, coverage=coverage, selection=Selection(required=tuple(TEN)))
+
+    assert [one.system.label for one in comparison.standings] == ranked
+    few = next(one for one in comparison.unranked if one.system.label == "few")
+    assert (few.coverage, few.lacking) == (0.7, ("Task07", "Task08", "Task09"))
+    assert few.reason == "has 7 of 10 tasks (70%), without Task07, Task08 and Task09"
+
+
+def test_a_missing_score_is_estimated_by_least_squares_and_a_complete_mean_is_plain() -> None:
+    table = np.random.default_rng(0).uniform(0.3, 0.8, (4, 10))
+    table[1, 3] = table[1, 7] = table[2, 0] = np.nan
+    rows = {f"s{i}": {t: v for t, v in zip(TEN, own, strict=True) if np.isfinite(v)} for i, own in enumerate(table)}
+
+    comparison = fast(scores_of(**rows), selection=Selection(required=tuple(TEN)))
+
+    seen = np.argwhere(np.isfinite(table))
+    design = np.zeros((len(seen), 14))
+    for line, (i, t) in zip(design, seen, strict=True):
+        line[i] = line[4 + t] = 1
+    effects = np.linalg.lstsq(design, table[np.isfinite(table)], rcond=None)[0]
+    filled = np.where(np.isfinite(table), table, effects[:4, None] + effects[4:])
+    means = {one.system.label: one.mean for one in comparison.standings}
+    assert [means[f"s{i}"] for i in range(4)] == pytest.approx(filled.mean(axis=1).tolist())
+    assert means["s0"] == pytest.approx(table[0].mean())
+    assert {one.system.label: one.estimated for one in comparison.standings} == {"s0": 0, "s1": 2, "s2": 1, "s3": 0}
+
+
+def test_two_means_differ_as_the_two_do_on_the_tasks_that_both_have() -> None:
+    comparison = fast(
+        scores_of(a=values(0.5, TEN, 0.1), b=values(0.5, TEN[:9], 0.1, seed=1)),
+        selection=Selection(required=tuple(TEN)),
+    )
+
+    first, second = (one.mean or 0 for one in comparison.standings)
+    assert first - second == pytest.approx(comparison.duels[0].difference)
+
+
+def test_borda_is_the_rank_of_points_for_every_system_that_is_worse() -> None:
+    table = np.round(np.random.default_rng(1).uniform(0.3, 0.8, (6, 10)), 1)  # with ties
+    rows = {f"s{i}": dict(zip(TEN, own, strict=True)) for i, own in enumerate(table)}
+
+    comparison = fast(scores_of(**rows))
+
+    points = (6 - rankdata(-table, axis=0, method="average")).sum(axis=1)
+    expected = rankdata(-points, method="min")
+    assert {one.system.label: one.borda for one in comparison.standings} == {
+        f"s{i}": rank for i, rank in enumerate(expected)
+    }
+
+
+def test_the_mean_over_types_weighs_every_type_alike() -> None:
+    own = {**{task: score(task, 0.8) for task in "abc"}, "d": score("d", 0.2, type="Retrieval")}
+
+    (standing,) = fast(scores_of(one=own)).standings
+
+    assert standing.mean == pytest.approx(0.65)
+    assert standing.by_type == {"Retrieval": 0.2, "STS": pytest.approx(0.8)}
+    assert standing.mean_by_type == pytest.approx(0.5)
+
+
+def test_other_data_makes_a_gap_says_what_it_costs_and_counts_when_it_is_asked_for() -> None:
+    other = {task: score(task, 0.7, dataset_revision="new" if task == "Task00" else "old") for task in TEN}
+    old = {task: score(task, 0.5, dataset_revision="old") for task in TEN}
+    scores = scores_of(a=old, b=old, other=other)
+
+    strict, lax = fast(scores), fast(scores, any_data_revision=True)
+
+    assert strict.rows[0].cells[2] == Gap("on revision new of the data, not old", 0.7, pytest.approx(0.7))
+    assert {one.system.label: one.coverage for one in strict.standings}["other"] == 1
+    assert any("apart on 1 task: Task00 (1 score); --any-data-revision" in note for note in strict.notes)
+    assert all(isinstance(cell, Score) for row in lax.rows for cell in row.cells)
+    assert not any("--any-data-revision" in note for note in lax.notes)
+
+
+def test_a_row_on_other_data_throughout_is_not_ranked() -> None:
+    old, new = ({task: score(task, 0.5, dataset_revision=one) for task in TEN} for one in ("old", "new"))
+
+    comparison = fast(scores_of(a=old, b=old, other=new))
+
+    assert [one.reason for one in comparison.unranked] == ["has 10 tasks, but only 0 on the data that most others have"]
+
+
+def test_what_is_asked_for_and_nobody_has_is_lacking_for_all() -> None:
+    comparison = fast(scores_of(a=values(0.5, TEN), b=values(0.4, TEN)), selection=Selection(required=(*TEN, "None")))
+
+    assert comparison.common == tuple(TEN)
+    assert [one.coverage for one in comparison.standings] == pytest.approx([10 / 11] * 2)
