@@ -13,6 +13,7 @@ import mteb
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.rows import SUFFIXES
 from stella_mteb.harness import registry
+from stella_mteb.harness.mteb_facts import families
 from stella_mteb.harness.register import register
 from stella_mteb.harness.task_classes import task_class
 from stella_mteb.harness.task_yaml import TaskFile, bundled_tasks, load_task_file
@@ -26,6 +27,9 @@ def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_row
             MTEB.
         benchmarks: Names of MTEB benchmarks, or `stella-video`.
         max_bad_rows: Overrides the limit of the tasks.
+
+    Returns:
+        In the order given, but tasks that share texts follow each other.
 
     Raises:
         ConfigError: If a name is unknown, a YAML is invalid, or data has too many bad rows.
@@ -56,7 +60,19 @@ def find_tasks(names: Iterable[str], benchmarks: Iterable[str] = (), max_bad_row
         file: TaskFile | None = getattr(task, "stella_mteb_file", None)
         if file is not None and file.is_local:
             _ = file.pairs  # report missing data and bad rows before a model is loaded
-    return list(tasks.values())
+    return _by_shared_texts(list(tasks.values()))
+
+
+def _by_shared_texts(tasks: list[Any]) -> list[Any]:
+    """Keep the order, but let tasks that share texts follow the first of them: the store then has their vectors."""
+    family, first = families(tasks), dict[object, int]()
+
+    def place(task: Any) -> int:
+        file: TaskFile | None = getattr(task, "stella_mteb_file", None)
+        local = file.place if file is not None else None
+        return first.setdefault(local.resolve() if local else family[task.metadata.name], len(first))
+
+    return sorted(tasks, key=place)
 
 
 def _cure(name: str) -> str:

@@ -45,14 +45,14 @@ def make_facts() -> dict[str, Any]:
     import mteb  # noqa: PLC0415 -- takes seconds, which readers of the table avoid
 
     tasks = list(mteb.get_tasks(exclude_superseded=False, exclude_aggregate=False))
-    families = _families(tasks)
+    family = families(tasks)
     names = {task.metadata.name for task in tasks}
     sizes = {task.metadata.name: len(task.metadata.hf_subsets) for task in tasks}
     benchmarks = sorted(mteb.get_benchmarks(), key=lambda one: str(one.name))
     training_sets: dict[tuple[str, ...], int] = {}
     return {
         "mteb": importlib.metadata.version("mteb"),
-        "tasks": {task.metadata.name: _task(task, families) for task in sorted(tasks, key=lambda t: t.metadata.name)},
+        "tasks": {task.metadata.name: _task(task, family) for task in sorted(tasks, key=lambda t: t.metadata.name)},
         "benchmarks": {
             one.name: _benchmark(one, sizes) for one in benchmarks if {t.metadata.name for t in one.tasks} <= names
         },
@@ -65,22 +65,29 @@ def make_facts() -> dict[str, Any]:
     }
 
 
-def _task(task: Any, families: dict[str, str]) -> dict[str, Any]:
+def _task(task: Any, family: dict[str, str]) -> dict[str, Any]:
     metadata = task.metadata
     facts = {
         "type": str(metadata.type),
         "splits": list(metadata.eval_splits),
         "subsets": len(metadata.hf_subsets),
         "main_score": str(metadata.main_score),
-        "family": families[metadata.name],
+        "family": family[metadata.name],
     }
     if task.is_aggregate:
         facts |= {"parts": sorted(part.metadata.name for part in metadata.tasks), "subsets": 1}
     return facts
 
 
-def _families(tasks: Iterable[Any]) -> dict[str, str]:
-    """Return the first name in each task's family: same data set, adapted from one another, or similar name."""
+def families(tasks: Iterable[Any]) -> dict[str, str]:
+    """Find tasks that share texts: same data set, adapted from one another, or similar name.
+
+    Args:
+        tasks: MTEB tasks.
+
+    Returns:
+        By name of a task, the first name in its family.
+    """
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:

@@ -141,6 +141,11 @@ class TaskFile:
         """Whether the rows are on this machine or must be given by the user, instead of coming from the hub."""
         return self.data is not None or self.spec.data is not None or self.spec.hub is None
 
+    @property
+    def place(self) -> Path | None:
+        """The file or folder of the rows, if they are on this machine and known."""
+        return self.data or (self.path.parent / Path(self.spec.data).expanduser() if self.spec.data else None)
+
     @cached_property
     def pairs(self) -> Pairs:
         """The rows, read and checked once.
@@ -237,7 +242,7 @@ def _read_pairs(file: TaskFile) -> Pairs:
 
 def _rows(file: TaskFile) -> Iterator[Row | BadRow]:
     spec = file.spec
-    local = file.data or (file.path.parent / Path(spec.data).expanduser() if spec.data else None)
+    local = file.place
     if local is None:
         if spec.hub is None:
             raise ConfigError(f"task {spec.name} needs its data: -t {spec.name}=PATH")

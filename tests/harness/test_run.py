@@ -125,6 +125,21 @@ def test_own_data_is_used_where_a_benchmark_has_the_task_too(tmp_path: Path) -> 
 
 
 @pytest.mark.fault(40, "exit code 2 with the nearest name, before any model is loaded")
+def test_tasks_that_share_texts_follow_the_first_of_them(tmp_path: Path) -> None:
+    from stella_mteb.harness.find_tasks import find_tasks
+
+    own = write_task(tmp_path)
+    again = tmp_path / "again.yaml"
+    again.write_text(Path(own).read_text().replace("OwnSTS", "AgainSTS").replace("data: Again", "data: Own"))
+    names = ["MedrxivClusteringS2S.v2", own, "STS12", "MedrxivClusteringP2P.v2", str(again), "BIOSSES"]
+
+    found = find_tasks(names)
+
+    assert [task.metadata.name for task in found] == [
+        "MedrxivClusteringS2S.v2", "MedrxivClusteringP2P.v2", "OwnSTS", "AgainSTS", "STS12", "BIOSSES",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("tasks", "benchmarks", "said"),
     [
