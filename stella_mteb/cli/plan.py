@@ -52,14 +52,33 @@ def print_plan(
         found = [forecast(task, pace) for task in tasks]
         if pace:
             say(f"{spec}: {pace.tokens_per_second:,.0f} tokens/s ({pace.source})")
+        say_too_large(spec, found)
         for one in found:
             if one.note:
                 say(f"{one.task}: {one.note}")
         if form in {"table", "md"}:
-            typer.echo(render([_shown(one) for one in (*found, total(found))], form))
+            typer.echo(f"\n{spec}\n\n" + render([_shown(one) for one in (*found, total(found))], form))
         rows += [{"model": spec, **asdict(one)} for one in found]
     if form in {"json", "csv"}:
         typer.echo(render(rows, form))
+
+
+def say_too_large(spec: str, forecasts: Iterable[Forecast]) -> None:
+    """Say of each task that will not fit in memory why it will not.
+
+    Args:
+        spec: The model.
+        forecasts: Forecasts of tasks with this model.
+    """
+    from stella_mteb.engine.devices import free_memory  # noqa: PLC0415
+
+    free = free_memory()
+    for one in forecasts:
+        if free is not None and (one.held or 0) > free:
+            say(
+                f"{one.task} will not fit in memory with {spec}: MTEB holds {count(one.held)}B of vectors and "
+                f"similarities at once, {count(free)}B are free"
+            )
 
 
 def forecast_all(
@@ -89,6 +108,9 @@ def forecast_all(
         for task in tasks:
             for encoder, forecast in zip(members, forecasters, strict=True):
                 found[str(encoder.resolved.spec), task.metadata.name] = forecast(task, pace)
+        for encoder in members:
+            spec = str(encoder.resolved.spec)
+            say_too_large(spec, [found[spec, task.metadata.name] for task in tasks])
     return found, paces[0] if paces else None
 
 

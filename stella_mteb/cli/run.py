@@ -71,11 +71,11 @@ def run(
     families = (
         family(model, wanted, device=device, cache=folder) for model, wanted in zip(resolved, dimensions, strict=True)
     )
+    if is_offline():
+        _tell_missing(found)
     if dry_run:
         print_plan(families, found, device, output, folder, form)
         return
-    if is_offline():
-        _tell_missing(found)
     follower = Follower(*forecast_all(resolved, dimensions, found, device, output, folder))
     with follower.shown():
         if engine == "ray":

@@ -37,6 +37,7 @@ class Forecast:
         encoding: Seconds for encoding; None if the pace is unknown.
         rest: Seconds for loading data and computing scores.
         vectors: Bytes by which the store will grow.
+        held: Bytes of vectors and similarities that MTEB holds in memory at once, at least.
         note: Reason why the figures are less certain.
     """
 
@@ -49,6 +50,7 @@ class Forecast:
     encoding: float | None = None
     rest: float | None = None
     vectors: int | None = None
+    held: int | None = None
     note: str = ""
 
 
@@ -85,7 +87,7 @@ class Forecaster:
         """
         path, status = plan(self._encoder, task, self._output)
         if status == "on disk":
-            return Forecast(path.stem, status, 0, 0, 0, 0, 0.0, 0.0, 0)
+            return Forecast(path.stem, status, 0, 0, 0, 0, 0.0, 0.0, 0, 0)
         parts = task.metadata.tasks if task.is_aggregate else [task]
         sizes = [(part, size) for part in parts if (size := size_of(part))]
         if len(sizes) < len(parts):
@@ -93,6 +95,7 @@ class Forecaster:
         texts = [one for _, size in sizes for one in size.texts]
         distinct, stored = sum(one.distinct for one in texts), self._stored(task)
         share = 1 - (stored or 0) / max(distinct, 1)
+        dimension = self._encoder.resolved.dimension
         tokens = round(share * sum(self._tokens(part, one) for part, size in sizes for one in size.texts))
         return Forecast(
             task=path.stem,
@@ -102,8 +105,9 @@ class Forecaster:
             stored=stored,
             tokens=tokens,
             encoding=tokens / pace.tokens_per_second if pace else None,
-            rest=sum(rest_seconds(part, size, self._encoder.resolved.dimension) for part, size in sizes),
+            rest=sum(rest_seconds(part, size, dimension) for part, size in sizes),
             vectors=round(share * distinct) * (4 * self._width + _KEY_BYTES) if self._keeps else 0,
+            held=4 * max(size.vectors * dimension + size.similarities for _, size in sizes),
             note=_note(task),
         )
 

@@ -7,7 +7,7 @@ task it uses the rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -17,6 +17,8 @@ from mteb.types import PromptType
 _NORMAL = NormalDist()
 # Texts that are in the statistics but not encoded.
 _NOT_ENCODED = {"Summarization": {"text_statistics"}}
+# Documents that MTEB's search encodes and compares with all queries before it goes on; a reranking holds all of them.
+_CORPUS_CHUNK = 50_000
 _SIDES = {"queries_text_statistics": PromptType.query, "documents_text_statistics": PromptType.document}
 
 
@@ -75,11 +77,15 @@ class Size:
     Attributes:
         texts: Texts to encode.
         rows: Rows of data to read.
+        vectors: Vectors that MTEB holds at once: those of its largest split and subset.
+        similarities: Similarities that it computes of them at once.
         classes: Labels of a classification or clustering, over all subsets; 0 for other tasks.
     """
 
     texts: tuple[Texts, ...]
     rows: int
+    vectors: int
+    similarities: int = 0
     classes: int = 0
 
 
@@ -103,8 +109,10 @@ def size_of(task: Any) -> Size | None:
             sizes.append(size)
     return Size(
         tuple(texts for size in sizes for texts in size.texts),
-        sum(size.rows for size in sizes),
-        sum(size.classes for size in sizes),
+        rows=sum(size.rows for size in sizes),
+        vectors=max(size.vectors for size in sizes),
+        similarities=max(size.similarities for size in sizes),
+        classes=sum(size.classes for size in sizes),
     )
 
 
@@ -131,7 +139,16 @@ def _of_statistics(task: Any, described: Mapping[str, Any], split: str, subset: 
         texts = [_sample(one, min(one.count, most)) for one in texts]
     elif (fraction := getattr(task, "max_fraction_of_documents_to_embed", None)) is not None:
         texts = [_sample(one, int(one.count * fraction)) for one in texts]
-    return Size(tuple(texts), rows, classes)
+    return Size(tuple(texts), rows, *_held(task, texts), classes)
+
+
+def _held(task: Any, texts: Sequence[Texts]) -> tuple[int, int]:
+    """Vectors and similarities that MTEB holds at once."""
+    if not task.metadata.type.endswith("Retrieval"):
+        return sum(one.count for one in texts), 0
+    queries = sum(one.count for one in texts if one.side is PromptType.query)
+    documents = min(sum(one.count for one in texts if one.side is PromptType.document), _CORPUS_CHUNK)
+    return queries + documents, queries * documents
 
 
 def _is_of_texts(value: Any) -> bool:
@@ -176,4 +193,4 @@ def _of_rows(task: Any) -> Size:
     for side, column in columns:
         lengths = list(map(len, set(column)))
         texts.append(Texts(side, len(column), len(lengths), sum(lengths) / len(lengths), max(lengths)))
-    return Size(tuple(texts), len(pairs.first))
+    return Size(tuple(texts), len(pairs.first), *_held(task, texts))

@@ -458,9 +458,10 @@ def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_loads_no_model_where_its_pace_is_known(
+def test_a_dry_run_loads_no_model_where_its_pace_is_known_and_says_what_will_not_fit_in_memory(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from stella_mteb.engine import devices
     from stella_mteb.harness import pace
     from stella_mteb.models.resolve import ResolvedModel
 
@@ -469,10 +470,23 @@ def test_a_dry_run_loads_no_model_where_its_pace_is_known(
     monkeypatch.setattr(pace, "machine", lambda _: "this one")
     monkeypatch.setattr(pace, "read_costs", lambda _: [earlier])
 
-    code, _, err = call("run", "-m", "all_minilm_l6_v2", "-t", "STS12", "--dry-run", "--device", "cpu")
+    monkeypatch.setattr(devices, "free_memory", lambda: 5_000_000)
+    models = ("-m", "all_minilm_l6_v2", "-m", "all_minilm_l6_v2[bf16]")
+
+    code, out, err = call("run", *models, "-t", "STS12", "-t", "BIOSSES", "--dry-run", "--device", "cpu")
 
     assert code == 0
     assert "2,500 tokens/s (1 earlier run on this machine)" in err
+    sentence = (
+        "STS12 will not fit in memory with {}: MTEB holds 9.55MB of vectors and similarities at once, 5MB are free"
+    )
+    assert [line for line in err.splitlines() if "memory" in line] == [
+        sentence.format("all_minilm_l6_v2"), sentence.format("all_minilm_l6_v2[bf16]"),
+    ]  # fmt: skip
+    assert [line for line in out.splitlines() if line.startswith("all")] == [
+        "all_minilm_l6_v2",
+        "all_minilm_l6_v2[bf16]",
+    ]
 
 
 def test_a_task_that_fails_is_exit_code_1_and_the_others_are_printed(call: Call, tmp_path: Path) -> None:

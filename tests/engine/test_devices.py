@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,3 +68,10 @@ def test_vectors_are_there_when_they_are_fetched_on_every_gpu(monkeypatch: pytes
 
     assert gpus.streams[index], "nothing is copied before somebody waits"
     np.testing.assert_array_equal(fetch(), vectors.numpy())
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs Linux")
+def test_free_memory_is_more_than_a_test_needs_and_less_than_the_machine_has() -> None:
+    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+    assert 10_000_000 < (devices.free_memory() or 0) < has

@@ -121,6 +121,27 @@ def test_training_texts_that_experiments_share_count_once(monkeypatch: pytest.Mo
     assert sum(texts.count for texts in size.texts) == pytest.approx(50 + len(drawn), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "vectors", "similarities"),
+    [
+        ("STS12", 6_216, 0),
+        ("TRECCOVID", 50 + 50_000, 50 * 50_000),  # of 171,332 documents
+        ("AskUbuntuDupQuestions", 361 + 7_220, 0),
+    ],
+)
+def test_what_mteb_holds_at_once_is_all_of_a_task_but_of_a_retrieval_one_chunk(
+    name: str, vectors: int, similarities: int
+) -> None:
+    import mteb
+
+    from stella_mteb.harness.task_sizes import size_of
+
+    size = size_of(mteb.get_task(name))
+
+    assert size is not None
+    assert (size.vectors, size.similarities) == (vectors, similarities)
+
+
 @pytest.mark.parametrize("sigma", [0.3, 0.7, 1.1])
 def test_of_long_texts_only_what_a_model_reads_counts(sigma: float) -> None:
     from stella_mteb.harness.task_sizes import Texts
