@@ -15,7 +15,7 @@ from jinja2 import Template
 from stella_mteb.compare import words
 from stella_mteb.compare.pictures import pictures, strips
 from stella_mteb.compare.provenance import CONDITIONS, conditions, sources
-from stella_mteb.compare.records import Comparison, Duel, Gap, Score, TaskDifference, TaskRow
+from stella_mteb.compare.records import Comparison, Duel, Gap, ModelFacts, Score, System, TaskDifference, TaskRow
 from stella_mteb.compare.shown import shown, usual_provenance
 from stella_mteb.files.atomic import atomic_write
 from stella_mteb.files.tables import plain
@@ -42,6 +42,11 @@ def render_report(comparison: Comparison) -> str:
     return _template().render(
         c=comparison,
         headline=words.headline(comparison, {label: name.short for label, name in named.items()}),
+        means_over=words.means_over(comparison),
+        estimated=words.ESTIMATED if any(one.estimated for one in comparison.standings) else None,
+        no_mean=words.NO_MEAN,
+        order=_placed(comparison),
+        facts=comparison.facts if any(one != ModelFacts() for one in comparison.facts.values()) else {},
         level=words.per_cent(comparison.alpha).replace(" ", "\N{NO-BREAK SPACE}"),
         names=words.names(comparison),
         shown=named,
@@ -77,6 +82,8 @@ def _template() -> Template:
             "interval": lambda one: typeset(words.interval(one.low, one.high)),
             "p": words.p_value,
             "points": words.points,
+            "share": words.share,
+            "weights": words.weights,
             "rank": lambda one: words.rank(one).replace("-", "\N{EN DASH}"),
             "settings": words.settings,
             "signed": lambda value: typeset(words.signed(value)),
@@ -98,8 +105,7 @@ def _against(comparison: Comparison) -> list[Duel]:
 def _duels_data(comparison: Comparison) -> str:
     """Every duel in figures, for the page's script: in the order of the pairs of the leaderboard, None without one."""
     known = {(duel.first, duel.second): duel for duel in comparison.duels}
-    placed = [standing.system for standing in comparison.standings]
-    rows = [_figures(known[pair]) if pair in known else None for pair in combinations(placed, 2)]
+    rows = [_figures(known[pair]) if pair in known else None for pair in combinations(_placed(comparison), 2)]
     return json.dumps(rows, separators=(",", ":"))
 
 
@@ -113,11 +119,12 @@ def _figures(duel: Duel) -> list[float | None]:
 
 @dataclass(frozen=True)
 class _Cell:
-    """One score of the table of tasks, or the number of the reason why there is none."""
+    """One score of the table of tasks, or the number of the reason for its lack and its estimate in the means."""
 
     score: Score | None
     reason: int | None
     best: bool
+    estimate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,12 +156,17 @@ def _tasks(comparison: Comparison) -> list[_Task]:
 
 def _order(comparison: Comparison) -> list[int]:
     labels = [system.label for system in comparison.systems]
-    return [labels.index(standing.system.label) for standing in comparison.standings]
+    return [labels.index(system.label) for system in _placed(comparison)]
+
+
+def _placed(comparison: Comparison) -> list[System]:
+    """The ranked systems, best first, then the others."""
+    return [*(one.system for one in comparison.standings), *(one.system for one in comparison.unranked)]
 
 
 def _cell(cell: Score | Gap, scores: Sequence[float], reasons: Mapping[str, int]) -> _Cell:
     if isinstance(cell, Gap):
-        return _Cell(None, reasons[cell.reason], best=False)
+        return _Cell(None, reasons[cell.reason], best=False, estimate=cell.estimate)
     return _Cell(cell, None, best=len(scores) > 1 and cell.value == max(scores))
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from stella_mteb.compare import pictures, words
 from stella_mteb.compare.html import render_report, write_report
-from stella_mteb.compare.records import Comparison, Gap, Score
+from stella_mteb.compare.records import Comparison, Gap, ModelFacts, Score, Unranked
 from stella_mteb.errors import StorageProblem
 from stella_mteb.files.tables import plain
 from tests.support.comparisons import (
@@ -70,9 +70,71 @@ def test_the_leaderboard_is_the_first_table_and_has_ranks_means_and_types() -> N
         "1–2",
         f"{100 * best.by_type['Retrieval']:.2f}",
         f"{100 * best.by_type['STS']:.2f}",
-        "8 of 9",
+        "-",
+        "-",
+        "7 of 7",
     ]
-    assert "over the 7 tasks on which all systems have comparable scores" in first.all("caption")[0].text()
+    assert "over 7 tasks" in first.all("caption")[0].text()
+
+
+def with_two_unlike() -> Comparison:
+    """One ranked system with an estimate, facts, and a system that is not ranked."""
+    comparison = three_with_gaps()
+    lost = system("lost", "self-reported")
+    first, *others = comparison.standings
+    row = next(row for row in comparison.rows if row.task == "STS2")
+    rows = [
+        replace(one, cells=(*one.cells, Gap("no score")))
+        if one is not row
+        else replace(
+            row, cells=(row.cells[0], row.cells[1], Gap("another split: validation", estimate=0.61), Gap("no score"))
+        )
+        for one in comparison.rows
+    ]
+    return replace(
+        comparison,
+        systems=(*comparison.systems, lost),
+        rows=tuple(rows),
+        common=(*comparison.common, "STS2"),
+        standings=(replace(first, estimated=1, mean_by_type=0.7123, borda=2), *others),
+        unranked=(Unranked(lost, 2, 0.25, "has 2 of 8 tasks (25%), without STS1", tuple("abcdef")),),
+        facts={
+            one.label: ModelFacts(1_540_000_000, 512, 8192, "mit", True, "2024-07-12", 0.51)
+            if one is comparison.systems[2]
+            else ModelFacts(open=False)
+            for one in (*comparison.systems, lost)
+        },
+    )
+
+
+def test_facts_borda_and_the_mean_of_types_stand_beside_the_mean() -> None:
+    document = page(with_two_unlike())
+
+    (first, *_, last) = rows_of(document.all("table")[0])
+
+    assert first[4] == "1.54 B"
+    assert first[7:] == ["71.23", "2", "7 of 8", "51 %", "512", "8,192", "mit", "2024-07-12"]
+    assert last[0].startswith("lost")
+    assert [last[1], last[3], last[9]] == ["-", "none", "2 of 8"]
+    assert last[10:] == ["-", "-", "-", "closed", "-"]
+
+
+def test_who_is_not_ranked_stands_below_with_what_is_lacking() -> None:
+    section = next(one for one in page(with_two_unlike()).all("section") if one.attributes["id"] == "leaderboard")
+
+    assert "Systems with less than 80 % of the tasks have no place." in section.text()
+    assert [one.text() for one in section.all("li")] == ["lost (self-reported): has 2 of 8 tasks (25%), without STS1"]
+    assert "its mean takes an estimate" in section.text()
+
+
+def test_intervals_and_p_are_said_to_be_adjusted_for_all_pairs() -> None:
+    duels = next(one for one in page(three_with_gaps()).all("table") if one.attributes["id"] == "duels-table")
+
+    assert "Interval and p are adjusted for all 3 pairs" in duels.all("caption")[0].text()
+    assert [header.text().strip() for header in duels.all("th", scope="col")][2:4] == [
+        "95\xa0% interval adjusted",
+        "p adjusted",
+    ]
 
 
 @pytest.mark.parametrize("build", ALL)
@@ -689,17 +751,29 @@ def test_models_are_found_by_any_of_several_words(visit: Callable[..., Visit]) -
     assert tab.locator("#tasks-table thead th:visible").count() == 12
 
 
+def test_the_means_of_one_type_take_the_estimates_too(visit: Callable[..., Visit]) -> None:
+    comparison = with_two_unlike()
+    tab = visit(comparison).page
+
+    tab.locator("#type").select_option("STS")
+
+    of_sts = [row.cells[2] for row in comparison.rows if row.type == "STS"]
+    values = [cell.value if isinstance(cell, Score) else cell.estimate for cell in of_sts]
+    row = tab.locator("#leaderboard-table tbody tr", has_text="stella@8192")
+    assert row.locator("td").first.inner_text() == f"{100 * sum(values) / 5:.2f}"  # type: ignore[arg-type]
+
+
 def test_columns_are_chosen(visit: Callable[..., Visit]) -> None:
     tab = visit(three_with_gaps()).page
     tab.locator("#columns summary").click()
     shown = tab.locator("#leaderboard-table thead th:visible")
 
-    assert shown.count() == 7
-    tab.get_by_role("checkbox", name="Rank").uncheck()
-    assert shown.count() == 6
-    assert tab.locator("#leaderboard-table tbody td:visible").count() == 15
+    assert shown.count() == 9
+    tab.get_by_role("checkbox", name="Rank", exact=True).uncheck()
+    assert shown.count() == 8
+    assert tab.locator("#leaderboard-table tbody td:visible").count() == 21
     tab.get_by_role("checkbox", name="Rank").check()
-    assert shown.count() == 7
+    assert shown.count() == 9
 
 
 def test_any_system_is_compared_with_all_others(visit: Callable[..., Visit]) -> None:

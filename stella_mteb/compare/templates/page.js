@@ -35,7 +35,7 @@
   const recompute = () => {
     const counted = [...tasks.tBodies[0].rows].filter((row) => "counts" in row.dataset && !row.hidden);
     const means = systems.map((_, i) => {
-      const values = counted.map((row) => row.cells[i + 1].dataset.value);
+      const values = counted.map((row) => row.cells[i + 1].dataset.value || (row.cells[i + 1].dataset.estimate ?? ""));
       return values.includes("") ? NaN : values.reduce((sum, one) => sum + Number(one), 0) / values.length;
     });
     const known = means.filter((one) => !Number.isNaN(one));
