@@ -221,8 +221,7 @@ def agreement_rows(judge: str, scores: Scores, ratings: Sequence[Rating]) -> Ite
             if systems is not None and systems.max() > 1:
                 yield rows("system", "mean", mode, *_over_systems(x, y, groups, systems[there]))
             if same_raters:
-                of_raters = [correlate(x, table[there, rater]) for rater in range(table.shape[1])]
-                yield rows("item", "each", mode, mean_of(of_raters), None, None)
+                yield rows("item", "each", mode, *_over_raters(x, table[there].T, groups))
             if each:
                 rated = np.array([place for place, _ in each if there[place]])
                 x, y = values[rated], np.array([score for place, score in each if there[place]])
@@ -240,6 +239,14 @@ def _over_items(x: Array, y: Array, groups: Groups) -> Found:
     if found.spearman is None or groups.max() == 0:
         return found, None, None
     return found, *interval(resampled_spearman(y, x[None], groups, resamples=RESAMPLES, seed=_SEED)[0])
+
+
+def _over_raters(x: Array, raters: Array, groups: Groups) -> Found:
+    """The mean of the correlations with each rater [raters, items]; a resample draws the same clips for all of them."""
+    found = mean_of([correlate(x, rater) for rater in raters])
+    if found.spearman is None or groups.max() == 0:
+        return found, None, None
+    return found, *interval(resampled_spearman(x, raters, groups, resamples=RESAMPLES, seed=_SEED).mean(axis=0))
 
 
 def _within_clips(x: Array, y: Array, groups: Groups) -> Found:

@@ -52,10 +52,24 @@ def test_levels_are_those_of_scipy_over_items_ratings_and_systems() -> None:
     means = [[side[k::3].mean() for k in range(3)] for side in (values, gold)]
     assert rows["system", "mean"].correlations.pearson == pytest.approx(np.corrcoef(*means)[0, 1])
     for row in rows.values():
-        if row.against == "each":
-            continue
         assert row.low is not None and row.high is not None and row.correlations.spearman is not None
         assert row.low <= row.correlations.spearman <= row.high
+
+
+def test_the_interval_over_raters_is_that_of_the_mean_of_their_rhos_in_resamples_of_whole_clips(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stella_mteb.judge.validation.RESAMPLES", 200)
+    ratings, values = made_up(clips=15)
+    table, rng = np.array([one.raters for one in ratings]), np.random.default_rng(5)
+    items_of = np.arange(len(ratings)).reshape(15, 3)
+    drawn = [items_of[rng.integers(0, 15, 15)].ravel() for _ in range(400)]
+    means = [np.mean([spearmanr(values[i], table[i, rater]).statistic for rater in range(3)]) for i in drawn]
+
+    rows = {(row.level, row.against): row for row in agreement_rows("j", {"best": {"hm_cf": values}}, ratings)}
+
+    assert rows["item", "each"].low == pytest.approx(np.quantile(means, 0.025), abs=0.04)
+    assert rows["item", "each"].high == pytest.approx(np.quantile(means, 0.975), abs=0.04)
 
 
 def test_a_better_measure_is_found_better_and_a_copy_is_not() -> None:
