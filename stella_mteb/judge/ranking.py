@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata, spearmanr
 
 from stella_mteb.judge.reports import Result
+from stella_mteb.statistics.correlation import draws, interval
 
 MIN_COVERAGE = 0.8
 """A model that was scored on a smaller share of the clips is not ranked: silence on hard clips would win."""
@@ -124,7 +125,6 @@ def _by_borda(means: Mapping[str, Mapping[str, float]], models: Mapping[str, int
 
 
 RESAMPLES = 2_000
-_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,7 @@ def _interval(
     pair: Results, models: Sequence[str], shared: Sequence[str], seed: int
 ) -> tuple[float | None, float | None]:
     scores = np.array([[own[model].values(shared) for model in models] for own in pair.values()])
-    drawn = np.random.default_rng(seed).multinomial(len(shared), np.full(len(shared), 1 / len(shared)), RESAMPLES)
+    drawn = np.concatenate([*draws(np.arange(len(shared)), RESAMPLES, seed, len(shared))])
     means: NDArray[np.float64] = scores @ drawn.T / len(shared)  # [2 judges, models, resamples]
     taus = [found[0] for sample in np.moveaxis(means, -1, 0) if (found := _correlations(sample.tolist()))]
-    if not taus:
-        return None, None
-    low, high = np.quantile(taus, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(low), float(high)
+    return interval(np.array(taus))
