@@ -86,6 +86,33 @@ def test_a_better_measure_is_found_better_and_a_copy_is_not() -> None:
     assert found["hm_cf", "f1"].p_adjusted > 0.05
 
 
+def test_among_many_measures_the_better_one_is_found_and_of_copies_none_is() -> None:
+    ratings, values = made_up()
+    rng = np.random.default_rng(4)
+    noisy = {
+        name: values + rng.normal(size=len(values)) * 2 for name in ("coarse", "precision", "recall", "f1", "order")
+    }
+
+    found = differences({"j": {"best": {"hm_cf": values, "copy": values.copy(), **noisy}}}, ratings)
+
+    assert len(found) == 21
+    better = {(one.first[1], one.second[1]) for one in found if one.p_adjusted < 0.05 and one.difference > 0}
+    assert better == {(good, name) for good in ("hm_cf", "copy") for name in noisy}
+    (copied,) = (one for one in found if (one.first[1], one.second[1]) == ("hm_cf", "copy"))
+    assert (copied.difference, copied.p, copied.p_adjusted) == (0, 1, 1)
+
+
+def test_of_equally_noisy_measures_one_set_in_twenty_claims_any_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stella_mteb.judge.validation.RESAMPLES", 200)
+    rng, claimed = np.random.default_rng(6), 0
+    for seed in range(60):
+        ratings, values = made_up(seed, clips=30)
+        own = {str(i): values + rng.normal(size=len(values)) * 2 for i in range(5)}
+        claimed += any(one.p_adjusted < 0.05 for one in differences({"j": {"best": own}}, ratings))
+
+    assert claimed <= 8  # of 60 with probability .05 each, more has probability .003
+
+
 def test_the_ceiling_is_one_rater_against_the_mean_of_the_others() -> None:
     ratings, _ = made_up()
     table = np.array([one.raters for one in ratings])
