@@ -1,7 +1,7 @@
-"""The texts of a model's tasks ► shards ► the store, by all workers at once; then scoring runs no forward pass.
+"""Encodes the texts of a model's tasks into the store on all workers, so that scoring needs no forward pass.
 
-A shard ends where the local engine ends a batch. So every text is computed among the same others as on one machine, and
-on a CPU in float32 its vector is the same to the last bit.
+A shard ends where the local engine ends a batch. Every text is therefore computed with the same other texts as on one
+machine, and on a CPU in float32 its vector is the same to the bit.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from stella_mteb.engine.store import VectorStore, text_key
 from stella_mteb.errors import StellaMtebError, StorageProblem
 from stella_mteb.harness.prefill import Texts
 
-# So many shards for each worker, or some would wait for the last; but none of fewer batches, or starting it would show,
-# and none of more tokens, because a death costs them all.
+# Shards per worker, so that none waits long for the last one; batches per shard at least, so that starting it does not
+# matter; tokens per shard at most, because they are lost if its worker dies.
 _SHARDS, _BATCHES, _TOKENS = 4, 4, 1 << 20
 
 
 class Corpora(Texts):
-    """Collects texts as `Texts` does, and has the workers of a pool encode them.
+    """Collects texts like `Texts` and lets the workers of a pool encode them.
 
     Args:
         pool: The workers.
-        say: Takes lines for people.
-        family: The model, by its place in the job.
-        spec: Its name.
-        model: It, as a worker has loaded it.
+        say: Prints a line.
+        family: Index of the model in the job.
+        spec: Its spec.
+        model: Its description by a worker that has loaded it.
         cache: Folder of the vector stores.
-        sent: Keys of the texts that this run has sent to workers for the same store, here and in other collections.
+        sent: Keys of the texts that this run has sent to workers for the same store; shared by collections.
 
     Attributes:
-        encoded: What the workers have encoded so far (`Report.encoded`).
+        encoded: Total of the workers' reports (`Report.encoded`).
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Corpora(Texts):
         self.encoded: Counter[str] = Counter()
 
     def add(self, texts: Sequence[str], prompt: str) -> None:
-        """Collect texts; and look after the workers, who are at those before."""
+        """Add texts, and serve the workers that encode earlier ones."""
         super().add(texts, prompt)
         self._pool.serve()
 
@@ -66,7 +66,7 @@ class Corpora(Texts):
         def failed(error: StellaMtebError) -> None:
             if isinstance(error, StorageProblem):
                 raise error
-            # One of its tasks has the text that is to blame, and fails.
+            # The task that has the faulty text fails when it runs.
             self._say(f"prefill: {error}; the rest of the shard is encoded when its tasks run")
 
         for shard, tokens in plan(new, prompt, self._model, self._pool.size):
@@ -85,13 +85,13 @@ class Corpora(Texts):
 
 
 def plan(texts: Sequence[str], prompt: str, model: LoadedModel, workers: int) -> Iterator[tuple[list[str], int]]:
-    """Cut texts into shards: the windows and batches are those that `TextEncoder.fill` makes of the same texts.
+    """Split texts into shards of whole batches, with the windows and batches of `TextEncoder.fill`.
 
     Args:
         texts: Distinct texts.
         prompt: Their prompt.
-        model: Whose they are.
-        workers: How many there are to be kept busy.
+        model: The model.
+        workers: Number of workers.
 
     Yields:
         The texts of a shard, and its tokens; the longest texts first.

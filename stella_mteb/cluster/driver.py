@@ -1,4 +1,4 @@
-"""A run on a cluster: first the corpora, if that is asked for, then every task with every model."""
+"""Conducts a run on a cluster: encodes the corpora if asked, then runs every task with every model."""
 
 from __future__ import annotations
 
@@ -52,24 +52,25 @@ def run_on_ray(
         job: The run.
         models: Its models.
         tasks: Its tasks.
-        address: Of the cluster; None for that of $RAY_ADDRESS, or one that is started on this machine and ends with
-            the run.
-        prefill: Whether the texts of all tasks are encoded first, each corpus by all workers.
+        address: Address of the cluster; None for that of $RAY_ADDRESS, or else for a cluster on this machine that ends
+            with the run.
+        prefill: Whether to encode the texts of all tasks first, each corpus on all workers.
         on_outcome: Called after each task.
-        say: Takes lines for people.
-        progress: Called with the tokens done and to do, of all workers.
+        say: Prints a line.
+        progress: Called with the tokens done by all workers and the total.
 
     Returns:
-        The outcomes in the order of the local engine, and who did what.
+        The outcomes in the order of the local engine, and a row for each worker with what it did.
 
     Raises:
-        ConfigError: If a model cannot be loaded as its config says.
-        EnvironmentProblem: If there is no such cluster, no room in it, a node is not as it must be, or results cannot
-            be written. Workers are ended; what is finished is on disk.
+        ConfigError: If a model cannot be loaded as configured.
+        EnvironmentProblem: If there is no such cluster, it has no room, a node is unsuitable, or results cannot be
+            written. The workers are ended; finished results stay on disk.
     """
+    # Ray prints each death of a worker to stdout, which is for results; the pool reports it.
     # Ray prints each death of a worker on stdout, where results go; the pool says it already.
     with contextlib.redirect_stdout(io.StringIO()), connected(address), _probes(job) as probes:
-        # Of how much use more workers than tasks are, nobody knows before the texts are collected.
+        # The number of useful workers is not known before the texts are collected.
         most = sys.maxsize if prefill else len(models) * len(tasks)
         pool = Pool(replace(job, probes=probes), most, say, progress)
         try:
@@ -87,7 +88,7 @@ def _prefill(job: Job, models: Sequence[ResolvedModel], tasks: Sequence[Any], po
         done = partial(looks.__setitem__, family)
         pool.submit(Unit(name=f"loading {model.spec}", family=family, method="look", arguments=(), done=done))
     pool.drain()
-    # By store: a model at two dimensions of its own, as two specs, has one.
+    # By store: two specs that differ only in dimension share one.
     sent: dict[str, set[bytes]] = {}
     begun: list[tuple[Corpora, str, int]] = []
     for family, model in enumerate(models):
@@ -95,7 +96,7 @@ def _prefill(job: Job, models: Sequence[ResolvedModel], tasks: Sequence[Any], po
         if loaded is None or job.cache is None:
             continue
         if not loaded.keeps:
-            say(f"{spec}: nothing can be kept in {job.cache}; texts are encoded when their task runs")
+            say(f"{spec}: {job.cache} cannot be written; texts are encoded when their task runs")
             continue
         known = sent.setdefault(str(sorted(loaded.fingerprint.items())), set())
         corpora = Corpora(pool, say, family=family, spec=spec, model=loaded, cache=job.cache, sent=known)
@@ -117,7 +118,7 @@ def _prefill(job: Job, models: Sequence[ResolvedModel], tasks: Sequence[Any], po
 def _run_tasks(
     job: Job, models: Sequence[ResolvedModel], tasks: Sequence[Any], pool: Pool, on_outcome: OnOutcome
 ) -> list[Outcome]:
-    """Run every task with every model; the outcomes in the order of the local engine."""
+    """Run every task with every model; return the outcomes in the order of the local engine."""
     found: dict[tuple[int, int], tuple[Outcome, ...]] = {}
 
     def keep(family: int, place: int, outcomes: tuple[Outcome, ...]) -> None:
@@ -149,10 +150,10 @@ def _run_tasks(
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Within it, Ray is there; a connection that is there already is used, and stays.
+    """Connect to Ray within the block; an existing connection is used and kept.
 
     Args:
-        address: `host:port`, `auto`, or None: that of $RAY_ADDRESS, else a cluster of this machine alone.
+        address: `host:port`, `auto`, or None: that of $RAY_ADDRESS, else a cluster on this machine only.
 
     Raises:
         EnvironmentProblem: If no cluster answers.
@@ -165,16 +166,16 @@ def connected(address: str | None) -> Iterator[None]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        # Ray itself tries a wrong address for three minutes, and then ends the process.
+        # Ray itself would try a wrong address for three minutes and then end the process.
         host, colon, port = address.rpartition(":")
         if colon and port.isdigit() and "/" not in host:
             socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise EnvironmentProblem(f"no Ray cluster to be had at {address!r}: {error}") from error
+        raise EnvironmentProblem(f"no Ray cluster at {address!r}: {error}") from error
     finally:
         if in_main_thread:
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts one of its own there, which would skip our last words
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray installs a handler that would skip our cleanup
     try:
         yield
     finally:
@@ -183,12 +184,12 @@ def connected(address: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _probes(job: Job) -> Iterator[tuple[Path, ...]]:
-    """Files that a worker sees if it sees the same folders as this process."""
+    """Create files that a worker can see only if it has the same folders as this process."""
     name = f".{uuid.uuid4().hex}.tmp"
     probes = []
     try:
         for folder in (job.output / OWN_FOLDER, *([job.cache] if job.cache else [])):
-            with contextlib.suppress(OSError):  # a cache that can only be read
+            with contextlib.suppress(OSError):  # a read-only cache
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / name).touch()
                 probes.append(folder / name)

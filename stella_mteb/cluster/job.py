@@ -1,4 +1,4 @@
-"""What driver and workers say to each other: plain values, so that a process on any node can read them."""
+"""The messages between driver and workers: plain values that a process on any node can read."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING
 
 import stella_mteb
 
-if TYPE_CHECKING:  # of seconds, which a worker that cannot serve should not take to say so
+if TYPE_CHECKING:  # these imports take seconds, which a worker that only reports an error should not need
     from stella_mteb.engine.tokenising import Tokeniser
     from stella_mteb.harness.run import Outcome
 
 
 @dataclass(frozen=True)
 class Job:
-    """One `run`, as a worker must know it to do what the driver would.
+    """One `run`, with everything that a worker needs to do the same as the driver.
 
     Attributes:
-        specs: The models; prompts that were asked for are in the spec.
-        revisions: Of each model, as the driver found it.
-        dimensions: Of each model; none for the spec's own.
-        tasks: As on the command line (`harness.find_tasks`).
-        benchmarks: Likewise.
-        max_bad_rows: Likewise.
+        specs: The models; requested prompts are in the spec.
+        revisions: Revision of each model on the driver's machine.
+        dimensions: Dimensions of each model; none for the spec's own.
+        tasks: Arguments of `harness.find_tasks`.
+        benchmarks: Arguments of `harness.find_tasks`.
+        max_bad_rows: Argument of `harness.find_tasks`.
         output: The output folder, absolute.
         cache: Folder of the vector stores, absolute; None for no store.
-        device: `cpu`, `cuda`, or None for a GPU where the cluster has one.
-        folder: The driver's working folder: relative names of models and tasks begin there.
-        threads: Of torch. As many as the driver has: on a CPU the last bits of a vector depend on their number.
-        probes: Files that a worker must see; those of another machine's disk it does not.
+        device: `cpu`, `cuda`, or None for a GPU if the cluster has one.
+        folder: The driver's working folder, in which relative names of models and tasks start.
+        threads: Threads of torch, as many as the driver has: on a CPU the last bits of a vector depend on them.
+        probes: Files that a worker must see, which shows that it has the same shared folders.
     """
 
     specs: tuple[str, ...]
@@ -50,13 +50,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker is.
+    """Description of a worker's process.
 
     Attributes:
         node: Name of the machine.
-        device: What computes there.
-        process: Its number on that machine.
-        versions: Of what changes results.
+        device: The hardware that computes.
+        process: Process id.
+        versions: Versions of packages that change results.
     """
 
     node: str
@@ -67,15 +67,15 @@ class Place:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A loaded model as its worker describes it to the driver, which cuts corpora where the engine ends a batch.
+    """Description of a loaded model, with which the driver splits corpora at the ends of batches.
 
     Attributes:
-        fingerprint: Names the store (`VectorStore`).
+        fingerprint: Fingerprint of the store (`VectorStore`).
         tokenise: Its tokeniser.
         budget: Tokens of one batch.
         padded: Whether batches are padded.
-        whole_windows: Whether what the texts of a window begin with is computed once, so that no window can be cut.
-        keeps: Whether its store can be written.
+        whole_windows: Whether the texts of a window share a computed prefix, so that no window can be split.
+        keeps: Whether its store is writable.
     """
 
     fingerprint: dict[str, str]
@@ -88,14 +88,14 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker has done in one unit.
+    """What a worker did in one unit.
 
     Attributes:
         encoded: `texts` that went through the backbone, their `tokens`, how many are `at_limit`, and `milliseconds`.
-        outcomes: Of a task, at each dimension.
-        missing: Of a look at a model: places of the tasks that have no result yet.
+        outcomes: Of a task: one for each dimension.
+        missing: Of a look at a model: indices of the tasks without results.
         model: Of a look at a model that has such tasks.
-        warnings: What it would have said on a terminal.
+        warnings: Its log messages, which the driver prints.
     """
 
     encoded: Counter[str] = field(default_factory=Counter)
@@ -106,6 +106,6 @@ class Report:
 
 
 def versions() -> dict[str, str]:
-    """Of what changes results: the same everywhere, or a worker's results would be another run's."""
+    """Return the versions of packages that change results, which must be the same on all nodes."""
     packages = {name: version(name) for name in ("torch", "transformers", "mteb")}
     return {"stella-mteb": stella_mteb.__version__, **packages}

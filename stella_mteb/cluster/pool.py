@@ -1,8 +1,7 @@
-"""Units of work ► workers ► reports; a worker that dies is replaced, and its unit is done again.
+"""Gives units of work to workers and collects reports. A worker that dies is replaced, and its unit is repeated.
 
-Not `ray.util.ActorPool`: it does not say which unit died and starts no worker for the one that is gone. Not Ray Data: a
-block that kills its worker is tried for ever, and each block costs 20 ms. What is needed fits in one loop around
-`ray.wait`, at 0.6 ms a unit (docs/scale.md).
+`ray.util.ActorPool` does not tell which unit died and does not replace the worker. Ray Data retries a block that kills
+its worker for ever, and each block costs 20 ms. One loop around `ray.wait` suffices, at 0.6 ms a unit (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ from stella_mteb.engine.encoder import Progress
 from stella_mteb.errors import EnvironmentProblem, StellaMtebError
 
 DEATHS = 3
-"""So many workers a unit may cost before it counts as what kills them."""
+"""Number of workers that a unit may kill before it is given up."""
 
-# Seconds between two looks at the workers; after how many a unit is named that takes `_SLOWER` times as long as others.
+# Seconds between two looks at the workers; seconds after which a unit is reported that takes `_SLOWER` times as long as
+# others.
 _TICK, _LONG, _SLOWER = 1.0, 60.0, 4
-# An idle worker answers at once; one that does not is not worth more waiting.
+# An idle worker answers at once; do not wait longer for one that does not.
 _GOODBYE = 30.0
-# What of the driver's environment a worker begins with: whether the network may be asked, what libraries may say.
+# The variables of the driver's environment that workers inherit: network access and verbosity of libraries.
 _FORWARDED = (
     "HF_DATASETS_OFFLINE",
     "HF_HUB_DISABLE_TELEMETRY",
@@ -42,7 +42,7 @@ _FORWARDED = (
     "TRANSFORMERS_OFFLINE",
     "TRANSFORMERS_VERBOSITY",
 )
-# What of Ray's paragraphs about a death says which it was.
+# Short reasons for the phrases in Ray's long messages about a death.
 _DEATHS = {
     "its node has died": "its node is gone",
     "running low on memory": "its node ran low on memory",
@@ -54,11 +54,11 @@ Say = Callable[[str], None]
 
 
 class DeadlyUnit(EnvironmentProblem):
-    """A unit has ended as many workers as it may."""
+    """A unit has killed the maximum number of workers."""
 
 
 def end_run(error: StellaMtebError) -> None:
-    """Raise the error, as most units do."""
+    """Raise the error; the default of `Unit.failed`."""
     raise error
 
 
@@ -67,15 +67,15 @@ class Unit:
     """One call of a worker.
 
     Attributes:
-        name: For people.
-        family: The model, by its place in the job; a worker that has it loaded is preferred.
-        method: Of `Worker`.
-        arguments: Of the call, after the family.
-        done: Takes the report.
-        failed: Takes the error that the call raised, or a `DeadlyUnit` when it has cost as many workers as it may. By
-            default that ends the run.
-        tokens: About how many; 0 if nobody knows.
-        deaths: Workers that it has cost.
+        name: Name for messages.
+        family: Index of the model in the job; a worker that has it loaded is preferred.
+        method: Method of `Worker`.
+        arguments: Arguments of the call after the family.
+        done: Called with the report.
+        failed: Called with the error of the call, or with a `DeadlyUnit` if it has killed too many workers. By default
+            it ends the run.
+        tokens: Approximate number of tokens; 0 if unknown.
+        deaths: Number of workers that it has killed.
     """
 
     name: str
@@ -94,18 +94,18 @@ class Member:
 
     Attributes:
         number: Counted from 1.
-        handle: Ray's.
-        call: What has not come back yet; None for an idle worker.
-        place: Where it is; None until it has answered for the first time.
-        unit: What it is at.
-        since: When that began, by the clock that never goes back and by that on the wall.
+        handle: Ray's handle.
+        call: The pending call; None for an idle worker.
+        place: Description of its process; None until its first answer.
+        unit: Its current unit.
+        since: Start of the unit, on the monotonic clock and as wall time.
         family: The model it has loaded.
-        look: A question how far it is, not answered yet.
-        seen: The last answer: tokens done, and left of the unit.
-        named_after: Seconds after which people were last told that it is still at its unit.
-        units: How many it has done.
-        total: Their reports added up.
-        fate: Why it is no more.
+        look: A pending request for its progress.
+        seen: Its last progress: tokens done, and tokens left of the unit.
+        named_after: Seconds after which it was last reported as still at its unit.
+        units: Number of finished units.
+        total: Sum of their reports.
+        fate: Reason of its end.
     """
 
     number: int
@@ -128,15 +128,15 @@ class Member:
 
 
 class Pool:
-    """The workers of one run: started when there is work for them, one for each GPU of the cluster.
+    """The workers of one run, started when there is work, one for each GPU of the cluster.
 
     In a cluster without GPUs, or with `--device cpu`, a worker has as many CPUs as the job has threads.
 
     Args:
         job: The run.
-        most: More workers than this are not started, however large the cluster.
-        say: Takes lines for people.
-        progress: Called with the tokens done and to do, of all workers.
+        most: Maximum number of workers, however large the cluster is.
+        say: Prints a line.
+        progress: Called with the tokens done by all workers and the total.
 
     Raises:
         EnvironmentProblem: If the cluster has no room for a worker.
@@ -146,7 +146,7 @@ class Pool:
         on_gpus = [node for node in _nodes() if node.get("GPU")] if job.device != "cpu" else []
         if job.device == "cuda" and not on_gpus:
             raise EnvironmentProblem("no node of the Ray cluster has a GPU; use --device cpu or auto")
-        # Said, not left to the worker: of a GPU that Ray does not hand out, all workers of its node would make use.
+        # Workers do not choose: all workers of a node would use the same GPU if Ray does not assign one.
         self._job = replace(job, device="cuda" if on_gpus else "cpu")
         self._most, self._say, self._progress = most, say, progress
         self._gpus = 1 if on_gpus else 0
@@ -156,8 +156,8 @@ class Pool:
         self._room, self._counted = self._capacity(), time.monotonic()
         if not self._room:
             raise EnvironmentProblem(
-                f"no node of the Ray cluster has {self._cpus} CPUs, as many as this run has threads, on whose number "
-                "the last bits of a vector depend; set OMP_NUM_THREADS to fewer"
+                f"no node of the Ray cluster has {self._cpus} CPUs, one for each thread of this run; the last bits of "
+                "a vector depend on the number of threads. Set OMP_NUM_THREADS to a smaller number"
             )
         self._queue: deque[Unit] = deque()
         self._members: list[Member] = []
@@ -170,37 +170,37 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """How many workers there can be, at least one."""
+        """The possible number of workers, at least one."""
         if time.monotonic() - self._counted > _TICK:  # nodes come and go
             self._room, self._counted = self._capacity(), time.monotonic()
         return max(min(self._room, self._most), 1)
 
     def submit(self, unit: Unit) -> None:
-        """Queue a unit, and wait until the queue is short: who makes units is not to hold them all in memory."""
+        """Queue a unit, and wait until the queue is short, so that not all units are in memory at once."""
         self._queue.append(unit)
         self.serve()
         while len(self._queue) > 2 * self.size:
             self._step(_TICK)
 
     def serve(self) -> None:
-        """Hand out work and take in reports, without waiting for any."""
+        """Give out work and collect reports without waiting."""
         while self._step(0):
             pass
 
     def drain(self) -> None:
-        """Wait until all that was submitted is done."""
+        """Wait until all submitted units are done."""
         while self._queue or any(member.unit for member in self._members):
             self._step(_TICK)
 
     def close(self) -> list[dict[str, Any]]:
-        """Let the workers put down what their encoding cost, and end them.
+        """Let the workers save the cost of encoding, and end them.
 
         Returns:
-            Who did what: a row for each worker, those that died too.
+            A row for each worker, dead ones included, with what it did.
         """
         for member in self._members:
             if member.place and not member.unit:
-                with contextlib.suppress(RayError):  # a timeout is one
+                with contextlib.suppress(RayError):  # also raised on a timeout
                     ray.get(member.handle.close.remote(), timeout=_GOODBYE)
         self.kill()
         rows, died = [], any(member.fate for member in self._former if member.place)
@@ -222,7 +222,7 @@ class Pool:
         return rows
 
     def kill(self) -> None:
-        """End every worker now; the units they are at are lost."""
+        """End every worker now; their current units are lost."""
         for member in self._members:
             with contextlib.suppress(Exception):  # the cluster may be gone
                 ray.kill(member.handle)
@@ -232,7 +232,7 @@ class Pool:
     # ---------------------------------------------------------------------------------------------------- the loop
 
     def _step(self, timeout: float) -> bool:
-        """Hand out work, take in one answer; whether there was one."""
+        """Give out work and process one answer; return whether there was one."""
         if self._fatal is not None:
             raise self._fatal
         try:
@@ -247,7 +247,7 @@ class Pool:
             for call in ready:
                 self._take(calls[call])
         except StellaMtebError as error:
-            # Kept, because a rehearsal, in the middle of which this may be, takes errors for its task's own.
+            # Kept, because a rehearsal may be the caller, and it attributes errors to its task.
             self._fatal = error
             raise
         if time.monotonic() - self._ticked >= _TICK:
@@ -260,7 +260,7 @@ class Pool:
         for member in self._members:
             if not member.place or member.unit or not self._queue:
                 continue
-            # The first unit of the model that the worker has; else one of the model that fewest workers have.
+            # Prefer a unit of the model that the worker has loaded, else of the model that fewest workers have.
             first: dict[int | None, Unit] = {}
             for one in self._queue:
                 first.setdefault(one.family, one)
@@ -272,7 +272,7 @@ class Pool:
             member.call = getattr(member.handle, unit.method).remote(unit.family, *unit.arguments)
 
     def _staff(self) -> None:
-        """Start workers while there is work, and room for them."""
+        """Start workers while there is work and room for them."""
         while self._queue and len(self._members) < self.size:
             forwarded = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
             actor = ray.remote(
@@ -295,7 +295,7 @@ class Pool:
             if isinstance(cause, StellaMtebError):
                 (unit.failed if unit else end_run)(cause)
             else:
-                # A bug, or a GPU that is lost; of the worker's state nothing is known, so it goes.
+                # A bug or a lost GPU; the worker's state is unknown, so it is replaced.
                 self._bury(member, unit, f"{type(cause).__name__}: {cause}")
         except RayError as error:
             self._bury(member, unit, _reason(error))
@@ -308,13 +308,13 @@ class Pool:
             member.total.update(found.encoded)
             self._seconds.setdefault(unit.method, []).append(time.monotonic() - member.since[0])
             for warning in found.warnings:
-                if warning not in self._warned:  # every worker meets most of them
+                if warning not in self._warned:  # most warnings occur in every worker
                     self._warned.add(warning)
                     self._say(f"{member}: {warning}")
             unit.done(found)
 
     def _bury(self, member: Member, unit: Unit | None, reason: str) -> None:
-        with contextlib.suppress(Exception):  # one that is only cut off must not go on
+        with contextlib.suppress(Exception):  # a worker that is only disconnected must not go on
             ray.kill(member.handle)
         self._members.remove(member)
         self._former.append(member)
@@ -322,24 +322,24 @@ class Pool:
         if unit is not None:
             unit.deaths += 1
             again = unit.deaths < DEATHS
-            self._say(f"{member} died: {reason}. It was at {unit.name}" + (", which is done again" if again else ""))
+            self._say(f"{member} died: {reason}. Its unit: {unit.name}" + (", which is repeated" if again else ""))
             if again:
                 self._queue.appendleft(unit)
             else:
-                unit.failed(DeadlyUnit(f"{unit.name} has ended {DEATHS} workers in turn ({reason})"))
+                unit.failed(DeadlyUnit(f"{unit.name} has killed {DEATHS} workers in succession ({reason})"))
             return
         self._failed_starts += 1
         self._say(f"{member} did not start: {reason}")
         if self._failed_starts >= DEATHS:
             raise EnvironmentProblem(
-                f"{DEATHS} workers in turn did not start; the last one: {reason}. "
+                f"{DEATHS} workers in succession did not start; the last one: {reason}. "
                 "Is the same stella-mteb[ray] installed on every node?"
             )
 
-    # -------------------------------------------------------------------------------------------- what people are told
+    # ------------------------------------------------------------------------------------------ messages to the user
 
     def _watch(self) -> None:
-        """Add up how far all workers are; one that does not answer counts as of the last time."""
+        """Report the progress of all workers; for one that does not answer, the last known progress counts."""
         for member in self._members:
             if member.look is not None and ray.wait([member.look], timeout=0)[0]:
                 with contextlib.suppress(RayError):
@@ -363,7 +363,7 @@ class Pool:
                 self._say(f"{member} is still at {member.unit.name}, since {member.since[1]} ({seconds:.0f} s)")
         if self._queue and not any(member.place for member in self._members) and now - self._complained >= _LONG:
             self._complained = now
-            self._say(f"no worker has started yet, or none is left; {len(self._queue)} units wait for a node")
+            self._say(f"no worker is running; {len(self._queue)} units wait for a node")
 
     def _capacity(self) -> int:
         return sum(
@@ -381,7 +381,7 @@ def _require_same_versions(place: Place) -> None:
     other = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
     if other:
         raise EnvironmentProblem(
-            f"node {place.node} has {', '.join(other)}; with other versions its results would be another run's"
+            f"node {place.node} has {', '.join(other)}; different versions could change results. Install the same ones"
         )
 
 

@@ -1,6 +1,6 @@
-"""The process on a node. It finds models and tasks by name, as the driver did, and writes where the driver would.
+"""The process on a node. It finds models and tasks by name like the driver, and writes to the same shared folders.
 
-A plain class, which `pool` makes a Ray actor of. It never sends vectors: they go into the shared store.
+`pool` makes a Ray actor of this plain class. It never sends vectors; they go into the shared store.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """One model at a time, one unit at a time.
+    """Works with one model and on one unit at a time.
 
     Args:
         job: The run.
@@ -38,7 +38,7 @@ class Worker:
         self._heard = _Heard()
 
     def about(self) -> Place:
-        """Make ready, and say where this is.
+        """Initialise the process and describe it.
 
         Raises:
             EnvironmentProblem: If this machine does not see the shared folders, or has no such device.
@@ -48,11 +48,11 @@ class Worker:
         lacking += [] if job.folder.is_dir() else [job.folder]
         if lacking:
             raise EnvironmentProblem(
-                f"node {node} does not see {lacking[0]} as the driver does; --output, --cache and the folder that the "
-                "run is started in must be on a file system that all nodes share"
+                f"node {node} does not see {lacking[0]} as the driver does; --output, --cache and the working folder "
+                "must be on a file system that all nodes share"
             )
         os.chdir(job.folder)
-        import torch  # noqa: PLC0415 -- seconds; what is wrong above should not wait for them
+        import torch  # noqa: PLC0415 -- takes seconds, for which the error above should not wait
 
         from stella_mteb.engine.devices import resolve_device  # noqa: PLC0415
         from stella_mteb.harness.cost_capture import machine  # noqa: PLC0415
@@ -64,7 +64,7 @@ class Worker:
         return Place(node, machine(resolve_device(job.device)), os.getpid(), versions())
 
     def look(self, family: int) -> Report:
-        """Which tasks of a model have no result yet; and if there are any, it as the driver must know it."""
+        """List the tasks of a model without results; if there are any, also describe the loaded model."""
         from stella_mteb.harness.run import is_missing  # noqa: PLC0415
 
         with self._reported(family) as report:
@@ -90,7 +90,7 @@ class Worker:
             return report()
 
     def run_task(self, family: int, place: int) -> Report:
-        """Run one task at every dimension of a model, or keep the results that are on disk."""
+        """Run one task at every dimension of a model, unless its results are on disk."""
         from stella_mteb.harness.run import run_task  # noqa: PLC0415
 
         with self._reported(family) as report:
@@ -103,11 +103,11 @@ class Worker:
             return report(outcomes=outcomes)
 
     def watch(self) -> tuple[int, int]:
-        """Tokens encoded since the start, and those left of what is under way; answered during the other calls."""
+        """Return the tokens encoded since the start and those left of the unit; answered during other calls."""
         return self._earlier + self._encoded()["tokens"], self._left
 
     def close(self) -> None:
-        """Let go of the model; what its encoding cost is then on disk."""
+        """Unload the model, which saves the cost of its encoding."""
         self._cost.close()
         self._earlier += self._encoded()["tokens"]
         self._family, self._encoders = None, []
@@ -115,7 +115,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _reported(self, family: int) -> Iterator[Callable[..., Report]]:
-        """Within it the model is at hand; gives a function that says what was encoded since."""
+        """Load the model and yield a function that reports what was encoded since."""
         self._open(family)
         before = self._encoded()
 
@@ -141,8 +141,8 @@ class Worker:
         model = resolve(job.specs[family], registry=known_config)
         if model.revision != job.revisions[family]:
             raise EnvironmentProblem(
-                f"node {socket.gethostname()} has {model.spec} at revision {model.revision} in {model.folder}, the "
-                f"driver at {job.revisions[family]}; give all nodes the same files"
+                f"node {socket.gethostname()} has {model.spec} at revision {model.revision} in {model.folder}, but the "
+                f"driver has {job.revisions[family]}; give all nodes the same files"
             )
         self._encoders = members(model, job.dimensions[family], device=job.device, cache=job.cache)
         for encoder in self._encoders:
@@ -157,8 +157,8 @@ class Worker:
         return find_tasks(self._job.tasks, self._job.benchmarks, self._job.max_bad_rows)
 
     def _encoded(self) -> Counter[str]:
-        """Count what the loaded model has encoded, in the form of a `Report`."""
-        encoders = self._encoders  # once: `watch` is called from another thread
+        """Count what the loaded model has encoded, as in a `Report`."""
+        encoders = self._encoders  # read once: `watch` is called from another thread
         if not encoders or not encoders[0].loaded:
             return Counter()
         stats = encoders[0].text_encoder.stats
@@ -170,7 +170,7 @@ class Worker:
 
 
 class _Heard(logging.Handler):
-    """Keeps what is logged, for the driver to say."""
+    """Collects log messages for the driver to print."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -185,7 +185,7 @@ class _Heard(logging.Handler):
 
 
 def _die_with_the_gpu() -> None:
-    # After an illegal access nothing runs on this GPU in this process any more, and every later task would fail.
+    # After an illegal access this process cannot use the GPU any more, and every later task would fail.
     import torch  # noqa: PLC0415
 
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

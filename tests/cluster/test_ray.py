@@ -182,7 +182,7 @@ def test_two_nodes_with_a_worker_killed_give_the_bits_of_the_local_engine(
     # No text was encoded twice, and none for the scores; what the dead worker was at, it does not report.
     assert 0 < sum(row["texts"] for row in spread.workers) <= len(local.vectors)
     said = (
-        rf"worker {killed[0]} on \S+ \(process \d+\) died: its process ended unexpectedly. It was at shard \d+ of \S+"
+        rf"worker {killed[0]} on \S+ \(process \d+\) died: its process ended unexpectedly. Its unit: shard \d+ of \S+"
     )
     assert re.search(said, spread.err)
     assert "raylet" not in spread.out
@@ -327,7 +327,7 @@ def test_a_task_with_a_text_that_ends_its_workers_is_named_and_no_other_fails(
     monkeypatch.setattr(pool, "Worker", Poisoned)
     spread = run("ray", *options, *on(cluster), of=[bad, *tasks[1:]], code=1)
 
-    three = "has ended 3 workers in turn (its process ended unexpectedly)"
+    three = "has killed 3 workers in succession (its process ended unexpectedly)"
     assert re.search(
         rf"failed: {tmp_path}/tiny.yaml@256 on BadSTS .*\n  task BadSTS with .* {re.escape(three)}", spread.err
     )
@@ -462,7 +462,7 @@ def test_a_unit_that_ends_its_workers_has_three_tries_and_the_others_are_done(
     pool.submit(shard(["fine"]))
     pool.drain()
 
-    assert list(map(str, errors)) == [f"a shard has ended 3 workers in turn ({reason})"]
+    assert list(map(str, errors)) == [f"a shard has killed 3 workers in succession ({reason})"]
     assert [texts for *_, texts in heard(pool)] == [["fine"]]
     assert len({line.split()[1] for line in pool.lines if "died" in line}) == 3
 
@@ -484,7 +484,7 @@ def test_an_error_of_the_user_ends_the_run_even_if_a_rehearsal_swallows_it(make_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"benchmarks": ("broken",)}, r"3 workers in turn did not start; the last one: RuntimeError: no libcuda"),
+        ({"benchmarks": ("broken",)}, r"3 workers in succession did not start; the last one: RuntimeError: no libcuda"),
         ({"benchmarks": ("old",)}, r"node here has mteb 1\.0 \(here 2\.\S+\)"),
     ],
 )
@@ -608,7 +608,7 @@ def test_only_the_driver_of_a_cluster_imports_ray() -> None:
     ("options", "message"),
     [
         (["--address", "auto"], "needs --engine ray"),
-        (["--engine", "ray", "--device", "cuda:1"], "on a cluster auto, cpu or cuda"),
+        (["--engine", "ray", "--device", "cuda:1"], "must be auto, cpu or cuda with --engine ray"),
         (["--engine", "rey"], "rey"),
     ],
 )
@@ -626,7 +626,7 @@ def test_a_cluster_that_does_not_answer_is_an_error_within_seconds(address: str)
 
     before, handler = time.monotonic(), signal.getsignal(signal.SIGTERM)
 
-    with pytest.raises(EnvironmentProblem, match=f"no Ray cluster to be had at '{address}'"), connected(address):
+    with pytest.raises(EnvironmentProblem, match=f"no Ray cluster at '{address}'"), connected(address):
         pass
 
     assert time.monotonic() - before < 10
@@ -729,7 +729,7 @@ def test_what_a_worker_has_encoded_is_counted_on_when_it_changes_the_model(worke
 
 def test_a_worker_refuses_other_files_than_the_drivers(worker: Any) -> None:
     with pytest.raises(
-        EnvironmentProblem, match=r"has .+ at revision local-.+, the driver at local-other; give all nodes"
+        EnvironmentProblem, match=r"has .+ at revision local-.+, but the driver has local-other; give all nodes"
     ):
         worker(revisions=("local-other",)).look(0)
 
