@@ -1,1 +1,1 @@
-"""A model, a machine, and how fast the one is on the other."""
+"""Checks models and machines, and measures speed."""

@@ -1,7 +1,7 @@
-"""Measuring: the rate of a device, ratios of interleaved runs, memory, and the token budget that is fastest here.
+"""Measures the rate of a device, ratios of interleaved runs, memory, and the fastest token budget.
 
-A figure of speed means little by itself: clocks, neighbours and the warmth of a cache move it by tens of per cent.
-So variants take turns, A B C A B C, and what is reported is the median of the ratios within a round.
+A single figure of speed is unreliable: clock rates, other load and warm caches change it by tens of per cent. So
+variants are run in turns, A B C A B C, and the result is the median of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stella_mteb.engine.encoder import TextEncoder
 from stella_mteb.engine.pooling import unit
 
 Times = dict[str, list[float]]
-"""Seconds of each variant, one for each round."""
+"""Seconds of each variant, one value for each round."""
 
 SMALLEST_BUDGET = 256
 LARGEST_BUDGET = {"cuda": 65_536, "mps": 16_384, "cpu": 8_192}
@@ -34,9 +34,9 @@ class Ratio:
     """A ratio measured in several rounds.
 
     Attributes:
-        median: Of the rounds.
-        low: The smallest.
-        high: The largest.
+        median: Median of the rounds.
+        low: Minimum of the rounds.
+        high: Maximum of the rounds.
     """
 
     median: float
@@ -49,11 +49,11 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far vectors are from others, both at unit length.
+    """The difference between two sets of vectors at unit length.
 
     Attributes:
-        max_difference: The largest, of any component.
-        min_cosine: The smallest.
+        max_difference: Largest difference of any component.
+        min_cosine: Smallest cosine.
     """
 
     max_difference: float
@@ -65,8 +65,8 @@ class MatmulRate:
     """Floating-point operations per second of matrix products.
 
     Attributes:
-        burst: The best of some runs of milliseconds; on a GPU before power and heat lower its clock.
-        sustained: Over a second of nothing else, which is what an encoder can be held against.
+        burst: The best of some runs of milliseconds; on a GPU, before power and heat lower its clock.
+        sustained: The rate over a second, with which an encoder can be compared.
     """
 
     burst: float
@@ -75,11 +75,11 @@ class MatmulRate:
 
 @dataclass(frozen=True)
 class Budgets:
-    """What `recommend_budget` found.
+    """The result of `recommend_budget`.
 
     Attributes:
-        tokens_per_second: For each token budget that fits in memory, the median of the rounds.
-        recommended: The smallest budget that is within three per cent of the fastest.
+        tokens_per_second: The median of the rounds for each token budget that fits in memory.
+        recommended: The smallest budget within three per cent of the fastest.
         out_of_memory: The first budget that did not fit, or None.
     """
 
@@ -92,7 +92,7 @@ class Budgets:
 
 
 def synchronise(device: torch.device | str | None) -> None:
-    """Wait until a device has done what it was given."""
+    """Wait until a device has finished its work."""
     kind = torch.device(device or "cpu").type
     if kind == "cuda":
         torch.cuda.synchronize(device)
@@ -111,10 +111,10 @@ def interleave(
     """Time variants in turns: each once untimed, then A B C A B C.
 
     Args:
-        variants: What to time, by name.
+        variants: Functions to time, by name.
         repeats: Rounds.
-        clock: Gives seconds.
-        device: Waited for before the clock is read; None for the CPU.
+        clock: Returns seconds.
+        device: Synchronised before the clock is read; None for the CPU.
         warm_up: Whether to run each once before the first round.
 
     Returns:
@@ -133,19 +133,19 @@ def interleave(
 
 
 def ratio(times: Mapping[str, Sequence[float]], of: str, to: str) -> Ratio:
-    """How many times as long `of` takes as `to`, round by round: how much faster `to` is.
+    """Divide the times of `of` by those of `to`, round by round: how many times as fast `to` is.
 
     Args:
         times: From `interleave`.
         of: Name of a variant.
-        to: Name of the variant that is the measure.
+        to: Name of the variant to compare with.
     """
     rounds = [a / b for a, b in zip(times[of], times[to], strict=True)]
     return Ratio(statistics.median(rounds), min(rounds), max(rounds))
 
 
 def time_heads(encoder: TextEncoder, texts: Sequence[str], repeats: int) -> Times:
-    """One pass of texts through the backbone and the encoder's own head (`one`), or all its heads (`all`)."""
+    """Time one pass of texts through the backbone and the default head (`one`) or all heads (`all`)."""
 
     def run(dimensions: Sequence[int]) -> None:
         pooled = encoder.pool(texts)
@@ -165,16 +165,15 @@ def matmul_rate(
     seconds: float = 1.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> MatmulRate:
-    """The floating-point operations per second that matrix products reach on a device.
+    """Measure the floating-point operations per second of matrix products on a device, a practical upper limit.
 
-    Over the shapes of Stella's feed-forward layers and a square one, on random numbers (on zeros a GPU is faster): a
-    measured ceiling, not a datasheet's.
+    It uses the shapes of Stella's feed-forward layers and a square one, with random numbers (a GPU is faster on zeros).
 
     Args:
-        device: Where.
-        dtype: Of both matrices.
-        seconds: How long the sustained rate is measured.
-        clock: Gives seconds.
+        device: The device.
+        dtype: Dtype of both matrices.
+        seconds: Duration of the measurement of the sustained rate.
+        clock: Returns seconds.
     """
     large = torch.device(device).type != "cpu"
     rows, launches = (16_384, 10) if large else (512, 1)
@@ -199,13 +198,13 @@ def matmul_rate(
 
 
 def flops_per_token(backbone: torch.nn.Module, length: float = 0.0) -> float:
-    """Floating-point operations that one token costs: two for each weight that takes part in a matrix product.
+    """Count the floating-point operations for one token: two for each weight of a matrix product.
 
     Args:
-        backbone: A transformers model, which may be on the `meta` device. Its embeddings are looked up and its pooler
-            is not used; neither counts.
-        length: Tokens that a token attends to, itself included; 0 leaves attention out. For texts of several
-            lengths the mean over their tokens (`attended_length`).
+        backbone: A transformers model, which may be on the `meta` device. Embeddings, which are looked up, and the
+            pooler, which is not used, do not count.
+        length: Tokens that a token attends to, itself included; 0 ignores attention. For texts of several lengths, the
+            mean over their tokens (`attended_length`).
     """
     weights = sum(
         module.weight.numel()
@@ -221,7 +220,7 @@ def flops_per_token(backbone: torch.nn.Module, length: float = 0.0) -> float:
 
 
 def attended_length(lengths: Sequence[int]) -> float:
-    """The length of a token's text, on average over the tokens of texts of these lengths."""
+    """Return the mean length of a token's text, over the tokens of texts of these lengths."""
     return float(sum(length * length for length in lengths) / max(1, sum(lengths)))
 
 
@@ -235,16 +234,16 @@ def recommend_budget(
     repeats: int = 3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Budgets:
-    """Measure which token budget is fastest with this model on this device.
+    """Measure the fastest token budget for a model on its device.
 
-    Budgets are doubled from 256 on, up to 65 536 on a GPU and 8 192 on a CPU, as long as they fit in memory and the
-    texts make at least two batches of them. The encoder is left as it was; its store is neither read nor filled.
+    Budgets are doubled from 256 up to 65 536 on a GPU and 8 192 on a CPU, as long as they fit in memory and the texts
+    fill at least two batches. The encoder's settings are restored; its store is not used.
 
     Args:
         encoder: The loaded model.
-        texts: Of the lengths that matter to the user.
+        texts: Texts of typical lengths.
         repeats: Rounds.
-        clock: Gives seconds.
+        clock: Returns seconds.
     """
     distinct = list(dict.fromkeys(texts))
     tokens = sum(map(len, encoder.tokenise(distinct)))
@@ -263,7 +262,7 @@ def recommend_budget(
             encode(budget)
             if encoder.token_budget == budget:
                 fit.append(budget)
-            else:  # the encoder halves what does not fit, and remembers
+            else:  # the encoder halves a budget that does not fit
                 fit, too_large = fit or [encoder.token_budget], budget
             budget *= 2
         variants = {str(one): partial(encode, one) for one in fit}
@@ -280,7 +279,7 @@ def recommend_budget(
 
 
 def differences(vectors: NDArray[Any], reference: NDArray[Any]) -> Difference:
-    """How far vectors are from others, both at unit length.
+    """Compare two sets of vectors at unit length.
 
     Args:
         vectors: [texts, dimension].

@@ -1,4 +1,4 @@
-"""Check what this machine can run, and name a cure for the rest."""
+"""Checks what this machine can run, and how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TIMEOUT = 3.0
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact about the machine.
+    """A fact about the machine.
 
     Attributes:
-        what: Its name.
+        what: Its subject.
         status: `ok`, `note` (works, with a limit), or `lacking`.
-        detail: The fact, and the cure where something is lacking.
+        detail: The fact, and how to fix it.
     """
 
     what: str
@@ -38,7 +38,7 @@ class Fact:
 
 
 def examine() -> Iterator[Fact]:
-    """Look at packages, device, memory, disk, network and models, one after the other."""
+    """Check packages, device, memory, disk, network and models, one after the other."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     yield Fact("python", "ok", f"{platform.python_version()}; {versions}")
     yield device()
@@ -59,8 +59,8 @@ def examine() -> Iterator[Fact]:
 
 
 def device() -> Fact:
-    """Name the device that computes here, and its dtype."""
-    import torch  # noqa: PLC0415 -- seconds
+    """Describe the device and its default dtype."""
+    import torch  # noqa: PLC0415 -- takes seconds
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -77,18 +77,18 @@ def device() -> Fact:
 
 
 def memory() -> Fact:
-    """How much memory there is."""
+    """Check the size of the memory."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError, AttributeError):
-        return Fact("memory", "note", "its size is not known on this system")
+        return Fact("memory", "note", "its size is unknown on this system")
     if total < 8:
         return Fact("memory", "lacking", f"{total:.0f} GiB; Stella 1.5B in fp32 needs 8, MiniLM 2")
     return Fact("memory", "ok", f"{total:.0f} GiB (Stella 1.5B in fp32 needs 8)")
 
 
 def caches() -> Fact:
-    """Whether the folders can be written in which this project, MTEB and the hub's libraries keep things."""
+    """Check that the caches of this project, MTEB and the hub's libraries are writable."""
     lacking = []
     for folder, variable in (
         (cache_folder, "STELLA_MTEB_CACHE"),
@@ -101,11 +101,11 @@ def caches() -> Fact:
             lacking.append(str(error))
     if lacking:
         return Fact("caches", "lacking", "; ".join(lacking))
-    return Fact("caches", "ok", f"{cache_folder()}, {mteb_cache_folder()} and {hub_cache_folder()} can be written")
+    return Fact("caches", "ok", f"{cache_folder()}, {mteb_cache_folder()} and {hub_cache_folder()} are writable")
 
 
 def network() -> Fact:
-    """Whether the hub answers."""
+    """Check whether the hub answers."""
     if is_offline():
         return Fact("network", "note", "switched off (HF_HUB_OFFLINE or --offline)")
     try:
@@ -114,8 +114,8 @@ def network() -> Fact:
         return Fact(
             "network",
             "lacking",
-            f"the Hugging Face hub cannot be reached ({error}); bring models as folders and data as files, "
-            "and give --offline to save the waiting",
+            f"the Hugging Face hub cannot be reached ({error}); copy models as folders and data as files to this "
+            "machine, and give --offline to avoid the wait",
         )
-    token = "set" if os.environ.get("HF_TOKEN") else "not set, and not needed for these models"
+    token = "set" if os.environ.get("HF_TOKEN") else "not set; these models do not need it"
     return Fact("network", "ok", f"the Hugging Face hub answers; HF_TOKEN is {token}")

@@ -1,4 +1,4 @@
-"""Hold a copy of a model against what is published of it, and say plainly what could not be held against anything."""
+"""Checks a copy of a model against published values, and states what could not be checked."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _TEXTS = [
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked.
+    """The result of one check.
 
     Attributes:
-        name: What.
+        name: Its name.
         status: `pass`, `fail`, or `not checked`.
         detail: What was found, or why it could not be checked.
     """
@@ -42,7 +42,7 @@ def check_model(model: ResolvedModel, device: str | None = None) -> Iterator[Che
 
     Args:
         model: From `stella_mteb.models.resolve.resolve`.
-        device: Where to run it.
+        device: Device to run it on.
 
     Yields:
         One check after the other; the first loads the weights.
@@ -57,17 +57,17 @@ def check_model(model: ResolvedModel, device: str | None = None) -> Iterator[Che
 
 
 def closing_token(model: ResolvedModel, encoder: TextEncoder) -> Check:
-    """Whether every text ends as the config says."""
+    """Check that every text ends with the configured token."""
     name, eos = "closing token, after truncation too", model.config.eos_token_id
     if eos is None:
-        return Check(name, "not checked", "the config names none")
+        return Check(name, "not checked", "the config has none")
     short, long = encoder.tokenise(["A short text.", "a very long text " * encoder.max_length])
     good = short[-1] == eos and long[-1] == eos and len(long) == encoder.max_length
     return _checked(name, good, f"texts end with {short[-1]} and {long[-1]}; expected {eos}")
 
 
 def token_ids(model: ResolvedModel, encoder: TextEncoder) -> Check:
-    """Token ids against those that are published."""
+    """Compare token ids with published ones."""
     name, goldens = "published token ids", model.config.goldens
     if goldens is None or not goldens.tokens:
         return Check(name, "not checked", "none are published for this model")
@@ -77,7 +77,7 @@ def token_ids(model: ResolvedModel, encoder: TextEncoder) -> Check:
 
 
 def attention(model: ResolvedModel, encoder: TextEncoder) -> Check:
-    """Whether the last token has, or has not, an effect on the first."""
+    """Check whether the last token affects the first, as the config says."""
     kind = model.config.attention
     if kind is None:
         return Check("bidirectional attention", "not checked", "the config leaves attention to the files")
@@ -89,7 +89,7 @@ def attention(model: ResolvedModel, encoder: TextEncoder) -> Check:
 
 
 def heads(_: ResolvedModel, encoder: TextEncoder) -> Check:
-    """Whether every dimension loads, and gives finite vectors."""
+    """Check that every dimension loads and gives finite vectors."""
     pooled, good, bad = encoder.pool(_TEXTS), [], []
     for dimension in encoder.dimensions:
         try:
@@ -102,14 +102,14 @@ def heads(_: ResolvedModel, encoder: TextEncoder) -> Check:
 
 
 def batching(_: ResolvedModel, encoder: TextEncoder) -> Check:
-    """Whether a text has the same vector alone as among others."""
+    """Check that a text has the same vector alone and in a batch."""
     together = encoder.encode(_TEXTS)
     alone = np.concatenate([encoder.encode([text]) for text in _TEXTS])
     return _close("a text alone or in a batch", together, alone, 1e-5 if encoder.dtype == torch.float32 else 2e-2)
 
 
 def similarities(model: ResolvedModel, encoder: TextEncoder) -> Check:
-    """Similarities of queries and documents against those that are published."""
+    """Compare similarities of queries and documents with published ones."""
     goldens, name = model.config.goldens, "published similarities"
     if goldens is None or not goldens.similarity:
         return Check(name, "not checked", "none are published for this model")

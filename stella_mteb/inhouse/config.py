@@ -1,7 +1,7 @@
-"""The in-house configuration form (`encoders_config.yaml`), read into a ModelConfig.
+"""Reads the in-house configuration form (`encoders_config.yaml`) into a ModelConfig.
 
-Its users know `encoder:` (with `additional_params:`) and `processing:`. What those say about the model is validated and
-used; keys of the old pipeline that have no meaning any more are accepted and named once; unknown keys are errors.
+The sections are `encoder:` (with `additional_params:`) and `processing:`. Their settings for the model are validated
+and used. Keys of the old pipeline without a meaning here are accepted and reported once; unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from stella_mteb.prompts.profiles import PromptType
 
 logger = logging.getLogger(__name__)
 
-# The in-house file offers a third prompt whose text was never published.
+# The in-house file has a third prompt whose text was never published.
 _PROMPT_ALIASES = {"discriminative": "s2s"}
 _NO_MEANING_NOW = ("trust_remote_code", "device_map", "type")
 
 
 class EncoderSettings(StrictModel):
-    """Section `encoder:`; the same names are accepted directly and under `additional_params:`."""
+    """Section `encoder:`; its keys are accepted directly and under `additional_params:`."""
 
     path: str | None = None
     name: str | None = None
@@ -43,7 +43,7 @@ class EncoderSettings(StrictModel):
 
 
 class ProcessingSettings(StrictModel):
-    """Section `processing:`; only the device has a meaning."""
+    """Section `processing:`; only the device is used."""
 
     device: str | None = None
     use_gpu: bool = True
@@ -54,7 +54,7 @@ class ProcessingSettings(StrictModel):
 
 
 class InHouseConfig(StrictModel):
-    """The file. Sections of the old pipeline that describe no model are taken as they are."""
+    """The whole file. Sections of the old pipeline that do not describe the model are accepted without validation."""
 
     encoder: EncoderSettings
     processing: ProcessingSettings = ProcessingSettings()
@@ -66,7 +66,7 @@ class InHouseConfig(StrictModel):
 
     @property
     def device(self) -> str | None:
-        """The device to ask for."""
+        """The device to use."""
         return self.processing.device if self.processing.use_gpu else "cpu"
 
 
@@ -77,10 +77,10 @@ def read_inhouse(source: Mapping[str, Any] | Path | str) -> tuple[InHouseConfig,
         source: A mapping, or the path of a YAML.
 
     Returns:
-        The settings, and the folder that relative paths are relative to.
+        The settings, and the base folder of relative paths.
 
     Raises:
-        ConfigError: Lists every fault, with file and line where there is a file.
+        ConfigError: Lists every fault, with file and line if there is a file.
     """
     if isinstance(source, Mapping):
         data, lines, path, base = dict(source), Lines(), Path("config"), Path.cwd()
@@ -100,13 +100,13 @@ def _flattened(data: dict[str, Any], path: Path, lines: Lines) -> dict[str, Any]
         line = lines.get(("encoder", "additional_params"))
         raise ConfigError(f"{path}{f':{line}' if line else ''}: encoder.additional_params must be a mapping")
     for key in extra:
-        # The place of a fault is that of the key in the file, wherever it stood.
+        # Faults are reported at the line where the key is in the file.
         if ("encoder", "additional_params", key) in lines:
             lines["encoder", key] = lines["encoder", "additional_params", key]
         if key in encoder:
             line = lines.get(("encoder", "additional_params", key))
             place = f"{path}:{line}" if line else path
-            raise ConfigError(f"{place}: {key} stands both in encoder and in encoder.additional_params")
+            raise ConfigError(f"{place}: {key} is both in encoder and in encoder.additional_params; remove one")
     flat = {**{key: value for key, value in encoder.items() if key != "additional_params"}, **extra}
     alias = _PROMPT_ALIASES.get(str(flat.get("prompt_type")))
     if alias:
@@ -116,28 +116,28 @@ def _flattened(data: dict[str, Any], path: Path, lines: Lines) -> dict[str, Any]
         )  # fmt: skip
         flat["prompt_type"] = alias
     if ignored := [key for key in _NO_MEANING_NOW if key in flat]:
-        logger.info("%s: %s: no longer needed, ignored", path, ", ".join(ignored))
+        logger.info("%s: %s: no longer needed and ignored", path, ", ".join(ignored))
     return {**data, "encoder": flat}
 
 
 def model_config(settings: EncoderSettings, base: Path, default: str) -> ModelConfig:
-    """The ModelConfig that the settings describe.
+    """Create the ModelConfig of the settings.
 
     Args:
         settings: Section `encoder:`.
-        base: The folder that a relative `path` is relative to; the working folder is tried too, as in-house.
-        default: The model where there is no `path`.
+        base: Base folder of a relative `path`; the working folder is tried too, as in-house.
+        default: The model to use without a `path`.
 
     Raises:
-        ConfigError: If `path` names no model.
+        ConfigError: If `path` does not name a model.
     """
     path = settings.path or default
     folders = [root / Path(path).expanduser() for root in (base, Path.cwd())]
     found = next((str(folder) for folder in folders if folder.is_dir()), None)
     if found is None and path not in known_names() and not path.endswith((".yaml", ".yml")):
-        # Not handed on to the hub: `encoder_models/stella` looks like a repository's name, and is a missing folder.
+        # Not looked up on the hub: `encoder_models/stella` looks like a repository but is a missing folder.
         raise ConfigError(
-            f"encoder.path {path!r}: no such folder (looked for {folders[0]}), and no model of that name; "
+            f"encoder.path {path!r}: no such folder ({folders[0]}) and no such model; "
             f"models by name are {', '.join(known_names())}"
         )
     update = {

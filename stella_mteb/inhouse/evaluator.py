@@ -1,11 +1,11 @@
-"""The in-house module's API, thin over the same engine: `StellaModel`, `StellaEvaluator`, and BGE-en-ICL's alike.
+"""The in-house module's API on top of the engine: `StellaModel`, `StellaEvaluator`, and the same for BGE-en-ICL.
 
     evaluator = StellaEvaluator("encoders_config.yaml")  # or BgeIclEvaluator: nothing else changes
     evaluator.initialize()
     result = evaluator.evaluate_single(gt_text, pred_text, video_id)
     result.similarity_score.normalized_cosine
 
-An evaluation that fails says so: `success` is False, `error` has the reason, and there is no score.
+A failed evaluation has `success` False, the reason in `error`, and no score.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SimilarityScore:
-    """How alike two texts are.
+    """The similarity of two texts.
 
     Attributes:
         cosine_similarity: From -1 to 1.
         normalized_cosine: (cosine + 1) / 2, from 0 to 1.
-        metadata: Model, revision, dimension, prompt, device and dtype of the figure.
+        metadata: Model, revision, dimension, prompt, device and dtype of the score.
     """
 
     cosine_similarity: float
@@ -53,7 +53,7 @@ class EvaluationResult:
         video_id: As given.
         success: Whether there is a score.
         similarity_score: The score, or None.
-        error: Why there is none.
+        error: Reason of a failure.
     """
 
     video_id: str
@@ -68,12 +68,12 @@ class StellaModel:
     Args:
         model_path: A local folder, the name of a bundled config or its hub name, or a model's YAML.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`.
-        batch_size: How many texts of `max_length` tokens a batch may be as large as; None for what is fast.
+        batch_size: Limits a batch to the tokens of this many texts of `max_length`; None for a fast value.
         max_length: Longest input in tokens; None for the model's own (512 for Stella).
         embedding_dimension: One of the published heads; None for the model's default (1024 for Stella).
         normalize_embeddings: Whether vectors get unit length.
         prompt_type: `s2s` for comparing texts, `s2p` for search queries, `none` for documents.
-        shots: Models with few-shot prompts: how many examples at most; None for all.
+        shots: For models with few-shot prompts: maximum number of examples; None for all.
     """
 
     default: ClassVar[str] = "stella_en_1.5B_v5"
@@ -103,10 +103,10 @@ class StellaModel:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | Path | str) -> StellaModel:
-        """Make a model from the in-house configuration form.
+        """Create a model from the in-house configuration form.
 
         Raises:
-            ConfigError: Lists every fault, with file and line where there is a file.
+            ConfigError: Lists every fault, with file and line if there is a file.
         """
         settings, base = read_inhouse(config)
         model = cls.__new__(cls)
@@ -127,8 +127,8 @@ class StellaModel:
         """Load the weights; a second call does nothing.
 
         Raises:
-            ConfigError: If the dimension is not published, or the folder is no model.
-            EnvironmentProblem: If weights or device are not to be had.
+            ConfigError: If there is no head of this dimension, or the folder is not a model.
+            EnvironmentProblem: If weights or device are unavailable.
         """
         if self._encoder is not None:
             return
@@ -158,7 +158,7 @@ class StellaModel:
 
     @property
     def prompt(self) -> str:
-        """The text of the prompt that `prompt_type` names."""
+        """The text of the prompt for `prompt_type`."""
         return self._prompt.text
 
     @property
@@ -179,38 +179,38 @@ class StellaModel:
         return self.encoder.encode(texts, self.prompt)
 
     def compute_similarity(self, text1: str, text2: str) -> SimilarityScore:
-        """How alike two texts are, with the prompt of `prompt_type` before both."""
+        """Compute the similarity of two texts, with the prompt of `prompt_type` before both."""
         return self.similarities([(text1, text2)])[0]
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> list[SimilarityScore]:
-        """The same for many pairs, encoded together, each distinct text once."""
+        """Compute the similarities of many pairs, encoded together, each distinct text once."""
         vectors = unit(self.encode_texts([text for pair in pairs for text in pair]))
         cosines = np.sum(vectors[0::2] * vectors[1::2], axis=1, dtype=np.float64).clip(-1, 1)
         return [SimilarityScore(float(c), (float(c) + 1) / 2, dict(self._metadata)) for c in cosines]
 
 
 class BgeIclModel(StellaModel):
-    """BGE-en-ICL under the same interface.
+    """BGE-en-ICL with the interface of `StellaModel`.
 
-    A configuration that was written for Stella serves too: what names that model there (`path`, `name`, `type`,
-    `embedding_dimension`) is set aside with a warning.
+    It accepts a configuration for Stella: the keys that name Stella (`path`, `name`, `type`, `embedding_dimension`) are
+    ignored with a warning.
 
     Args:
         model_path: See `StellaModel`; by default `bge_en_icl`.
         device: See `StellaModel`.
         batch_size: See `StellaModel`.
-        max_length: Of a text with its instruction; examples come on top.
+        max_length: Longest text with its instruction, without examples.
         embedding_dimension: 4096, the only one.
         normalize_embeddings: See `StellaModel`.
         prompt_type: `s2s` for comparing texts (with examples), `s2p` for search queries (without), `none`.
-        shots: How many examples at most; None for all.
+        shots: Maximum number of examples; None for all.
     """
 
     default: ClassVar[str] = "bge_en_icl"
 
     @classmethod
     def _find(cls, settings: EncoderSettings, base: Path) -> tuple[ModelConfig, EncoderSettings]:
-        # The folder's own name only: a model of any kind may stand somewhere below a folder `stella-mteb`.
+        # Only the last part of the path, because any model may be in a folder such as `stella-mteb`.
         named = [Path(settings.path or "").name, settings.name or "", settings.type or ""]
         if any("stella" in name.casefold() for name in named):
             logger.warning("the configuration is Stella's (%s); %s runs %s", settings.path, cls.__name__, cls.default)
@@ -222,10 +222,10 @@ class BgeIclModel(StellaModel):
 
 
 class StellaEvaluator:
-    """Scores predicted summaries against ground truth.
+    """Scores predicted summaries against reference texts.
 
     Args:
-        config: A mapping, or the path of a YAML, in the in-house `encoders_config` form.
+        config: A mapping or the path of a YAML, in the in-house `encoders_config` form.
     """
 
     model_class: ClassVar[type[StellaModel]] = StellaModel
@@ -241,7 +241,7 @@ class StellaEvaluator:
         """Score one prediction.
 
         Returns:
-            A result with a score, or, where a text is missing or encoding fails, one without and with the reason.
+            A result with a score or, if a text is missing or encoding fails, with the reason.
         """
         return self.evaluate_batch([(gt_text, pred_text, video_id)])[0]
 
@@ -252,7 +252,7 @@ class StellaEvaluator:
             pairs: (ground truth, prediction, video id).
 
         Returns:
-            One result for each, in order. A pair that cannot be scored does not stop the others.
+            One result for each, in order. A pair that cannot be scored does not affect the others.
         """
         pairs = list(pairs)
         reasons = [_unusable(gt, "ground truth") or _unusable(pred, "prediction") for gt, pred, _ in pairs]
@@ -262,10 +262,10 @@ class StellaEvaluator:
             texts = [(pairs[i][0], pairs[i][1]) for i in usable]
             scores = dict(zip(usable, self.model.similarities(texts), strict=True)) if texts else {}
         except ConfigError:
-            raise  # not loaded: a mistake in the calling program, not a property of a text
+            raise  # the model is not loaded: a mistake of the calling program, not a fault of a text
         except StellaMtebError as error:
             if len(usable) > 1:
-                # One text spoils a batch; alone, each says for itself whether it is the one.
+                # One faulty text fails the whole batch; encoded alone, only its own pair fails.
                 return [self.evaluate_batch([pair])[0] for pair in pairs]
             reasons = [reason or str(error) for reason in reasons]
         return [
@@ -277,7 +277,7 @@ class StellaEvaluator:
 
 
 class BgeIclEvaluator(StellaEvaluator):
-    """The same with BGE-en-ICL; see `BgeIclModel`."""
+    """Scores with BGE-en-ICL; see `BgeIclModel`."""
 
     model_class: ClassVar[type[StellaModel]] = BgeIclModel
 

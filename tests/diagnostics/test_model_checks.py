@@ -330,7 +330,7 @@ def test_the_token_is_told_of_and_never_told(monkeypatch: pytest.MonkeyPatch, an
 
     assert SECRET not in str(found)
     if answers:
-        assert found["network"].detail.endswith("HF_TOKEN is set" if token else "not needed for these models")
+        assert found["network"].detail.endswith("HF_TOKEN is set" if token else "these models do not need it")
 
 
 @pytest.mark.usefixtures("empty_hub")

@@ -559,7 +559,7 @@ def test_all_faults_of_a_yaml_are_named_at_once(stella_folder: Path, tmp_path: P
 
 
 def test_a_parameter_given_in_both_places_is_refused_with_its_name(stella_folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"max_length stands both in encoder and in encoder\.additional_params"):
+    with pytest.raises(ConfigError, match=r"max_length is both in encoder and in encoder\.additional_params"):
         StellaEvaluator(config(stella_folder, max_length=64, additional_params={"max_length": 128}))
 
 
