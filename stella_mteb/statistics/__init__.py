@@ -1,1 +1,1 @@
-"""How sure a figure is, on arrays alone: what `compare` and `judge` say of differences comes from here."""
+"""Confidence intervals and tests on plain arrays, used by `compare` and `judge`."""

@@ -1,7 +1,7 @@
-"""How far scores agree with ratings: correlations over all items, within groups, with intervals by resampling groups.
+"""Agreement of scores with ratings: correlations over all items or within groups, with intervals from resampled groups.
 
-Spearman, Kendall's tau-b and tau-c and Pearson are scipy's. An interval comes from drawing whole groups (clips): items
-of a clip share its references, and are not independent.
+Spearman, Kendall's tau-b and tau-c and Pearson are those of scipy. Intervals resample whole groups (clips), because the
+items of a clip share its references and are not independent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CELLS = 2**20  # weights of one batch of resamples
 
 @dataclass(frozen=True)
 class Correlations:
-    """How far two series agree; None where it is undefined (fewer than two items, or one side is constant).
+    """Correlations of two series; None if undefined (fewer than two items, or a constant series).
 
     Attributes:
         spearman: Spearman's rho.
@@ -41,8 +41,8 @@ class Correlations:
 
 
 def correlate(x: Array, y: Array) -> Correlations:
-    """The correlations of two series over all their items."""
-    from scipy.stats import kendalltau, pearsonr, spearmanr  # noqa: PLC0415 -- half a second of import
+    """Compute the correlations of two series over all items."""
+    from scipy.stats import kendalltau, pearsonr, spearmanr  # noqa: PLC0415 -- takes half a second
 
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Correlations(None, None, None, None, len(x))
@@ -56,10 +56,11 @@ def correlate(x: Array, y: Array) -> Correlations:
 
 
 def correlate_within(x: Array, y: Array, groups: Groups) -> tuple[Correlations, Array]:
-    """Mean over groups of the correlations within each.
+    """Compute the correlations within each group and their means.
 
     Returns:
-        The means over the groups in which they are defined, with their number, and Spearman's by group (NaN elsewhere).
+        The means over the groups in which they are defined, with the number of these groups, and Spearman's rho by
+        group (NaN if undefined).
     """
     from scipy.stats import rankdata  # noqa: PLC0415
 
@@ -90,24 +91,24 @@ def _pearson(a: Array, b: Array) -> Array:
 
 
 def resampled_spearman(gold: Array, values: Array, groups: Groups, *, resamples: int, seed: int) -> Array:
-    """Spearman's rho of each system with the gold ratings in resamples of whole groups.
+    """Compute Spearman's rho of each system with the gold ratings in resamples of whole groups.
 
     Args:
         gold: Ratings [items].
         values: Scores [systems, items], finite.
         groups: The group of each item.
-        resamples: How many.
+        resamples: Number of resamples.
         seed: The same seed draws the same groups, whatever is scored.
 
     Returns:
-        [systems, resamples]; NaN where a resample leaves a side constant.
+        [systems, resamples]; NaN if a series is constant in a resample.
     """
     of = of_weights(Part("spearman", gold, values))
     return np.concatenate([of(weights[:, groups]) for weights in draws(groups, resamples, seed, len(gold))], axis=1)
 
 
 def draws(groups: Groups, resamples: int, seed: int, items: int) -> Iterator[Array]:
-    """How often each group is drawn [rows, groups], batch by batch."""
+    """Yield batches of resamples: the number of times that each group is drawn, [rows, groups]."""
     rng = np.random.default_rng(seed)
     number = int(groups.max()) + 1
     for done in range(0, resamples, batch := max(1, _CELLS // items)):
@@ -116,7 +117,7 @@ def draws(groups: Groups, resamples: int, seed: int, items: int) -> Iterator[Arr
 
 
 def interval(drawn: Array, level: float = 0.95) -> tuple[float | None, float | None]:
-    """The percentile interval of the resamples that are defined; None where there is none."""
+    """Return the percentile interval of the defined resamples, or None if there are none."""
     defined = drawn[np.isfinite(drawn)]
     if not len(defined):
         return None, None

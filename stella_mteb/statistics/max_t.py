@@ -1,7 +1,7 @@
-"""Many duels over tasks at once: single-step maxT of Westfall and Young over one set of sign flips.
+"""Tests many duels over tasks at once: single-step maxT of Westfall and Young with one set of sign flips.
 
 Source: P. H. Westfall and S. S. Young, Resampling-Based Multiple Testing (1993), section 2.3. Tasks on shared data are
-no independent evidence, so the differences of a family of tasks change their signs together.
+not independent evidence, so the differences of a family of tasks change their signs together.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class MaxT:
-    """Differences of pairs of systems, tested over the tasks that both have: first minus second.
+    """Differences of pairs of systems (first minus second), tested over the tasks that both have.
 
     Attributes:
         difference: [duels], means over tasks; NaN without a task.
-        low: [duels], lower ends of the simultaneous intervals; -inf where no difference could be a finding.
+        low: [duels], lower ends of the simultaneous intervals; -inf if the difference cannot be significant.
         high: [duels], upper ends.
-        p: [duels], two-sided, of the hypothesis that the difference of each family is as likely as its negative.
-        p_adjusted: [duels], the same, adjusted for all duels; below alpha exactly where the interval leaves out 0.
+        p: [duels], two-sided, for the hypothesis that each family's difference is as likely as its negative.
+        p_adjusted: [duels], adjusted for all duels; below alpha exactly if the interval excludes 0.
         families: [duels], number of families of tasks.
-        needed: Number of families from which on a difference can be a finding.
+        needed: Smallest number of families for which a difference can be significant.
     """
 
     difference: Array
@@ -46,17 +46,17 @@ class MaxT:
 def max_t(differences: Array, families: NDArray[np.intp], *, alpha: float, resamples: int, seed: int) -> MaxT:
     """Test all duels so that the probability of any false finding is at most alpha.
 
-    A duel's statistic is the sum of its differences over the root of the sum of squares of its families' sums, which
+    A duel's statistic is the sum of its differences divided by the root of the sum of squares of its families' sums; it
     orders samples as Student's t does. The adjusted p-value is the share of flips in which the largest statistic of all
-    duels reaches that of this duel. The interval holds the mean differences that the test with the same critical value
-    does not reject, so interval and p-value never disagree.
+    duels reaches that of this duel. The interval has the mean differences that the test with the same critical value
+    does not reject, so interval and p-value always agree.
 
     Args:
-        differences: [duels, tasks], first minus second; NaN where two scores are not comparable.
+        differences: [duels, tasks], first minus second; NaN if two scores are not comparable.
         families: [tasks], number of each task's family.
-        alpha: Level of all tests together; intervals are 1 - alpha, for all together.
-        resamples: Number of flips; where there are no more than that, all are made and p-values are exact.
-        seed: Of the flips: the same seed gives the same figures.
+        alpha: Level of all tests together; the simultaneous level of the intervals is 1 - alpha.
+        resamples: Number of flips. If there are at most that many, all are used and p-values are exact.
+        seed: Seed of the flips; the same seed gives the same results.
     """
     member = (families[:, None] == np.unique(families)).astype(float)
     sums, counts = np.nan_to_num(differences) @ member, np.isfinite(differences) @ member
@@ -71,14 +71,14 @@ def max_t(differences: Array, families: NDArray[np.intp], *, alpha: float, resam
         reached += (flipped >= observed[:, None]).sum(axis=1)
         largest[start : start + size] = flipped.max(axis=0)
     largest.sort()
-    # The data as they are count as one flip; all flips hold them already.
+    # The observed data count as one flip; the set of all flips includes them.
     unseen = 0 if exact else 1
     total = len(flips) + unseen
     may_reach = math.ceil(alpha * total - _ROUNDING) - 1
     critical = float(largest[unseen - may_reach - 1]) if may_reach >= 1 else math.inf
     low, high = _not_rejected(sums, counts, critical)
     p_adjusted = (len(flips) - np.searchsorted(largest, observed) + unseen) / total
-    kept = p_adjusted >= alpha  # rounding may put the end of an interval on the other side of 0
+    kept = p_adjusted >= alpha  # rounding may move the end of an interval across 0
     with np.errstate(invalid="ignore"):
         return MaxT(
             difference=sums.sum(axis=1) / counts.sum(axis=1),
@@ -92,7 +92,7 @@ def max_t(differences: Array, families: NDArray[np.intp], *, alpha: float, resam
 
 
 def families_needed(alpha: float) -> int:
-    """The number of families below which no flip of signs can tell: of 5, 2 of the 32 signs are 0.0625."""
+    """Return the smallest number of families that can be significant: with 5, 2 of 32 sign patterns give 0.0625."""
     return math.floor(1 - math.log2(alpha)) + 1
 
 
@@ -118,7 +118,7 @@ def possible_ranks(systems: int, decided: Iterable[tuple[int, int]]) -> list[tup
 
 
 def _sign_flips(families: int, resamples: int, seed: int) -> tuple[Array, bool]:
-    """[flips, families] of -1 and 1, and whether they are all there are: of a flip and its opposite, one."""
+    """Return [flips, families] of -1 and 1, one of each flip and its opposite, and whether these are all flips."""
     free = max(families - 1, 0)
     if 2**free <= resamples:
         every = [(1.0, *rest) for rest in itertools.product((1.0, -1.0), repeat=free)]
@@ -128,7 +128,7 @@ def _sign_flips(families: int, resamples: int, seed: int) -> tuple[Array, bool]:
 
 
 def _not_rejected(sums: Array, counts: Array, critical: float) -> tuple[Array, Array]:
-    """The shifts d for which |sum(s - n d)| <= critical * root(sum((s - n d)^2)): between the roots of a quadratic."""
+    """Solve |sum(s - n d)| <= critical * root(sum((s - n d)^2)) for the shift d: the roots of a quadratic."""
     if critical == math.inf:
         return np.full(len(sums), -np.inf), np.full(len(sums), np.inf)
     square = critical**2

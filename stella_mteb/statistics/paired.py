@@ -1,8 +1,8 @@
-"""How sure the differences of systems on the same items (pairs, queries) are: intervals and permutation tests.
+"""Intervals and permutation tests for the differences of systems on the same items (pairs, queries).
 
-A resample of items is a row of weights over items that are sorted once, and one draw serves all systems. So no
-resample costs a sort, and memory does not grow with their number: 10 000 rated pairs take seconds where ranking
-every resample, as with `scipy.stats.bootstrap`, takes minutes.
+A resample is a row of weights over items that are sorted once, and one draw serves all systems. No resample costs a
+sort, and memory does not grow with their number: 10 000 rated pairs take seconds, while ranking every resample, as in
+`scipy.stats.bootstrap`, takes minutes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from scipy.special import ndtr, ndtri
 Kind = Literal["spearman", "ap", "mean"]
 Array = NDArray[np.float64]
 OfWeights = Callable[[Array], Array]
-"""From weights [rows, items], whole numbers, to scores [systems, rows]; NaN where a row leaves a score undefined."""
+"""Maps integer weights [rows, items] to scores [systems, rows]; NaN if a score is undefined for a row."""
 
 MIN_ITEMS = 20
-"""No interval is given for fewer."""
+"""Minimum number of items for an interval."""
 MIN_OF_A_LABEL = 10
-"""Nor for the average precision of fewer positives, or fewer negatives."""
+"""Minimum number of positives and of negatives for an interval of average precision."""
 
-_CELLS = 2**18  # weights of one batch: small enough for the processor's cache
-_LEFT_OUT = 2_000  # parts of the jackknife; leaving out every item of many costs more than it tells
+_CELLS = 2**18  # weights of one batch, which fit in the processor's cache
+_LEFT_OUT = 2_000  # parts of the jackknife; leaving out every single item is slow and adds little
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,10 @@ class Part:
     """All systems on the same items: one subset of a task.
 
     Attributes:
-        kind: What makes a system's score of its values: `spearman` and `ap` (average precision) against `gold`, or
-            their `mean`.
-        gold: Ratings, or labels 0 and 1, per item; None for `mean`.
+        kind: How a score is computed from values: `spearman` or `ap` (average precision) with `gold`, or their `mean`.
+        gold: Ratings, or labels 0 and 1, for each item; None for `mean`.
         values: [systems, items].
-        weight: Of this part in the mean over parts, beside that of the others.
+        weight: Weight of this part in the mean over parts.
     """
 
     kind: Kind
@@ -50,13 +49,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Difference:
-    """First minus second.
+    """The difference of two systems, first minus second.
 
     Attributes:
-        value: Of the scores.
+        value: Difference of the scores.
         low: Lower end of the interval.
         high: Upper end.
-        p: Two-sided, of the hypothesis that the two are interchangeable.
+        p: Two-sided, for the hypothesis that the two are interchangeable.
     """
 
     value: float
@@ -66,7 +65,7 @@ class Difference:
 
 
 def scores(part: Part) -> Array:
-    """Each system's score; NaN where it is undefined (constant ratings or values, no positive label).
+    """Compute each system's score; NaN if undefined (constant ratings or values, no positive label).
 
     Tied values share their mean rank in `spearman` (as in scipy) and one step of `ap` (as in scikit-learn).
     """
@@ -74,7 +73,7 @@ def scores(part: Part) -> Array:
 
 
 def of_weights(part: Part) -> OfWeights:
-    """Each system's score as a function of how often each item counts."""
+    """Return a function from item weights to each system's score."""
     if part.kind == "mean":
         return lambda weights: np.asarray(part.values @ weights.T / weights.sum(axis=1))
     if part.gold is None:
@@ -85,27 +84,28 @@ def of_weights(part: Part) -> OfWeights:
 def paired_differences(
     parts: Sequence[Part], *, alpha: float, resamples: int, seed: int
 ) -> dict[tuple[int, int], Difference | None]:
-    """The differences of every two systems on the same items: means over parts, which are subsets of tasks.
+    """Compare every two systems on the same items; scores are means over parts, which are subsets of tasks.
 
-    The interval is the bias-corrected and accelerated bootstrap's (BCa) over items, drawn for all systems at once,
-    part by part. A resample that leaves a score undefined (no positive label in it) does not count. In simulations of
-    50 / 200 / 1 000 items, nominal 95 % intervals held the true difference in .93 / .94 / .95 (`spearman`), .92 / .95 /
-    .94 (`mean`) and, with one positive in six, .87 / .93 / .93 (`ap`): with few items they are too short.
+    The interval is a bias-corrected and accelerated bootstrap (BCa) over items, drawn for all systems at once, part by
+    part. A resample in which a score is undefined (no positive label) does not count. In simulations of 50 / 200 /
+    1 000 items, nominal 95 % intervals contained the true difference in .93 / .94 / .95 (`spearman`), .92 / .95 / .94
+    (`mean`) and, with one positive in six, .87 / .93 / .93 (`ap`) of cases: with few items they are too short.
 
-    For p the two systems' values change places, item by item at random. Where a score depends on their order alone
-    (`spearman`, `ap`), their ranks change places: raw cosines of two models are on different scales.
+    For p, the two systems' values are swapped at random, item by item. If a score depends only on their order
+    (`spearman`, `ap`), ranks are swapped, because raw cosines of two models have different scales.
 
-    Interval and p answer two questions, how far apart and whether interchangeable; at the margin they can disagree.
+    The interval tells how far apart two systems are, p whether they are interchangeable; at the margin they can
+    disagree.
 
     Args:
-        parts: At least one, all of the same systems.
+        parts: At least one, all with the same systems.
         alpha: 0.05 for 95 % intervals.
-        resamples: Of the bootstrap, and of the permutations.
-        seed: Of both: the same seed gives the same figures.
+        resamples: Number of bootstrap resamples, and of permutations.
+        seed: Seed of both; the same seed gives the same results.
 
     Returns:
-        By numbers of the systems, first < second. None if a part has too few items (`MIN_ITEMS`, `MIN_OF_A_LABEL`), if
-        a score of the two is undefined (constant ratings or values) or a value is not finite.
+        By numbers of the systems, first < second. None if a part has too few items (`MIN_ITEMS`, `MIN_OF_A_LABEL`), a
+        score is undefined (constant ratings or values), or a value is not finite.
     """
     found: dict[tuple[int, int], Difference | None] = dict.fromkeys(_pairs(len(parts[0].values)))
     usable = np.flatnonzero(np.all([_usable(part) for part in parts], axis=0))
@@ -113,7 +113,8 @@ def paired_differences(
         return found
     parts = [replace(part, values=part.values[usable]) for part in parts]
     value = _mean(parts, [scores(part) for part in parts])
-    drawn = _bootstrap(parts, resamples, seed)
+    rng = np.random.default_rng(seed)
+    drawn = _mean(parts, [_over(of_weights(part), _draws(rng, part.values.shape[1], resamples)) for part in parts])
     left_out = [part.weight * _over(of_weights(part), _leaving_out(part.values.shape[1])) for part in parts]
     for pair, p in zip(_pairs(len(usable)), _swap_p(parts, resamples, seed), strict=True):
         i, j = pair
@@ -123,7 +124,7 @@ def paired_differences(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjustment: of findings with adjusted values below alpha, any is false with probability alpha at most."""
+    """Adjust p-values by Holm's method, so that the probability of any false finding below alpha is at most alpha."""
     adjusted, largest = [0.0] * len(p), 0.0
     for done, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         largest = max(largest, min(1.0, (len(p) - done) * p[i]))
@@ -140,7 +141,7 @@ def _pairs(systems: int) -> Iterator[tuple[int, int]]:
 
 
 def _usable(part: Part) -> NDArray[np.bool_]:
-    """Which systems of a part can be compared on it."""
+    """Check which systems of a part can be compared."""
     n = part.values.shape[1]
     enough = n >= MIN_ITEMS
     if part.kind == "ap" and part.gold is not None:
@@ -168,7 +169,7 @@ def _spearman(gold: Array, values: Array) -> OfWeights:
 
 
 def _mean_ranks(values: Array) -> OfWeights:
-    # An item that counts w times takes w places; equal values share the mean of theirs.
+    # An item with weight w has w ranks; equal values share their mean rank.
     order, last, group = _sorted_groups(values)
 
     def of(weights: Array) -> Array:
@@ -185,7 +186,7 @@ def _average_precision(gold: Array, values: Array) -> OfWeights:
 
 
 def _one_average_precision(gold: Array, values: Array) -> OfWeights:
-    # The mean, over the positives, of the share of positives among all that come no later.
+    # The mean over the positives of the share of positives among all items that are ranked no lower.
     order, last, group = _sorted_groups(-values)
     ends = last[group[order]]
     places = np.flatnonzero(gold[order])
@@ -203,15 +204,9 @@ def _one_average_precision(gold: Array, values: Array) -> OfWeights:
 
 
 def _sorted_groups(values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    # The order that sorts, the last place of each distinct value in it, and the number of each item's value.
+    # Returns the sorting order, the last position of each distinct value in it, and the number of each item's value.
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     return values.argsort(kind="stable"), counts.cumsum() - 1, group
-
-
-def _bootstrap(parts: Sequence[Part], resamples: int, seed: int) -> Array:
-    rng = np.random.default_rng(seed)
-    drawn = [_over(of_weights(part), _draws(rng, part.values.shape[1], resamples)) for part in parts]
-    return _mean(parts, drawn)
 
 
 def _bca(value: float, drawn: Array, left_out: Sequence[Array], alpha: float) -> tuple[float, float]:
@@ -224,7 +219,7 @@ def _bca(value: float, drawn: Array, left_out: Sequence[Array], alpha: float) ->
 
 
 def _acceleration(left_out: Sequence[Array]) -> float:
-    # Efron's, from the jackknife; parts add up as in scipy.
+    # Efron's acceleration from the jackknife; parts add up as in scipy.
     squares = cubes = 0.0
     for values in left_out:
         defined = values[np.isfinite(values)]
@@ -243,12 +238,12 @@ def _swap_p(parts: Sequence[Part], resamples: int, seed: int) -> Array:
         observed.append(of(np.ones((1, n))))
         swapped.append(_over(of, (rng.integers(0, 2, (rows, n)).astype(float) for rows in _batches(resamples, n))))
     reach = np.abs(_mean(parts, observed))
-    nearer = np.abs(_mean(parts, swapped)) < reach - 1e-10  # not >=: what is undefined counts against a finding
+    nearer = np.abs(_mean(parts, swapped)) < reach - 1e-10  # not >=, so that undefined values count against a finding
     return np.asarray((1 + resamples - nearer.sum(axis=1)) / (1 + resamples))
 
 
 def _after_swaps(part: Part) -> OfWeights:
-    """The differences [pairs, rows] where each two systems keep the items marked 1 and swap those marked 0."""
+    """Return the differences [pairs, rows] of two systems that keep the items marked 1 and swap those marked 0."""
     values, gold = part.values, part.gold
     if gold is None:
         of = [_swapped_mean(values[i], values[j]) for i, j in _pairs(len(values))]
@@ -269,8 +264,8 @@ def _swapped_mean(first: Array, second: Array) -> OfWeights:
 
 
 def _swapped_correlation(gold: Array, first: Array, second: Array) -> OfWeights:
-    # Of ranks that are swapped and not ranked again: any statistic that is Spearman's before the swaps is as valid,
-    # and this one is three dot products.
+    # Ranks are swapped but not recomputed. Any statistic that equals Spearman's before the swaps is valid, and this one
+    # needs three dot products.
     gold, first, second = (ranks - ranks.mean() for ranks in (_ranks(gold), first, second))
     moments = np.stack([gold * (first - second), first - second, first**2 - second**2], axis=1)
 
@@ -287,7 +282,7 @@ def _swapped_correlation(gold: Array, first: Array, second: Array) -> OfWeights:
 
 
 def _swapped_precision(gold: Array, first: Array, second: Array) -> OfWeights:
-    # Weights over both systems' values, one after the other: what the first does not take, the second does.
+    # Weights over the concatenated values of both systems: items that the first does not take, the second does.
     score = _average_precision(np.tile(gold, 2), np.concatenate([first, second])[None])
     return lambda kept: np.asarray((score(np.hstack([kept, 1 - kept])) - score(np.hstack([1 - kept, kept])))[0])
 
