@@ -1,4 +1,4 @@
-"""The command line. Results on stdout, everything else on stderr; heavy imports only in the command that needs them.
+"""The command line. Results go to stdout, messages to stderr; each command imports heavy modules only if needed.
 
 Exit codes: 0 done, 1 something failed, 2 usage or config, 3 environment, 130 interrupted.
 """
@@ -48,20 +48,20 @@ def _common(
 
 
 def set_offline(offline: bool) -> None:
-    """Switch every library to offline; before any of them is imported, because they read it on import."""
+    """Set every library to offline. Call it before importing them, because they read the setting on import."""
     if offline:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 
 class _PlainLines(logging.Formatter):
-    """Neither an escape code nor an access token in a message reaches the terminal or the log of a cluster."""
+    """Removes escape codes and access tokens from log messages, for terminals and the logs of a cluster."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(plain, super().format(record).split("\n")))
 
 
 def _quiet_libraries() -> None:
-    # Their bars and notices would bury ours; errors still come through.
+    # Progress bars and notices of libraries would hide ours; their errors are shown.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -72,26 +72,26 @@ def _quiet_libraries() -> None:
     handler.setFormatter(_PlainLines("%(levelname)s: %(message)s"))
     logging.getLogger("stella_mteb").addHandler(handler)
     logging.getLogger("stella_mteb").propagate = False
-    logging.getLogger("stella_mteb.models.download").setLevel(logging.INFO)  # gigabytes are announced
-    if logging.lastResort is not None:  # where the libraries' own messages come out
+    logging.getLogger("stella_mteb.models.download").setLevel(logging.INFO)  # announces large downloads
+    if logging.lastResort is not None:  # prints the libraries' own messages
         logging.lastResort.setFormatter(_PlainLines())
     logging.getLogger("mteb").setLevel(logging.ERROR)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
-    # A scheduler's SIGTERM ends a run as Ctrl-C does: what is finished is flushed, the last line says how to go on.
+    # SIGTERM, sent by schedulers, ends a run like Ctrl-C: finished work is saved, and the last line says how to resume.
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Entry point of `stella-mteb`."""
+    """Run the command line."""
     _quiet_libraries()
     signal.signal(signal.SIGTERM, _interrupt)
     code, typed = 0, shlex.join(sys.argv[1:])
     try:
         code = app(standalone_mode=False) or 0
     except TyperException as error:
-        # A usage error, the only kind that comes here: shows itself with the command's usage line.
+        # Only usage errors arrive here; `show` prints the usage line of the command.
         error.show()  # type: ignore[attr-defined]
         code = 2
     except StellaMtebError as error:
@@ -100,12 +100,12 @@ def main() -> None:
     except (KeyboardInterrupt, Abort):
         code = _INTERRUPTED
     except BrokenPipeError:
-        # The reader of our stdout is gone (`| head`); point it elsewhere, or Python complains at exit.
+        # The reader of stdout is gone (`| head`); redirect it, or Python complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception:  # a bug; as Python itself would, but for tokens and escape codes in the message
+    except Exception:  # a bug: print the traceback like Python, but without tokens and escape codes
         say(traceback.format_exc().rstrip())
         code = 1
-    if code == _INTERRUPTED:  # typer turns a Ctrl-C in a command into this code
-        say("interrupted; what was finished is on disk. To go on:")
+    if code == _INTERRUPTED:  # typer turns Ctrl-C in a command into this code
+        say("interrupted; finished work is on disk. To resume:")
         say(f"  stella-mteb {typed}")
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""`stella-mteb bench`: what this model costs on this machine, and the token budget that is fastest here."""
+"""`stella-mteb bench`: measures the speed of a model on this machine, and the fastest token budget."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stella_mteb.models.resolve import ResolvedModel
 
 _SECONDS = 3.0
-"""About how long one pass over the texts takes; there are some 20 in all."""
+"""Approximate duration of one pass over the texts; there are about 20 passes."""
 _ROUNDS = 3
 _OURS = "stella-mteb"
 
@@ -33,7 +33,7 @@ def bench(
     offline: Offline = False,
     form: Format = "table",
 ) -> None:
-    """Measure speed here, beside sentence-transformers with the same weights, and recommend a token budget."""
+    """Measure speed on this machine, compare it with sentence-transformers, and recommend a token budget."""
     set_offline(offline)
     from stella_mteb.diagnostics.bench import recommend_budget  # noqa: PLC0415
     from stella_mteb.models.resolve import resolve  # noqa: PLC0415
@@ -43,9 +43,7 @@ def bench(
     encoder = resolved.load(device)
     texts = _sample(encoder)
     tokens = sum(map(len, encoder.tokenise(texts)))
-    say(
-        f"{len(texts)} of the bundled summaries and their sentences, {tokens} tokens, {encoder.dtype}, {encoder.device}"
-    )
+    say(f"{len(texts)} bundled summaries and their sentences, {tokens} tokens, {encoder.dtype}, {encoder.device}")
     rows = _side_by_side(resolved, encoder, texts, tokens)
     say("token budgets ...")
     found = recommend_budget(encoder, texts, repeats=_ROUNDS)
@@ -68,14 +66,14 @@ def bench(
 
 
 def _sample(encoder: TextEncoder) -> list[str]:
-    """Summaries and sentences in turn, as many as take some seconds here."""
+    """Select summaries and sentences, as many as take some seconds on this machine."""
     from stella_mteb.harness.task_yaml import bundled_tasks  # noqa: PLC0415
     from stella_mteb.judge.sentences import split_sentences  # noqa: PLC0415
 
     pairs = bundled_tasks()["VideoSummarySTS"].pairs
     summaries = list(dict.fromkeys([*pairs.first, *pairs.second]))
     sentences = list(dict.fromkeys(sentence for text in summaries for sentence in split_sentences(text)))
-    # Three sentences for each summary: most texts are short, most tokens are not, as in real work.
+    # Three sentences for each summary: as in real work, most texts are short but most tokens are in long ones.
     turns = zip(*[iter(sentences)] * 3, strict=False)
     mixed = [text for summary, three in zip(summaries, turns, strict=False) for text in (summary, *three)]
     encoder.encode(mixed[:4])  # the first pass also loads the head and warms up
@@ -83,7 +81,7 @@ def _sample(encoder: TextEncoder) -> list[str]:
     encoder.encode(mixed[:24])
     per_text = (time.perf_counter() - started) / 24
     wanted = min(max(60, round(_SECONDS / per_text)), 50 * len(mixed))
-    # A fast device needs more texts than there are: numbered, they are distinct.
+    # A fast device needs more texts than there are; numbers make copies distinct.
     copies = (f"{text} {copy}" if copy else text for copy in itertools.count() for text in mixed)
     return list(itertools.islice(copies, wanted))
 
@@ -98,10 +96,10 @@ def _side_by_side(model: ResolvedModel, encoder: TextEncoder, texts: list[str], 
         def peer(batch_size: int) -> Any:
             return lambda: reference.encode(texts, batch_size=batch_size, show_progress_bar=False)
 
-        # Its default, and what is about its best on such a device.
+        # The default batch size, and one that is near the best on such a device.
         sizes = (32, 8) if encoder.device.type == "cpu" else (32, 128)
         variants |= {f"sentence-transformers, {size}": peer(size) for size in sizes}
-    say("side by side ...")
+    say("comparing speed ...")
     times = interleave(variants, _ROUNDS, device=encoder.device, warm_up=False)
     lengths = [len(ids) for ids in encoder.tokenise(texts)]
     flops = flops_per_token(encoder.backbone, attended_length(lengths))
@@ -119,7 +117,7 @@ def _side_by_side(model: ResolvedModel, encoder: TextEncoder, texts: list[str], 
 
 
 def _reference(model: ResolvedModel, encoder: TextEncoder) -> Any:
-    """sentence-transformers on the same folder, if it gives the same vectors; else no comparison."""
+    """Load sentence-transformers from the same folder; return None if it fails or gives different vectors."""
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
 
     from stella_mteb.diagnostics.bench import differences  # noqa: PLC0415
@@ -141,6 +139,6 @@ def _reference(model: ResolvedModel, encoder: TextEncoder) -> Any:
         dimension not in encoder.dimensions
         or differences(encoder.encode(probe, dimension=dimension), expected).min_cosine < 0.99
     ):
-        say("sentence-transformers gives other vectors from this folder (its head or its attention); not compared")
+        say("sentence-transformers gives different vectors for this folder (its head or attention); not compared")
         return None
     return reference

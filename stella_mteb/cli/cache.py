@@ -1,4 +1,4 @@
-"""`stella-mteb cache ls | verify | prune`: the vectors that earlier runs left on disk."""
+"""`stella-mteb cache ls | verify | prune`: manages the vectors that earlier runs stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stella_mteb.files.tables import render
 if TYPE_CHECKING:
     from stella_mteb.engine.store_upkeep import StoreInfo
 
-commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the vectors of earlier runs.")
+commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Manage the vectors of earlier runs.")
 app.add_typer(commands, name="cache")
 
 _CACHE = typer.Option("--cache", help="The folder [~/.cache/stella-mteb].")
@@ -29,12 +29,12 @@ def list_stores(
     folder: Annotated[Path | None, _CACHE] = None,
     form: Format = "table",
 ) -> None:
-    """List what is stored: one store for each way of making vectors."""
+    """List the stores, one for each way of computing vectors."""
     from stella_mteb.engine.store_upkeep import stores  # noqa: PLC0415 -- imports numpy
 
     found = stores(folder or cache_folder())
     if not found:
-        say(f"{folder or cache_folder()}: no vectors are stored here")
+        say(f"{folder or cache_folder()}: no stored vectors")
     typer.echo(render([_row(info) for info in found], form))
 
 
@@ -52,14 +52,14 @@ def _row(info: StoreInfo) -> dict[str, object]:
 
 
 def _short(model: str) -> str:
-    # organisation/name@revision, how it was loaded
+    # The fingerprint has the form "organisation/name@revision, how it was loaded".
     name, at, revision = model.partition(",")[0].rpartition("/")[2].partition("@")
     return f"{name}{at}{revision.removeprefix('local-')[:8]}"
 
 
 @commands.command("verify")
 def verify_stores(folder: Annotated[Path | None, _CACHE] = None) -> None:
-    """Read every vector and compare it with its checksum; damaged files are set aside and encoded again when needed."""
+    """Compare every vector with its checksum. Damaged files are set aside and encoded again when needed."""
     from stella_mteb.engine.store_upkeep import check_store, stores  # noqa: PLC0415
 
     shards = texts = wrong = 0
@@ -79,11 +79,11 @@ def verify_stores(folder: Annotated[Path | None, _CACHE] = None) -> None:
 def prune(
     folder: Annotated[Path | None, _CACHE] = None,
     older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", min=0, help="Stores not used for so long.")
+        float | None, typer.Option(metavar="DAYS", min=0, help="Also stores unused for this long.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, and stop.")] = False,
 ) -> None:
-    """Delete damaged files, what killed writers left, stores that this version cannot read, and those long unused."""
+    """Delete damaged files, leftovers of killed runs, and stores of other versions or unused for long."""
     from stella_mteb.engine.store_upkeep import prunable, remove, stores  # noqa: PLC0415
 
     age = None if older_than is None else older_than * _DAY

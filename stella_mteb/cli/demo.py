@@ -49,10 +49,10 @@ def demo(
 
 
 def write_judge_inputs(folder: Path) -> tuple[Path, Path]:
-    """Write the bundled pairs in the judge's input form: the references, and five candidate models' predictions.
+    """Write the bundled pairs as input for the judge: references, and the predictions of five candidate models.
 
-    The first model is faithful; the others have each clip's four faulty candidates, from the mildest fault to the worst
-    by their grades.
+    The first model is faithful. The others have each clip's four faulty candidates, ordered by their grades from the
+    mildest to the worst fault.
 
     Returns:
         The references' file and the predictions' folder.

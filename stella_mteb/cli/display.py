@@ -1,4 +1,4 @@
-"""What a person watches while a command works: bars on a terminal, plain lines elsewhere; all on stderr."""
+"""Progress and messages on stderr: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stella_mteb.files.tables import plain
 _LINE_EVERY = 30.0
 _STATUS_EVERY = 60.0
 _bars: list[Any] = []
-"""The bar that is on the screen, if one is."""
+"""The progress bar on the screen, if any."""
 
 
 def say(text: str) -> None:
-    """Lines on stderr; names in them come from files and may hold escape codes, which stay text."""
+    """Print lines to stderr. Escape codes, which names from files may have, are printed as text."""
     for line in text.split("\n"):
         if _bars:
-            # Through the bar's own console: written past it, a line leaves a dead copy of the bar behind.
+            # Use the bar's own console; other output would leave a copy of the bar behind.
             _bars[-1].console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
         else:
             typer.echo(plain(line), err=True)
@@ -30,13 +30,13 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def token_progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar over tokens, with speed and time left.
+    """Show a bar over tokens, with speed and time left.
 
     Args:
-        label: What is being encoded.
+        label: Description of the work.
 
     Yields:
-        A function to call with the tokens done and the tokens to do; when they fall, another call has begun.
+        A function to call with the tokens done and the total; a smaller number of done tokens means a new call.
     """
     if not sys.stderr.isatty():
         yield _Lines(label)
@@ -64,7 +64,7 @@ def token_progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextlib.contextmanager
 def status_line() -> Iterator[Callable[[str], None]]:
-    """One line that is replaced on a terminal, and printed at most once a minute elsewhere.
+    """Show one line that is replaced on a terminal, and printed at most once a minute elsewhere.
 
     Yields:
         A function to call with the text.
@@ -93,7 +93,7 @@ def status_line() -> Iterator[Callable[[str], None]]:
 
 
 class _Pace:
-    """Speed and time left of the encoding that is under way."""
+    """Speed and time left of the current call."""
 
     def __init__(self) -> None:
         self.started, self.done = time.monotonic(), 0
@@ -107,7 +107,7 @@ class _Pace:
 
 
 class _Lines:
-    """A line every half minute, for logs."""
+    """Prints a line every half minute, for logs."""
 
     def __init__(self, label: str) -> None:
         self.label, self.pace, self.last = label, _Pace(), time.monotonic()

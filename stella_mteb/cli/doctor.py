@@ -15,11 +15,11 @@ from stella_mteb.files.tables import TableFormat, render
 
 @app.command()
 def doctor(
-    offline: Annotated[bool, typer.Option("--offline", help="Do not try the network.")] = False,
-    benchmarks: Annotated[list[str], typer.Option("--benchmark", "-b", help="Is the data of its tasks here?")] = [],  # noqa: B006
+    offline: Annotated[bool, typer.Option("--offline", help="Do not access the network.")] = False,
+    benchmarks: Annotated[list[str], typer.Option("--benchmark", "-b", help="Check for the data of its tasks.")] = [],  # noqa: B006
     form: Format = "table",
 ) -> None:
-    """Say what this machine can run, and what to do about the rest."""
+    """Check what this machine can run, and how to fix what is missing."""
     set_offline(offline)
     if benchmarks:
         _list_data(benchmarks, form)
@@ -31,7 +31,7 @@ def doctor(
 
 
 def _list_data(benchmarks: list[str], form: TableFormat) -> None:
-    """The data sets of benchmarks, whether they are here, and the command that fetches the rest."""
+    """List the data sets of benchmarks, whether they are here, and the command that downloads the others."""
     from stella_mteb.harness.fetch import items  # noqa: PLC0415
     from stella_mteb.harness.find_tasks import find_tasks  # noqa: PLC0415
 
@@ -49,4 +49,4 @@ def _list_data(benchmarks: list[str], form: TableFormat) -> None:
     here = sum(here for _, here in needed)
     say(f"{here} of {len(needed)} data sets are here")
     if here < len(needed):
-        say(f"the rest is fetched, on a machine with network, by\n  {fetch_command([], [], benchmarks)}")
+        say(f"to download the others, run this on a machine with network:\n  {fetch_command([], [], benchmarks)}")

@@ -1,4 +1,4 @@
-"""`stella-mteb fetch`: bring everything that a run needs to this machine."""
+"""`stella-mteb fetch`: downloads everything that a run needs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def fetch(
     benchmarks: Annotated[list[str], typer.Option("--benchmark", "-b", help="All tasks of a benchmark.")] = [],  # noqa: B006
     form: Format = "table",
 ) -> None:
-    """Fetch weights, data sets and few-shot examples into the caches, each at its commit; what is there is kept."""
+    """Download weights, data sets and few-shot examples to the caches, each at its commit."""
     if not (models or tasks or benchmarks):
         raise typer.BadParameter("give -m SPEC, -t TASK or -b BENCHMARK", param_hint="fetch")
     if sys.stderr.isatty():
-        os.environ.pop("TQDM_DISABLE", None)  # the libraries' own bars, over bytes
+        os.environ.pop("TQDM_DISABLE", None)  # show the libraries' own download bars
     from stella_mteb.harness.fetch import FAULTS, fault, items, size  # noqa: PLC0415
     from stella_mteb.harness.find_tasks import find_tasks  # noqa: PLC0415
     from stella_mteb.models.spec import Spec  # noqa: PLC0415
@@ -64,7 +64,7 @@ def fetch(
 
 
 def fetch_command(models: Sequence[str], tasks: Sequence[str], benchmarks: Sequence[str]) -> str:
-    """The command that fetches what a run of these needs."""
+    """Return the command that downloads what a run of these needs."""
     options = (("-m", models), ("-t", tasks), ("-b", benchmarks))
     return shlex.join(
         ["stella-mteb", "fetch", *(part for option, names in options for one in names for part in (option, one))]

@@ -1,4 +1,4 @@
-"""Where a run is: one line for all of it while it works, and at the end what it took beside what was forecast."""
+"""Follows a run: one line of progress while it works, and at the end the time it took compared with the forecast."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from stella_mteb.harness.run import Outcome
 
 _SLOWEST = 5
-_STEADY = 5.0  # seconds of encoding from which the measured pace counts
+_STEADY = 5.0  # seconds of encoding after which the measured pace is used
 
 
 class Follower:
-    """Follows a run by the tokens that are encoded and the tasks that end.
+    """Follows a run by its encoded tokens and finished tasks.
 
     Args:
-        forecasts: Of every task of the run, by spec and task, in the order in which they run.
-        pace: Tokens a second, until some are measured; None if it is not known.
+        forecasts: Forecast of every task of the run, by spec and task, in the order of the run.
+        pace: Tokens per second until a pace is measured; None if unknown.
     """
 
     def __init__(self, forecasts: Mapping[tuple[str, str], Forecast], pace: float | None) -> None:
@@ -33,17 +33,17 @@ class Follower:
         self._due = sum(forecast.tokens or 0 for forecast in self._left.values())
         self._call = self._before = self._task_before = 0
         self._busy = 0.0
-        self._last: float | None = None  # when the call that is under way was last heard of
+        self._last: float | None = None  # time of the last progress of the current call
         self._show: Callable[[str], None] = lambda _: None
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Within it, the line is on the terminal, or printed once a minute."""
+        """Show the line within the block, on the terminal or once a minute."""
         with status_line() as self._show:
             yield
 
     def watched(self, families: Iterable[Sequence[Encoder]]) -> Iterator[Sequence[Encoder]]:
-        """The same models, which tell their tokens here."""
+        """Yield the models, after connecting their progress to this object."""
         for family in families:
             for encoder in family:
                 encoder.on_progress = self.tokens
@@ -54,7 +54,7 @@ class Follower:
         return self._before + self._call
 
     def tokens(self, done: int, _total: int = 0) -> None:
-        """Note how many tokens a call has encoded; when they fall, another call has begun."""
+        """Record the tokens that a call has encoded; a smaller number means a new call."""
         now = time.monotonic()
         if done < self._call:
             self._before += self._call
@@ -64,7 +64,7 @@ class Follower:
         self._show(self.line())
 
     def ended(self, outcome: Outcome) -> None:
-        """Note that a task has ended, and say so."""
+        """Record that a task has ended, and print its outcome."""
         self._left.pop((outcome.model, outcome.task), None)
         self._before, self._call, self._task_before = self._done, 0, self._done
         self._last = None
@@ -72,11 +72,11 @@ class Follower:
         self._show(self.line())
 
     def line(self) -> str:
-        """The task that runs, the tokens done of those forecast, and the time left for the task and for the run."""
+        """Return the current task, the tokens done of the forecast total, and the time left for task and run."""
         if not self._left:
             return "finishing"
         (_, task), current = next(iter(self._left.items()))
-        # What a prefill has encoded is done for every task.
+        # Tokens encoded by a prefill count for every task.
         most = max(self._due - self._done, 0)
         here = min(max((current.tokens or 0) - (self._done - self._task_before), 0), most)
         later = min(sum(forecast.tokens or 0 for forecast in list(self._left.values())[1:]), most - here)
@@ -93,7 +93,7 @@ class Follower:
         )
 
     def summary(self, outcomes: Sequence[Outcome]) -> Iterator[str]:
-        """Lines on what the run took: seconds by kind, the forecast, the slowest tasks."""
+        """Yield lines on the time of the run: seconds by kind, the forecast, the slowest tasks."""
         ran = [outcome for outcome in outcomes if outcome.status == "done"]
         if not ran:
             return
@@ -106,11 +106,12 @@ class Follower:
             yield f"forecast {duration(due)}, took {duration(took)} ({took / due - 1:+.0%})"
         if len(ran) > 1:
             slowest = sorted(ran, key=lambda one: -one.seconds)[:_SLOWEST]
-            yield "slowest: " + "; ".join(f"{one.task} {duration(one.seconds)}{self._beside(one)}" for one in slowest)
-
-    def _beside(self, outcome: Outcome) -> str:
-        due = self._seconds(outcome)
-        return "" if due is None else f" (forecast {duration(due)})"
+            parts = []
+            for one in slowest:
+                seconds = self._seconds(one)
+                forecast = "" if seconds is None else f" (forecast {duration(seconds)})"
+                parts.append(f"{one.task} {duration(one.seconds)}{forecast}")
+            yield f"slowest: {'; '.join(parts)}"
 
     def _seconds(self, outcome: Outcome) -> float | None:
         forecast = self._forecasts.get((outcome.model, outcome.task))
@@ -132,5 +133,5 @@ def _say(outcome: Outcome) -> None:
 
 
 def cut(texts: int) -> str:
-    """How many texts were cut at the longest input, as the end of a remark; nothing for none."""
+    """Return the end of a remark with the number of texts at the input limit; empty for none."""
     return f", {texts} texts at max_length" if texts else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,17 +12,16 @@ from stella_mteb.cli.options import Format
 from stella_mteb.cli.registry import registry
 from stella_mteb.files.tables import TableFormat, plain, render
 
-if TYPE_CHECKING:
-    from stella_mteb.models.config import ModelConfig
-
 
 @app.command()
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="One model in detail, with its prompts.")] = None,
     form: Format = "table",
 ) -> None:
-    """List the bundled models, or show one: where it is, its heads, and the prompt of every task type."""
+    """List the bundled models, or show one: its location, its heads, and the prompt of every task type."""
+    from stella_mteb.errors import StellaMtebError  # noqa: PLC0415
     from stella_mteb.models.config import bundled_configs, load_config  # noqa: PLC0415
+    from stella_mteb.models.resolve import resolve_config  # noqa: PLC0415
 
     if name is not None:
         _show_model(name, form)
@@ -30,20 +29,13 @@ def models(
     rows = []
     for path in bundled_configs().values():
         config = load_config(path)
-        here, dimensions = _on_disk(config)
+        try:
+            layout = resolve_config(config, offline=True).layout
+            here, dimensions = "yes", ", ".join(map(str, layout.dimensions))
+        except StellaMtebError:
+            here, dimensions = "no", f"{config.dimension} by default"
         rows.append({"model": config.name, "hub": config.full_name, "dimensions": dimensions, "on this machine": here})
     typer.echo(render(rows, form))
-
-
-def _on_disk(config: ModelConfig) -> tuple[str, str]:
-    from stella_mteb.errors import StellaMtebError  # noqa: PLC0415
-    from stella_mteb.models.resolve import resolve_config  # noqa: PLC0415
-
-    try:
-        model = resolve_config(config, offline=True)
-    except StellaMtebError:
-        return "no", f"{config.dimension} by default"
-    return "yes", ", ".join(map(str, model.layout.dimensions))
 
 
 def _show_model(name: str, form: TableFormat) -> None:
@@ -68,7 +60,7 @@ def _show_model(name: str, form: TableFormat) -> None:
     profile = spec.prompts or config.prompts.profile
     say(f"{config.name}: {config.full_name}")
     say(f"on this machine: {here}; dimensions: {dimensions}; longest input: {length}{similarity}")
-    say(f"prompts by task type, profile {profile} (a task may have one of its own):")
+    say(f"prompts by task type, profile {profile} (a task may have its own):")
     types: dict[tuple[str, str], list[str]] = {}
     for task_type, row in table("card").items():
         asymmetric = "query" in row

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Cache = Annotated[Path | None, typer.Option("--cache", help="Vectors of earlier 
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")]
 Format = Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")]
 Model = Annotated[str, typer.Option("--model", "-m", metavar="SPEC", help="A model.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never ask the network.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Do not access the network.")]
 PromptKind = Annotated[
-    Literal["s2s", "s2p", "none"], typer.Option("--prompt-type", help="s2s compares summaries; s2p; none.")
+    Literal["s2s", "s2p", "none"], typer.Option("--prompt-type", help="s2s (compares summaries), s2p or none.")
 ]
 Nli = Annotated[
     Path | None, typer.Option("--nli", metavar="FOLDER", help="An NLI cross-encoder: do matched sentences contradict?")

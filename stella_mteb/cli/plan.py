@@ -1,4 +1,4 @@
-"""`stella-mteb run --dry-run`: what would run, and what it would take."""
+"""`stella-mteb run --dry-run`: prints what would run, and a forecast of time and space."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def print_plan(
     """Print the forecast of every task with every model.
 
     Args:
-        families: Each model at one or more dimensions; only the first of them encodes, the others find its vectors.
+        families: Each model at one or more dimensions; the first dimension encodes, the others reuse its vectors.
         tasks: MTEB tasks.
         device: See `load_encoder`.
         output: The output folder; nothing is written to it.
-        cache: Folder of the vector stores; None for none.
-        form: Of the table; JSON and CSV have seconds and bytes in full.
+        cache: Folder of the vector stores, or None.
+        form: Format of the table; JSON and CSV have seconds and bytes in full.
     """
     from stella_mteb.harness.forecast import Forecaster, total  # noqa: PLC0415
     from stella_mteb.harness.pace import known_pace, measured_pace  # noqa: PLC0415
@@ -46,7 +46,7 @@ def print_plan(
         say(f"{spec}: {places[0][0].parent}")
         pace = known_pace(encoder, device, output)
         if pace is None and any(status != "on disk" for _, status in places):
-            say("measuring how fast this model is here: ten seconds ...")
+            say("measuring the speed of this model for ten seconds ...")
             pace = measured_pace(encoder, device)
         forecast = Forecaster(encoder, device, output, cache)
         found = [forecast(task, pace) for task in tasks]
@@ -92,8 +92,8 @@ def forecast_all(
     """Forecast a run before its first model is loaded.
 
     Returns:
-        The forecasts by spec and task, in the order of the run, and the tokens a second of the first model that has
-        run here before.
+        The forecasts by spec and task, in the order of the run, and the tokens per second of the first model with
+        earlier runs on this machine.
     """
     from stella_mteb.harness.adapter import family  # noqa: PLC0415
     from stella_mteb.harness.forecast import Forecaster  # noqa: PLC0415
@@ -128,7 +128,7 @@ def _shown(forecast: Forecast) -> dict[str, object]:
 
 
 def count(number: int | None) -> str:
-    """A number to three digits."""
+    """Format a number with three digits."""
     if number is None:
         return "?"
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -138,7 +138,7 @@ def count(number: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them."""
+    """Format seconds with a suitable unit."""
     if seconds is None:
         return "?"
     for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):

@@ -1,4 +1,4 @@
-"""MTEB's registry, for commands that look for models before, or without, loading MTEB."""
+"""Access to MTEB's registry for commands that may not need MTEB."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def registry(name: str) -> ModelConfig | None:
-    """Give what MTEB's registry says of a hub name that is not bundled; MTEB is loaded for no other."""
+    """Return MTEB's config of a hub name that is not bundled; MTEB is imported only then."""
     from stella_mteb.harness.known_models import known_config  # noqa: PLC0415
 
     return known_config(name)

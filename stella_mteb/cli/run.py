@@ -1,4 +1,4 @@
-"""`stella-mteb run`, and `stella-mteb mteb` for MTEB's own command line with our models and tasks in it."""
+"""`stella-mteb run`."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def run(
     offline: Offline = False,
     dims: Annotated[str | None, typer.Option(metavar="256,1024|all", help="Heads to score, from one pass.")] = None,
     cache: Cache = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep vectors.")] = False,
-    prefill: Annotated[bool, typer.Option("--prefill", help="Encode all tasks' texts before the first one.")] = False,
-    max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Rows of local data that may be left out.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Do not read or store vectors.")] = False,
+    prefill: Annotated[bool, typer.Option("--prefill", help="Encode the texts of all tasks first.")] = False,
+    max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Bad rows of local data to tolerate.")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")] = "local",
-    address: Annotated[str | None, typer.Option(help="Ray cluster: host:port, or auto [one of this machine].")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster: host:port or auto [this machine].")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Forecast what would run, and stop.")] = False,
     form: Format = "table",
 ) -> None:
-    """Run MTEB tasks with models. Finished tasks are kept: the same command again runs what is missing."""
+    """Run MTEB tasks with models. Results are kept: the same command again runs only what is missing."""
     set_offline(offline)
     if no_cache and (dims or prefill or cache):
         option = "--dims" if dims else "--prefill" if prefill else "--cache"
@@ -91,26 +91,21 @@ def run(
             _print_dimensions(outcomes)
     for line in follower.summary(outcomes):
         say(line)
-    _tell_fetch(outcomes, models, tasks, benchmarks)
+    if any(outcome.lacks_data for outcome in outcomes):
+        say("to download the missing data (to HF_HOME), run this on a machine with network:")
+        say(f"  {fetch_command(models, tasks, benchmarks)}")
     say(f"results: {output / 'results'}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
 def _tell_missing(tasks: Sequence[Any]) -> None:
-    """Say before the first task which ones cannot run for lack of data."""
+    """Report before the first task which tasks lack data."""
     from stella_mteb.harness.fetch import items  # noqa: PLC0415
 
     lacking = [item.tasks[0] for item in items([], tasks) if not item.is_here()]
     if lacking:
-        say(f"{len(lacking)} of {len(tasks)} tasks will fail, their data is not on this machine: {', '.join(lacking)}")
-
-
-def _tell_fetch(outcomes: Sequence[Outcome], models: list[str], tasks: list[str], benchmarks: list[str]) -> None:
-    """Name, once for the run, the command that brings the data that was not here."""
-    if any(outcome.lacks_data for outcome in outcomes):
-        say("what is missing is fetched, on a machine with network (HF_HOME holds the cache), by")
-        say(f"  {fetch_command(models, tasks, benchmarks)}")
+        say(f"{len(lacking)} of {len(tasks)} tasks will fail, because their data is missing: {', '.join(lacking)}")
 
 
 def _check_engine(engine: str, address: str | None, device: str | None) -> None:
@@ -118,7 +113,7 @@ def _check_engine(engine: str, address: str | None, device: str | None) -> None:
         from stella_mteb.cluster import require_ray  # noqa: PLC0415
 
         if device not in {None, "auto", "cpu", "cuda"}:
-            raise typer.BadParameter("on a cluster auto, cpu or cuda; Ray chooses which", param_hint="--device")
+            raise typer.BadParameter("must be auto, cpu or cuda with --engine ray", param_hint="--device")
         require_ray()
     elif address is not None:
         raise typer.BadParameter("needs --engine ray", param_hint="--address")
@@ -183,14 +178,14 @@ def _dimensions(model: ResolvedModel, dims: str | None) -> list[int]:
         return []
     known = model.layout.dimensions
     if model.spec.dimension is not None:
-        raise typer.BadParameter(f"{model.spec} names a dimension already", param_hint="--dims")
+        raise typer.BadParameter(f"{model.spec} already has a dimension", param_hint="--dims")
     if dims == "all":
         return known
     parts = [part.strip() for part in dims.split(",")]
     wrong = [part for part in parts if part not in map(str, known)]
     have = ", ".join(map(str, known))
     if wrong == [""]:
-        raise typer.BadParameter(f"give all, or some of {have}", param_hint="--dims")
+        raise typer.BadParameter(f"must be all, or some of {have}", param_hint="--dims")
     if wrong:
         raise typer.BadParameter(f"{model.spec} has no head of {', '.join(wrong)}; it has {have}", param_hint="--dims")
     return sorted({int(part) for part in parts})
@@ -231,13 +226,13 @@ def _row(outcome: Outcome, form: TableFormat) -> dict[str, object]:
         "main score": outcome.score,
         "status": outcome.status,
         "seconds": round(outcome.seconds, 1),
-        # 80 columns; the line of each task has the rest.
+        # A table must fit in 80 columns; the line printed for each task has the rest.
         **({"encoding": round(outcome.encoding, 1), "error": outcome.error} if form != "table" else {}),
     }
 
 
 def print_per_label(outcome: Outcome) -> None:
-    """The table of one task's scores per label, if it has labels."""
+    """Print the table of one task's scores per label, if it has labels."""
     if not outcome.per_label:
         return
     caption = (

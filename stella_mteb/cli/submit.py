@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @app.command()
 def submit(
-    check: Annotated[Path, typer.Option("--check", metavar="DIR", help="Results to hold against the rules.")],
+    check: Annotated[Path, typer.Option("--check", metavar="DIR", help="Folder of results to check.")],
     against: Annotated[Path | None, typer.Option(metavar="DIR", help="A checkout of the results repository.")] = None,
     form: Format = "table",
 ) -> None:
-    """Say whether results meet the rules of MTEB's public results repository. Sends nothing."""
+    """Check results against the rules of MTEB's public results repository. Sends nothing."""
     say("reading MTEB's lists of models and tasks ...")
     from stella_mteb.harness.submission import check as findings  # noqa: PLC0415 -- imports mteb
 
@@ -39,15 +39,15 @@ def submit(
     unchecked = len(found) - met - len(lacking)
     say(f"{met} of {len(found)} checks are met, {len(lacking)} are not; {unchecked} could not be made")
     if unchecked and against is None:
-        say("whether published scores stay as they are is checked with --against, a checkout of the results repository")
+        say("to check that published scores do not change, give --against a checkout of the results repository")
     if lacking:
-        say("these results cannot be submitted as they are; `stella-mteb compare` reads them all the same")
+        say("these results cannot be submitted as they are; `stella-mteb compare` can still read them")
         raise typer.Exit(1)
     say("submit them as a pull request to the results repository of MTEB, under results/")
 
 
 def _print_by_file(found: Sequence[Finding]) -> None:
-    # Paths are longer than a terminal is wide: in a column they would be towers.
+    # Paths are too long for a column of a terminal.
     for folder, group in itertools.groupby(found, key=lambda one: _folder(one.path)):
         typer.echo(plain(folder))
         for one in group:

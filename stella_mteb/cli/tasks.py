@@ -14,7 +14,7 @@ from stella_mteb.files.tables import render
 
 @app.command()
 def tasks(form: Format = "table") -> None:
-    """List the bundled tasks. Every task of MTEB can be run too, by its name."""
+    """List the bundled tasks. Every task of MTEB can also be run, by its name."""
     from stella_mteb.harness.task_yaml import bundled_tasks  # noqa: PLC0415
 
     rows: list[dict[str, Any]] = []
@@ -22,7 +22,7 @@ def tasks(form: Format = "table") -> None:
         spec = file.spec
         source = "bundled" if spec.data else (f"hub: {spec.hub.path}" if spec.hub else f"-t {name}=FOLDER")
         row = {"task": name, "type": spec.type, "data": source}
-        # On a terminal a paragraph in a cell is a thin tower; it has lines of its own there.
+        # On a terminal, descriptions are printed below the table, because a cell is too narrow for a paragraph.
         rows.append(row if form == "table" else {**row, "description": spec.description})
     typer.echo(render(rows, form))
     if form == "table":

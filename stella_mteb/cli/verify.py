@@ -31,5 +31,5 @@ def verify(
     found = list(check_model(resolved, device))
     typer.echo(render([{"check": c.name, "status": c.status, "detail": c.detail} for c in found], form))
     if any(check.status == "fail" for check in found):
-        say("this copy does not give what is published of the model; do not compare its scores with others'")
+        say("this copy does not reproduce the model's published values; do not compare its scores with others'")
         raise typer.Exit(1)

@@ -191,7 +191,7 @@ def test_an_offline_run_tells_first_what_will_fail_and_once_how_to_fetch_it(
     )
 
     assert code == 1
-    first = err.index("2 of 3 tasks will fail, their data is not on this machine: STS12, STS13")
+    first = err.index("2 of 3 tasks will fail, because their data is missing: STS12, STS13")
     assert first < err.index("failed: all_minilm_l6_v2 on STS12")
     assert "done: all_minilm_l6_v2 on OwnSTS" in err
     assert err.count(f"stella-mteb fetch -m all_minilm_l6_v2 -t STS12 -t STS13 -t {own}") == 1
