@@ -88,7 +88,7 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker did in one unit.
+    """The work of a worker in one unit.
 
     Attributes:
         encoded: `texts` that went through the backbone, their `tokens`, how many are `at_limit`, and `milliseconds`.

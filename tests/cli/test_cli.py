@@ -818,7 +818,7 @@ def test_no_cache_at_all_is_no_error(call: Call, tmp_path: Path, command: str, m
         assert out == "0 vectors in 0 files, 0 files damaged\n"
 
 
-def test_what_is_not_a_store_is_never_touched(call: Call, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_store_is_never_touched(call: Call, tmp_path: Path) -> None:
     write_store(tmp_path, 3)
     # The last has a name as stores have, and as the ids of some databases are.
     for folder in ("photos", "0123456789abcdef", "5f1d7a84e3b0c44298fc1c14"):

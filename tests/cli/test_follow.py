@@ -71,7 +71,7 @@ def test_calls_and_tasks_add_up_and_time_between_them_is_no_encoding(clock: Cloc
     assert follower.line() == "task 2 of 2, Two: 5k of 10k tokens, left 26.0 s, in all 26.0 s"
 
 
-def test_what_a_prefill_has_encoded_is_not_left_to_any_task(clock: Clock) -> None:
+def test_texts_encoded_by_a_prefill_are_not_left_to_any_task(clock: Clock) -> None:
     follower = follow.Follower(forecasts(), 100.0)
     follower.tokens(10_000)
 

@@ -717,7 +717,7 @@ def test_a_worker_reads_what_another_has_stored_since(worker: Any, tasks: list[s
     assert first.watch() == (stored.encoded["tokens"], 0)
 
 
-def test_what_a_worker_has_encoded_is_counted_on_when_it_changes_the_model(worker: Any, tasks: list[str]) -> None:
+def test_the_count_of_a_worker_continues_when_it_changes_the_model(worker: Any, tasks: list[str]) -> None:
     one = worker()
     report = one.encode(0, list(_texts(tasks)), "")
     one.close()

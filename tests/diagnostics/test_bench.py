@@ -307,7 +307,7 @@ def test_the_padding_of_sentence_transformers_is_counted(minilm: TextEncoder) ->
 
 
 @needs_shared
-def test_no_text_stands_twice_in_a_workload_and_each_has_its_tokens() -> None:
+def test_the_texts_of_a_workload_are_distinct_and_each_has_its_tokens() -> None:
     from benchmarks.workloads import workloads
 
     found = workloads(SHARED, 5_000, lambda text: len(text.split()))

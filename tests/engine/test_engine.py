@@ -379,7 +379,7 @@ def test_token_budget_bounds_the_tokens_of_every_forward_pass(
         assert sum(tokens for _, tokens in shapes) == encoder.stats.tokens
 
 
-def test_batch_size_of_a_call_stands_before_that_of_the_encoder(
+def test_the_smaller_batch_size_of_call_and_encoder_applies(
     either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = either(max_length=64, batch_size=8)
@@ -414,7 +414,7 @@ def test_a_text_longer_than_the_budget_goes_alone(
 
 
 @pytest.mark.fault(34, "a text that stands several times is encoded once")
-def test_a_text_that_stands_several_times_goes_through_the_backbone_once(
+def test_a_repeated_text_goes_through_the_backbone_once(
     stella: TextEncoder, either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = either()
@@ -622,7 +622,7 @@ def test_between_the_backbone_and_the_vectors_no_step_makes_the_host_wait(
 # ---------------------------------------------------------------------------------------------------------- the store
 
 
-def test_what_fill_stores_is_what_pool_gives(
+def test_fill_stores_the_vectors_that_pool_returns(
     either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     encoder = either()
@@ -697,7 +697,7 @@ def test_the_eos_token_survives_truncation(stella: TextEncoder, max_length: int)
     assert cut.tolist() == [*whole[: max_length - 1], EOS]
 
 
-def test_only_what_stands_before_the_limit_decides(stella: TextEncoder) -> None:
+def test_only_text_before_the_limit_matters(stella: TextEncoder) -> None:
     encoder = twin(stella, max_length=32)
 
     vectors = encoder.encode([LONG, LONG + "something else", LONG[:300] + "something else"])

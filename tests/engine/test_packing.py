@@ -332,7 +332,7 @@ def test_a_text_as_long_as_the_window_has_the_states_of_the_window(backbone: Bac
         ("gemma3_text", {}),
     ],
 )
-def test_what_is_not_proven_here_is_not_packed(model_type: str, changes: dict[str, Any]) -> None:
+def test_untested_architectures_are_not_packed(model_type: str, changes: dict[str, Any]) -> None:
     from transformers import CONFIG_MAPPING
 
     assert not packing.supports(CONFIG_MAPPING[model_type](**changes), 512)

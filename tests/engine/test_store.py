@@ -190,7 +190,9 @@ def test_many_rows_are_written_without_waiting(tmp_path: Path) -> None:
     ],
     ids=["length", "model", "cls", "prompt", "max"],
 )
-def test_what_changes_a_vector_makes_another_store(stella: TextEncoder, tmp_path: Path, other: dict[str, Any]) -> None:
+def test_a_setting_that_changes_vectors_has_its_own_store(
+    stella: TextEncoder, tmp_path: Path, other: dict[str, Any]
+) -> None:
     stored(stella, tmp_path).encode(TEXTS, S2S)
     different = twin(stella, **other)
     expected = different.encode(TEXTS, S2S)
@@ -210,14 +212,14 @@ def test_another_dtype_makes_another_store(stella_folder: Path, stella: TextEnco
     assert len(VectorStore(tmp_path, half.fingerprint)) == 0
 
 
-def test_what_does_not_change_a_pooled_vector_shares_the_store(stella: TextEncoder, tmp_path: Path) -> None:
+def test_settings_that_do_not_change_pooled_vectors_share_the_store(stella: TextEncoder, tmp_path: Path) -> None:
     stored(stella, tmp_path).encode(TEXTS)
     other = twin(stella, dimension=256, normalize=False, batch_size=1)
 
     assert len(VectorStore(tmp_path, other.fingerprint)) == len(TEXTS)
 
 
-def test_the_folder_says_what_its_fingerprint_stands_for(stella: TextEncoder, tmp_path: Path) -> None:
+def test_the_folder_states_the_meaning_of_its_fingerprint(stella: TextEncoder, tmp_path: Path) -> None:
     store = VectorStore(tmp_path, stella.fingerprint)
 
     written = json.loads((store.folder / "fingerprint.json").read_text())
@@ -352,7 +354,7 @@ def test_no_flipped_bit_gives_a_wrong_vector(tmp_path_factory: pytest.TempPathFa
     np.testing.assert_array_equal(found[known], vectors[known])
 
 
-def test_what_a_killed_writer_left_behind_disturbs_nobody(stella: TextEncoder, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_harmless(stella: TextEncoder, tmp_path: Path) -> None:
     stored(stella, tmp_path).encode(TEXTS)
     (shard,) = shards(tmp_path)
     (shard.parent / f".{shard.name}.x7.tmp").write_bytes(shard.read_bytes()[:100])
@@ -555,7 +557,7 @@ def test_verifying_a_store_saves_what_is_intact_of_a_damaged_shard(tmp_path: Pat
     assert np.flatnonzero(~read(VectorStore(tmp_path, IDENTITY), as_bytes(keys))[0]).tolist() == [2]
 
 
-def test_what_another_writer_adds_is_found_by_a_store_that_is_open(tmp_path: Path) -> None:
+def test_an_open_store_finds_vectors_that_another_writer_adds(tmp_path: Path) -> None:
     keys, vectors = random_rows(6)
     store = VectorStore(tmp_path, IDENTITY)
     unknown = store.contains(as_bytes(keys))
@@ -595,7 +597,7 @@ def test_opening_a_store_removes_what_a_writer_left_an_hour_ago(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("how", ["the shard is deleted", "the store is deleted", "the shard is cut", "it is emptied"])
-def test_what_another_process_does_to_an_open_store_costs_no_more_than_encoding_again(
+def test_changes_by_another_process_to_an_open_store_only_cost_encoding_again(
     stella: TextEncoder, tmp_path: Path, how: str
 ) -> None:
     expected = stella.encode(TEXTS)
@@ -693,7 +695,7 @@ def test_two_processes_that_write_at_once_leave_the_union_and_import_no_torch(tm
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_is_flushed_is_written_once(tmp_path: Path) -> None:
+def test_flushed_vectors_are_written_once(tmp_path: Path) -> None:
     keys, vectors = random_rows(4)
     store = VectorStore(tmp_path, IDENTITY)
     store.add(as_bytes(keys[:3]), vectors[:3])

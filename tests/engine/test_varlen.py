@@ -91,7 +91,7 @@ def test_memory_that_runs_out_while_the_kernel_is_tried_says_nothing_of_the_kern
     assert varlen._options(*asked) == {"num_splits": 1}
 
 
-def test_what_a_device_can_do_is_asked_once_and_not_in_every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_capabilities_are_queried_once_and_not_in_every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, today)
     asked: list[Any] = []
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: asked.append(device) or (9, 0))

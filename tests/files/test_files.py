@@ -242,7 +242,7 @@ def test_a_json_number_past_the_largest_float_is_refused(tmp_path: Path, number:
 
 
 @pytest.mark.parametrize("content", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "c": 2, "a": 3}}]'])
-def test_a_json_key_that_stands_twice_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_duplicate_json_key_is_refused(tmp_path: Path, content: str) -> None:
     assert "duplicate key 'a'" in json_error(tmp_path, content)
 
 
@@ -263,7 +263,7 @@ def test_a_json_integer_of_thousands_of_digits_is_an_error_not_a_crash(tmp_path:
     assert "4300" in json_error(tmp_path, "1" * 5000)
 
 
-def test_good_json_is_read_as_it_stands(tmp_path: Path) -> None:
+def test_valid_json_is_read_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('\ufeff{"a": [1, -2.5, null, true, "caf\\u00e9"], "b": {}}', encoding="utf-8")
 
@@ -465,7 +465,7 @@ _JSON = st.recursive(
 
 @settings(max_examples=50, deadline=None)
 @given(content=_JSON)
-def test_what_write_json_writes_read_json_reads_back(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
+def test_read_json_restores_what_write_json_wrote(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
     path = tmp_path_factory.getbasetemp() / "round.json"
     write_json(path, content)
 

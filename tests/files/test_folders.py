@@ -98,7 +98,7 @@ def test_a_run_needs_no_home_and_leaves_nothing_outside_its_folders(no_home: dic
         (["run", "-m", "all_minilm_l6_v2[max_length=8]", "-t", "VideoSummarySTS"], {}, "STELLA_MTEB_CACHE"),
     ],
 )
-def test_what_has_to_be_kept_and_cannot_be_is_one_line_with_the_cure(
+def test_a_file_that_cannot_be_saved_is_one_line_with_the_fix(
     no_home: dict[str, str], tmp_path: Path, arguments: list[str], more: dict[str, str], variable: str
 ) -> None:
     no_home |= {name: str(tmp_path / value) for name, value in more.items()}

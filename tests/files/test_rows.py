@@ -84,7 +84,7 @@ _TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 
 @settings(max_examples=40, deadline=None)
 @given(texts=st.lists(st.tuples(_TEXT, _TEXT), min_size=2, max_size=4), suffix=st.sampled_from(FORMATS))
-def test_whatever_a_text_holds_comes_back_as_it_was(
+def test_any_text_survives_a_round_trip(
     tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str]], suffix: str
 ) -> None:
     rows = [(a, b, float(i % 2), "x") for i, (a, b) in enumerate(texts)]
@@ -145,14 +145,14 @@ def test_a_file_that_is_not_utf8_names_the_byte(tmp_path: Path, suffix: str) -> 
     assert error_of(path) == f"{path}: not UTF-8 (byte 3); save it as UTF-8"
 
 
-def test_a_column_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_column_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("reference,rating,rating\nx,1,2\n")
 
     assert error_of(path) == f"{path}:1: duplicate column name"
 
 
-def test_a_column_name_that_stands_twice_in_a_parquet_file_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_column_name_in_a_parquet_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
     pyarrow.parquet.write_table(pyarrow.table([["x"], [1.0], [2.0]], names=["reference", "rating", "rating"]), path)
 

@@ -143,7 +143,7 @@ def test_escape_codes_do_not_reach_the_terminal(form: TableFormat, text: str) ->
 
 @pytest.mark.fault(46, "markup is shown as it stands")
 @pytest.mark.parametrize("text", ["[red]x[/red]", "[link=http://y]x[/link]", "[/]", "[b]", ":smile:"])
-def test_rich_markup_is_shown_as_it_stands(text: str) -> None:
+def test_rich_markup_is_printed_literally(text: str) -> None:
     assert text in render([{"name": text}], "table", width=80)
 
 
@@ -184,7 +184,7 @@ def test_a_long_name_is_folded_and_not_cut() -> None:
 # ----------------------------------------------------------------------------------------------------- numbers
 
 
-def test_what_is_not_known_is_a_dash() -> None:
+def test_an_unknown_value_is_a_dash() -> None:
     assert render([{"name": None, "score": None}], "md").splitlines()[-1] == "| - | - |"
 
 

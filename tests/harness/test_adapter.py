@@ -221,7 +221,7 @@ def own_config(folder: Path, model: Path, name: str, extra: str) -> Path:
 
 
 @pytest.mark.fault(15, "and a folder of results of its own")
-def test_whatever_changes_a_score_changes_the_name_of_the_experiment(
+def test_every_setting_that_changes_a_score_changes_the_name_of_the_experiment(
     stella_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import stella_mteb

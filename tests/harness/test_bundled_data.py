@@ -104,7 +104,7 @@ def test_every_fault_is_there_often_enough_for_a_mean(rows: list[dict[str, Any]]
     assert min(counts.values()) >= 20
 
 
-def test_every_clip_has_a_faithful_candidate_and_no_fault_twice(
+def test_every_clip_has_a_faithful_candidate_and_distinct_faults(
     clips: dict[str, list[dict[str, Any]]],
 ) -> None:
     for clip, members in clips.items():
@@ -121,7 +121,7 @@ def test_scores_are_the_mean_of_their_grades_and_in_range(rows: list[dict[str, A
         assert row["score"] == pytest.approx(mean(row["grades"]), abs=1e-9)
 
 
-def test_the_mean_score_of_each_fault_stands_in_the_order_of_the_rubric(rows: list[dict[str, Any]]) -> None:
+def test_the_mean_scores_of_the_faults_have_the_order_of_the_rubric(rows: list[dict[str, Any]]) -> None:
     """A detail changed costs less than an event turned round, which costs less than another story."""
     means = {fault: mean(row["score"] for row in rows if row["fault"] == fault) for fault in FAULTS}
     tiers = [
@@ -150,7 +150,7 @@ def test_candidates_of_another_clip_are_no_retrieval_queries(rows: list[dict[str
     assert max(other_story) < positive_from
 
 
-def test_no_candidate_stands_twice_or_equals_a_reference(rows: list[dict[str, Any]]) -> None:
+def test_no_candidate_is_a_duplicate_or_equals_a_reference(rows: list[dict[str, Any]]) -> None:
     candidates = [" ".join(row["candidate"].lower().split()) for row in rows]
     references = {" ".join(row["reference"].lower().split()) for row in rows}
 

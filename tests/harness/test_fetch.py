@@ -130,7 +130,7 @@ def test_a_reranking_whose_candidates_were_not_fetched_is_no_retrieval(
         ("RevisionNotFoundError", "changed:"),
     ],
 )
-def test_what_the_hub_refuses_is_told_apart(name: str, said: str) -> None:
+def test_refusals_of_the_hub_are_distinguished(name: str, said: str) -> None:
     import huggingface_hub.errors
 
     from stella_mteb.errors import EnvironmentProblem

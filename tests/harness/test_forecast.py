@@ -168,7 +168,7 @@ def test_a_task_without_statistics_is_said_and_not_guessed(
     assert total([forecast]).note == "1 without statistics are not counted"
 
 
-def test_what_the_store_has_is_not_forecast_again(spec: str, tmp_path: Path) -> None:
+def test_stored_texts_are_not_forecast_again(spec: str, tmp_path: Path) -> None:
     from stella_mteb.harness.forecast import Forecaster
     from stella_mteb.harness.pace import Pace
 

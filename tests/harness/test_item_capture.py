@@ -358,7 +358,7 @@ def test_items_that_do_not_give_the_score_are_not_kept_and_the_task_is_named(
     assert "but the score is 0.123; items not saved" in caplog.text
 
 
-def test_data_that_cannot_be_read_again_costs_the_items_and_not_the_score(
+def test_unreadable_data_loses_the_items_but_not_the_score(
     tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = find(write_task(tmp_path))
@@ -378,7 +378,7 @@ def test_data_that_cannot_be_read_again_costs_the_items_and_not_the_score(
     assert "task OwnSTS: items not saved (KeyError: 'test')" in caplog.text
 
 
-def test_a_disk_that_is_full_when_items_are_written_costs_the_items_and_not_the_score(
+def test_a_full_disk_loses_the_items_but_not_the_score(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fsync = os.fsync

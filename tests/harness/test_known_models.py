@@ -128,7 +128,7 @@ def test_every_model_of_the_registry_has_mtebs_prompts_on_every_task_type() -> N
 
 
 @pytest.mark.parametrize(("name", "why"), NOT_EXPRESSED.items())
-def test_what_cannot_be_expressed_is_refused_by_name_with_the_command_that_runs_it(name: str, why: str) -> None:
+def test_an_unsupported_model_is_refused_by_name_with_the_command_that_runs_it(name: str, why: str) -> None:
     with pytest.raises(ConfigError) as error:
         known_config(name)
 
@@ -247,7 +247,7 @@ def test_a_folder_runs_as_the_registry_says_of_a_name(as_e5: str, folder: Path) 
     assert encoder.prompt_for(mteb.get_task("STSBenchmark").metadata, None).text == ""
 
 
-def test_what_a_yaml_states_stands_before_the_registry(folder: Path) -> None:
+def test_settings_of_a_yaml_override_the_registry(folder: Path) -> None:
     from stella_mteb import load_encoder
 
     path = folder.parent / "mine.yaml"

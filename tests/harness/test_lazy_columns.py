@@ -199,7 +199,7 @@ def _gone(patch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
 
 @pytest.mark.parametrize("change", [_other_parameters, _not_a_function, _gone])
 @pytest.mark.parametrize("which", range(len(mteb_speed._READERS)))
-def test_what_is_not_as_expected_is_left_alone(
+def test_a_function_that_has_changed_in_mteb_is_left_alone(
     change: Callable[..., None], which: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = originals()

@@ -225,7 +225,7 @@ def test_only_tasks_without_a_result_are_rehearsed(stella_folder: Path, summarie
 # ------------------------------------------------------------------------------------------------------ what goes wrong
 
 
-def test_a_task_that_cannot_be_rehearsed_is_named_and_runs_all_the_same(
+def test_a_task_that_cannot_be_rehearsed_is_named_and_still_runs(
     stella_folder: Path, summaries: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     tasks, _ = summaries
@@ -299,7 +299,7 @@ def test_a_text_without_a_vector_fails_its_own_tasks_only(
 # ----------------------------------------------------------------------------------------------------- the collection
 
 
-def test_what_is_held_is_encoded_on_the_way_when_there_is_enough(
+def test_held_texts_are_encoded_when_there_are_enough(
     stella_folder: Path, summaries: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stella_mteb.harness import prefill
@@ -329,7 +329,7 @@ _calls = st.lists(st.tuples(st.lists(st.sampled_from("abcdefgh"), max_size=5), s
 
 @settings(max_examples=50, deadline=None)
 @given(_calls, st.integers(1, 12))
-def test_every_distinct_text_is_handed_on_under_its_prompt_and_not_twice_in_a_group(
+def test_every_distinct_text_is_passed_on_once_in_a_group_with_its_prompt(
     calls: list[tuple[list[str], str]], held: int
 ) -> None:
     from stella_mteb.harness import prefill

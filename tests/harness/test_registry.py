@@ -203,7 +203,7 @@ def test_stella_has_its_seven_heads_and_its_trained_length(name: str) -> None:
     assert meta.revision == REVISION
 
 
-def test_what_mteb_knows_of_stella_is_kept() -> None:
+def test_facts_about_stella_from_mteb_are_kept() -> None:
     import mteb
     from mteb.models.model_implementations.stella_models import stella_en_1_5b as theirs
 

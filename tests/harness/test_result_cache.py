@@ -51,7 +51,7 @@ def score_on_disk(path: Path) -> float:
 # --------------------------------------------------------------------------------------------- as MTEB has it
 
 
-def test_what_is_written_is_what_mteb_writes(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
+def test_written_files_equal_those_of_mteb(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
     import mteb
 
     ours, theirs = own_cache(tmp_path / "ours"), mteb.ResultCache(tmp_path / "theirs")
@@ -387,7 +387,7 @@ def test_the_output_folder_itself_may_be_a_link(results: dict[str, Any], meta: A
     12,
     "refused with exit code 3, at the start, when read and when written; only the output folder itself may be a link",
 )
-def test_what_leads_outside_the_output_folder_is_refused_and_nothing_is_touched_there(
+def test_a_path_outside_the_output_folder_is_refused_and_nothing_outside_changes(
     results: dict[str, Any], meta: Any, tmp_path: Path, link: str
 ) -> None:
     from stella_mteb.outputs.layout import require_writable

@@ -313,7 +313,7 @@ def test_bad_rows_that_are_allowed_are_left_out_and_counted(tiny: Any, tmp_path:
     assert outcome.score == pytest.approx(spearman_of(tiny, RATED_PAIRS), abs=1e-9)
 
 
-def test_the_option_for_bad_rows_stands_above_the_yaml(tmp_path: Path) -> None:
+def test_the_option_for_bad_rows_overrides_the_yaml(tmp_path: Path) -> None:
     path = write_task(tmp_path, [*RATED_PAIRS, "{"], more="max_bad_rows: 5\n")
 
     with pytest.raises(ConfigError, match=r"1 bad row \(0 allowed\)"):

@@ -518,7 +518,7 @@ def test_two_own_tasks_do_not_share_their_rows_or_revision(tmp_path: Path) -> No
     assert (one.min_score, one.max_score) == (0, 5)
 
 
-def test_what_the_yaml_says_of_the_task_reaches_mteb(tmp_path: Path) -> None:
+def test_the_settings_of_a_task_yaml_reach_mteb(tmp_path: Path) -> None:
     text = STS + "description: Boats and dogs.\nlanguages: [deu-Latn]\ninstruction: Compare.\nsplit: dev\n"
     metadata = task_class(task(tmp_path, text))().metadata
 
@@ -549,7 +549,7 @@ def test_the_relevant_pairs_are_exactly_those_from_positive_from_on(tmp_path: Pa
     }
 
 
-def test_a_document_that_stands_in_many_rows_is_one_and_negatives_stay_in_the_corpus(
+def test_a_document_in_many_rows_counts_once_and_negatives_stay_in_the_corpus(
     tmp_path: Path,
 ) -> None:
     rows = [*ROWS, ROWS[0], ("never relevant", "to anything", 0.0, "x")]
@@ -631,7 +631,7 @@ def test_retrieval_keeps_graded_relevance(tmp_path: Path, hand_made: Any, scale:
     assert np.mean(expected) < 0.95, "else grades would make no difference"
 
 
-def test_the_best_grade_of_a_pair_that_is_judged_twice_counts(tmp_path: Path) -> None:
+def test_the_best_grade_of_a_repeated_pair_counts(tmp_path: Path) -> None:
     rows = [("d1", "q1", 3.0, ""), ("d1", "q1", 5.0, ""), ("d1", "q1", 1.0, ""), ("d2", "q1", 4.0, "")]
     retrieval = task_class(task(tmp_path, RETRIEVAL, rows))()
     retrieval.load_data()

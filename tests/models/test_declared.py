@@ -116,7 +116,7 @@ def test_the_names_of_the_file_are_those_of_sentence_transformers() -> None:
 
 
 @pytest.mark.parametrize("name", ["processor_kwargs", "tokenizer_args"])
-def test_a_length_for_the_tokenizer_stands_before_the_modules_own(tmp_path: Path, name: str) -> None:
+def test_the_tokenizers_length_overrides_the_modules_own(tmp_path: Path, name: str) -> None:
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 77, name: {"model_max_length": 33}})
 
     assert read_transformer_settings(tmp_path)[0] == 33
@@ -131,7 +131,7 @@ def test_a_length_for_the_tokenizer_stands_before_the_modules_own(tmp_path: Path
         {"query_length": None, "processing_kwargs": {}},
     ],
 )
-def test_what_changes_no_vector_of_a_text_is_let_pass(tmp_path: Path, keys: dict[str, Any]) -> None:
+def test_settings_without_effect_on_text_vectors_are_accepted(tmp_path: Path, keys: dict[str, Any]) -> None:
     write_json(tmp_path / "sentence_bert_config.json", keys)
 
     assert read_transformer_settings(tmp_path) == (None, False)
@@ -154,7 +154,7 @@ def test_what_changes_no_vector_of_a_text_is_let_pass(tmp_path: Path, keys: dict
         {"config_args": {"num_hidden_layers": 3}},
     ],
 )
-def test_what_would_change_vectors_is_refused_by_name(tmp_path: Path, keys: dict[str, Any]) -> None:
+def test_settings_that_would_change_vectors_are_refused_by_name(tmp_path: Path, keys: dict[str, Any]) -> None:
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 16, **keys})
 
     with pytest.raises(ConfigError, match=f"sentence_bert_config.json: {next(iter(keys))} .* is not supported"):

@@ -112,7 +112,7 @@ def test_a_connection_that_stays_broken_is_one_sentence_and_the_next_start_goes_
     ],
     ids=["gated", "401", "403", "file", "429", "500", "503"],
 )
-def test_what_the_hub_answers_is_said_with_the_cure(fault: Fault, expected: str, hub: Hub, resolve: Resolve) -> None:
+def test_errors_of_the_hub_are_reported_with_the_fix(fault: Fault, expected: str, hub: Hub, resolve: Resolve) -> None:
     hub.faults = [fault]
     error = resolve()
 

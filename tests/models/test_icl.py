@@ -382,7 +382,9 @@ def test_a_task_without_examples_is_zero_shot_and_says_so() -> None:
     assert "no examples for this task, so zero-shot" in chosen.source
 
 
-def test_the_folder_of_the_config_is_relative_to_it_and_stands_before_the_published(bge: Path, tmp_path: Path) -> None:
+def test_the_folder_of_examples_is_relative_to_the_config_and_overrides_the_published_ones(
+    bge: Path, tmp_path: Path
+) -> None:
     examples_folder(tmp_path / "examples", task="STSBenchmark")
     path = bge_yaml(tmp_path / "mine.yaml", bge.parent / "bge-en-icl", prompts="  examples: examples\n")
 
@@ -585,9 +587,7 @@ def test_an_evaluation_is_made_with_the_vectors_of_the_prompted_texts(bge: Path,
 
 @pytest.mark.fault(28, "an example among the texts that are scored is refused by name")
 @pytest.mark.parametrize("row", [{"query": "a dog runs", "response": "x"}, {"query": "x", "response": "a dog runs"}])
-def test_an_example_that_stands_in_the_scored_data_is_refused_by_name(
-    bge: Path, tmp_path: Path, row: dict[str, str]
-) -> None:
+def test_an_example_in_the_scored_data_is_refused_by_name(bge: Path, tmp_path: Path, row: dict[str, str]) -> None:
     encoder = own_encoder(bge, tmp_path, rows=[*OWN, row])
 
     with pytest.raises(ConfigError, match="task OwnSTS: the example 'a dog runs' is also in the scored data"):

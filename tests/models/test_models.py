@@ -732,7 +732,7 @@ def test_a_package_that_is_not_installed_gives_way_to_the_hub(hub_cache: Path) -
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/b/c", "a/", "/b", "a b/c"])
-def test_what_is_no_hub_name_never_reaches_the_hub(name: str) -> None:
+def test_a_name_without_the_form_of_a_hub_name_never_reaches_the_hub(name: str) -> None:
     with pytest.raises(ConfigError):
         find_config(name)
     with pytest.raises(ValueError, match="pattern"):
@@ -870,7 +870,7 @@ def test_stella_400m_closes_a_cut_text(small: Any) -> None:
     ],
     ids=["dynamic", "mixed", "absolute", "rms"],
 )
-def test_what_gte_does_not_have_is_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+def test_settings_that_gte_lacks_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     folder = write_stella_400m(tmp_path / "small", **changes)
 
     with pytest.raises(ConfigError, match=says):

@@ -57,7 +57,7 @@ def unit(cut: Any) -> Any:
     return cut / np.linalg.norm(cut, axis=1, keepdims=True)
 
 
-def test_a_cut_unasked_is_refused_with_the_way_to_ask(folder: Folder) -> None:
+def test_truncation_must_be_requested_and_the_error_says_how(folder: Folder) -> None:
     path = folder()
 
     with pytest.raises(ConfigError) as error:
@@ -115,7 +115,7 @@ def test_dimensions_of_a_yaml_are_cut_to(folder: Folder, whole: Any) -> None:
     np.testing.assert_allclose(vectors(str(yaml)), unit(whole[:, :64]), atol=1e-6)
 
 
-def test_what_the_folder_cuts_itself_is_as_sentence_transformers_cuts_it(folder: Folder, whole: Any) -> None:
+def test_a_folders_own_truncation_equals_sentence_transformers(folder: Folder, whole: Any) -> None:
     from sentence_transformers import SentenceTransformer
 
     path = folder(truncate_dim=128)

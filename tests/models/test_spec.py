@@ -59,7 +59,7 @@ def test_any_text_is_either_a_spec_that_comes_back_or_a_config_error(text: str) 
         ("stella[]", Spec("stella")),
     ],
 )
-def test_what_the_documented_forms_mean(text: str, spec: Spec) -> None:
+def test_the_documented_forms_are_parsed(text: str, spec: Spec) -> None:
     assert Spec.parse(text) == spec
 
 

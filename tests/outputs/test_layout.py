@@ -10,7 +10,7 @@ from stella_mteb.outputs.layout import cost_path, details_path, result_path, res
 
 
 @pytest.mark.parametrize("experiment", [None, "dtype_float32__embed_dim_256"])
-def test_a_result_stands_where_mteb_looks_for_it(tmp_path: Path, experiment: str | None) -> None:
+def test_a_result_is_written_where_mteb_looks_for_it(tmp_path: Path, experiment: str | None) -> None:
     import mteb
 
     cache = mteb.ResultCache(tmp_path)
