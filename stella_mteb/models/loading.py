@@ -80,6 +80,13 @@ def _checked_length(model: ResolvedModel) -> int:
     return model.max_length
 
 
+def _is_bidirectional(model: ResolvedModel) -> bool:
+    if model.config.attention is not None:
+        return model.config.attention == "bidirectional"
+    # gte-Qwen2 and models derived from it declare their bidirectional Qwen2 only in auto_map.
+    return remote_model(model).startswith("modeling_qwen.")
+
+
 def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device) -> torch.nn.Module:
     from transformers import AutoConfig  # noqa: PLC0415 -- takes seconds; not needed to show an error
     from transformers import __version__ as version  # noqa: PLC0415
@@ -94,9 +101,7 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
     else:
         require_known_code(model)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
-    # gte-Qwen2 and models derived from it declare their bidirectional Qwen2 only in auto_map.
-    attention = model.config.attention
-    if attention == "bidirectional" or (attention is None and remote_model(model).startswith("modeling_qwen.")):
+    if _is_bidirectional(model):
         if tuple(map(int, version.split(".")[:2])) < _OBEYS_IS_CAUSAL:
             raise EnvironmentProblem(
                 f"transformers {version} always attends causally in a padded batch and would give wrong vectors for "

@@ -91,9 +91,11 @@ def recognise(folder: Path, config: ModelConfig, declared: Declared) -> ModelCon
     contributes the prompts that it declares.
     """
     found: dict[str, Any] = {}
-    path = folder / "config.json"
+    path, tokenizer = folder / "config.json", folder / "tokenizer.json"
     kind = read_json_object(path).get("model_type") if path.is_file() else None
-    if kind == "mistral" and _has_few_shot_tokens(folder):
+    is_mistral = kind == "mistral" and tokenizer.is_file()
+    added = (read_json_object(tokenizer).get("added_tokens") or []) if is_mistral else []
+    if set(TOKENS) <= {token.get("content") for token in added if isinstance(token, dict)}:
         found = dict(load_config(bundled_configs()["bge_en_icl"]))
     elif kind and "s2s_query" in declared.prompts:
         found = dict(load_config(bundled_configs()["stella_en_1.5B_v5" if kind == "qwen2" else "stella_en_400M_v5"]))
@@ -106,12 +108,6 @@ def recognise(folder: Path, config: ModelConfig, declared: Declared) -> ModelCon
         config = config.model_copy(update={"prompts": prompts})
     unsaid = found.keys() - config.model_fields_set - {"name", "path", "hub", "dimension"}
     return config.model_copy(update={key: found[key] for key in unsaid})
-
-
-def _has_few_shot_tokens(folder: Path) -> bool:
-    tokenizer = folder / "tokenizer.json"
-    added = read_json_object(tokenizer).get("added_tokens") if tokenizer.is_file() else None
-    return set(TOKENS) <= {token.get("content") for token in added or [] if isinstance(token, dict)}
 
 
 def find_folder(config: ModelConfig, *, offline: bool) -> tuple[Path, str]:

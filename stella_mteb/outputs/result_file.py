@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +44,21 @@ def entries_by_split(content: Mapping[str, Any]) -> dict[str, dict[str, Entry]]:
     Raises:
         ConfigError: If the content has another form.
     """
-    by_split = content.get("scores")
-    if not isinstance(by_split, dict) or not by_split or not all(isinstance(each, list) for each in by_split.values()):
+    scores = content.get("scores")
+    if not isinstance(scores, dict) or not scores or not all(isinstance(each, list) for each in scores.values()):
         raise ConfigError("has no scores by split")
-    return {split: _by_subset(entries) for split, entries in by_split.items()}
-
-
-def _by_subset(entries: Sequence[Any]) -> dict[str, Entry]:
-    by_subset: dict[str, Entry] = {}
-    for entry in entries:
-        name = entry.get("hf_subset") if isinstance(entry, dict) else None
-        if not isinstance(name, str):
-            raise ConfigError("an entry has no subset (hf_subset)")
-        if name in by_subset:
-            raise ConfigError(f"duplicate subset {plain(name)}")
-        by_subset[name] = entry
-    if not by_subset:
-        raise ConfigError("a split has no entries")
-    return by_subset
+    by_split: dict[str, dict[str, Entry]] = {split: {} for split in scores}
+    for split, by_subset in by_split.items():
+        for entry in scores[split]:
+            name = entry.get("hf_subset") if isinstance(entry, dict) else None
+            if not isinstance(name, str):
+                raise ConfigError("an entry has no subset (hf_subset)")
+            if name in by_subset:
+                raise ConfigError(f"duplicate subset {plain(name)}")
+            by_subset[name] = entry
+        if not by_subset:
+            raise ConfigError("a split has no entries")
+    return by_split
 
 
 def main_score(entry: Entry) -> float:

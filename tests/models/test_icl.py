@@ -516,7 +516,7 @@ def test_a_network_that_fails_is_a_problem_with_a_cure(served: Callable[[Any], l
     served(error)
 
     with pytest.raises(
-        EnvironmentProblem, match=r"examples of ArguAna could not be fetched \(.+\); run `stella-mteb fetch"
+        EnvironmentProblem, match=r"examples of ArguAna could not be downloaded \(.+\); run `stella-mteb fetch"
     ):
         find_examples("ArguAna", None, offline=False)
 
