@@ -292,7 +292,10 @@ def test_no_command_at_all_shows_the_help(call: Call) -> None:
         ),
         (["-m", "all_minilm_l6_v2@512", "-t", "STS12"], "no head of dimension 512; the heads on disk are 384"),
         (["-m", "all_minilm_l6_v2[fp99", "-t", "STS12"], "The form is NAME"),
-        (["-m", "all_minilm_l6_v2[x=1]", "-t", "STS12"], "unknown setting 'x=1'; max_length=N, shots=N and as="),
+        (
+            ["-m", "all_minilm_l6_v2[x=1]", "-t", "STS12"],
+            "unknown setting 'x=1'; the settings are max_length=N, shots=N and as=",
+        ),
         (
             ["-m", "all_minilm_l6_v2", "-t", "VideoSumarySTS"],
             "unknown task 'VideoSumarySTS'.*VideoSummarySTS",

@@ -504,7 +504,7 @@ def test_offline_never_asks_the_network_and_says_where_to_put_the_file(served: C
     asked = served(b"")
 
     with pytest.raises(
-        EnvironmentProblem, match=r"fetch https://\S+/ArguAna.json elsewhere .* or run with \[shots=0\]"
+        EnvironmentProblem, match=r"download https://\S+/ArguAna.json elsewhere .* or run with \[shots=0\]"
     ):
         find_examples("ArguAna", None, offline=True)
 
