@@ -191,7 +191,7 @@ def soak_round(kind: str, job: Job, folder: Path, disk: Disk, chance: random.Ran
     tally.tasks += len(done)
     tally.leftovers += len(leftovers(folder))
     compare(job, folder, tally)
-    result.waited = log.read_text().count(" is at it; waiting")
+    result.waited = log.read_text().count(": waiting for ")
     result.seconds = time.monotonic() - began
     return result
 

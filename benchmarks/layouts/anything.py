@@ -288,7 +288,7 @@ def _spoil(folder: Path, root: Path, draw: random.Random, recipe: Recipe) -> Non
         recipe.refused = "98_Dense/pytorch_model.bin is a pickle"
     elif kind == "bin":
         (root / "model.safetensors").rename(root / "pytorch_model.bin")
-        recipe.refused = "holds pytorch_model.bin but no *.safetensors"
+        recipe.refused = "has pytorch_model.bin but no *.safetensors"
     elif kind == "sparse":
         add(declared, model_type="SparseEncoder")
         recipe.refused = "model_type SparseEncoder"
