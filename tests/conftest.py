@@ -134,6 +134,31 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     logging.getLogger("mteb").setLevel(level)
 
 
+@pytest.fixture(scope="session")
+def hand_made():
+    """A factory of MTEB encoders from a function of one text."""
+    import numpy as np
+    from mteb.models import ModelMeta
+    from mteb.models.abs_encoder import AbsEncoder
+    from mteb.models.model_meta import ScoringFunction
+
+    class HandMade(AbsEncoder):
+        def __init__(self, vector: Any) -> None:
+            self.vector = vector
+            self.mteb_model_meta = ModelMeta.create_empty(
+                overwrites={
+                    "name": "test/hand-made",
+                    "revision": "1",
+                    "similarity_fn_name": ScoringFunction.COSINE,
+                }
+            )
+
+        def encode(self, inputs: Any, **kwargs: Any) -> Any:
+            return np.array([self.vector(text) for batch in inputs for text in batch["text"]], np.float32)
+
+    return HandMade
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     from tests.support.pages import FLAGS

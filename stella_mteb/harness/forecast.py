@@ -126,7 +126,7 @@ class Forecaster:
         sides = (PromptType.query, PromptType.document) if task.metadata.type == "Retrieval" else (None, None)
         keys = [
             text_key(self._encoder.prompt_for(task.metadata, side).text, text)
-            for side, column in zip(sides, (file.pairs.first, file.pairs.second), strict=True)
+            for side, column in zip(sides, file.pairs.sides, strict=True)
             for text in dict.fromkeys(column)
         ]
         keys = list(dict.fromkeys(keys))

@@ -215,7 +215,10 @@ def _per_query_metric(task: Any) -> str | None:
 def _of_rated_pairs(task: Any, split: str, subset: str, predictions: Any, _: Mapping[str, Any]) -> Items:
     first, second, gold = _columns(_rows(task, split, subset), (*task.column_names, "score"))
     key = _digest(task, split, subset, zip(first, second, gold, strict=True))
-    return _items(task, split, subset, "spearman", "pairs", key, gold, predictions["cosine_scores"])
+    values = predictions["cosine_scores"]
+    if best := getattr(task, "of_best_reference", None):  # a task of ours has a row for each reference of a text
+        gold, values = best(gold), best(values)
+    return _items(task, split, subset, "spearman", "pairs", key, gold, values)
 
 
 def _of_labelled_pairs(task: Any, split: str, subset: str, predictions: Any, scores: Mapping[str, Any]) -> Items:

@@ -43,7 +43,9 @@ def register() -> None:
     video = mteb.Benchmark(
         name=registry.BENCHMARK,
         aliases=[registry.BENCHMARK_ALIAS],
-        tasks=[task_class(file)() for file in bundled_tasks().values() if file.spec.data],
+        tasks=[
+            task_class(file)() for file in bundled_tasks().values() if file.spec.data and file.spec.layout == "rows"
+        ],
         description="Video-summary similarity on the data bundled with stella-mteb; no download.",
     )
     registry.add_benchmark("stella_video", video)

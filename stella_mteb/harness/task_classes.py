@@ -16,6 +16,7 @@ from mteb.types import Licenses
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.strict_yaml import read_yaml
 from stella_mteb.harness.task_yaml import MAIN_SCORE, Pairs, TaskFile, TaskSpec
+from stella_mteb.statistics.correlation import Correlations, correlate
 
 
 def metadata(spec: TaskSpec) -> TaskMetadata:
@@ -70,14 +71,34 @@ class _STS(_FromYaml, AbsTaskSTS):  # type: ignore[misc]
         self.min_score, self.max_score = self.stella_mteb_file.spec.score_range
 
     def _dataset(self, pairs: Pairs) -> DatasetDict:
-        columns = {"sentence1": pairs.first, "sentence2": pairs.second, "score": pairs.scores}
-        return DatasetDict({self._split: Dataset.from_dict(columns)})
+        rows = [
+            (reference, text, score)
+            for references, text, score in zip(pairs.references, pairs.second, pairs.scores, strict=True)
+            for reference in references
+        ]
+        columns = zip(("sentence1", "sentence2", "score"), map(list, zip(*rows, strict=True)), strict=True)
+        return DatasetDict({self._split: Dataset.from_dict(dict(columns))})
+
+    def of_best_reference(self, values: Sequence[float]) -> list[float]:
+        """The highest value of each text, of the rows of its references; MTEB sees a row for each reference."""
+        counts = [len(references) for references in self.stella_mteb_file.pairs.references]
+        found: list[float] = np.maximum.reduceat(np.asarray(values), np.cumsum([0, *counts[:-1]])).tolist()
+        return found
 
     def _calculate_scores(self, scores: Any, normalized_scores: list[float]) -> Any:
-        result = dict(super()._calculate_scores(scores, normalized_scores))
         pairs = self.stella_mteb_file.pairs
+        # MTEB's distances are negative: of them, too, the highest is the best.
+        of_texts = {
+            name: values if values is None else self.of_best_reference(values) for name, values in scores.items()
+        }
+        result = dict(super()._calculate_scores(of_texts, self.of_best_reference(normalized_scores)))
+        cosines = of_texts["cosine_scores"] or []
         if pairs.labels:
-            result["per_label"] = per_label(pairs.labels, pairs.first, pairs.scores, scores["cosine_scores"])
+            result["per_label"] = per_label(pairs.labels, pairs.first, pairs.scores, cosines)
+        if pairs.raters:
+            result["raters"] = against_raters(pairs.raters, cosines)
+        if pairs.systems:
+            result["systems"] = over_systems(pairs.systems, pairs.scores, cosines)
         return result
 
 
@@ -196,3 +217,42 @@ def per_label(
             }
         )
     return sorted(rows, key=lambda row: -row["gold_mean"])
+
+
+def against_raters(raters: Sequence[Sequence[float]], predicted: Sequence[float]) -> dict[str, Any] | None:
+    """How far cosines agree with single raters, and these with each other: means over the raters.
+
+    Returns:
+        Spearman's rho and Kendall's tau-b of the cosines with a rater's scores, and, as the ceiling, of a rater's
+        scores with the mean of the others; None where not all texts have the same number of raters, two or more.
+    """
+    count = min(map(len, raters))
+    if count < 2 or count != max(map(len, raters)):
+        return None
+    table = np.array(raters)
+    found = [correlate(np.asarray(predicted), table[:, one]) for one in range(count)]
+    others = [correlate(table[:, one], np.delete(table, one, axis=1).mean(axis=1)) for one in range(count)]
+    return {
+        "count": count,
+        **{name: _mean(found, name) for name in ("spearman", "kendall_b")},
+        **{f"ceiling_{name}": _mean(others, name) for name in ("spearman", "kendall_b")},
+    }
+
+
+def _mean(found: Sequence[Correlations], name: str) -> float | None:
+    known = [value for one in found if (value := getattr(one, name)) is not None]
+    return float(np.mean(known)) if known else None
+
+
+def over_systems(systems: Sequence[str], gold: Sequence[float], predicted: Sequence[float]) -> dict[str, Any]:
+    """The means of each system, highest gold score first, and Spearman's rho over them."""
+    rows = []
+    for system in dict.fromkeys(systems):
+        members = [i for i, own in enumerate(systems) if own == system]
+        means = {"gold_mean": gold, "cosine_mean": predicted}
+        rows.append(
+            {"system": system, "texts": len(members)}
+            | {name: float(np.mean([values[i] for i in members])) for name, values in means.items()}
+        )
+    of_means = correlate(*(np.array([row[name] for row in rows]) for name in ("gold_mean", "cosine_mean")))
+    return {"spearman": of_means.spearman, "means": sorted(rows, key=lambda row: -row["gold_mean"])}

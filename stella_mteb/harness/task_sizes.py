@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import NormalDist
 from typing import Any
 
@@ -188,7 +189,7 @@ def _of_rows(task: Any) -> Size:
     if task.metadata.type == "Retrieval":  # each query and each document is encoded once
         columns = [(PromptType.query, list(set(pairs.first))), (PromptType.document, list(set(pairs.second)))]
     else:
-        columns = [(None, [*pairs.first, *pairs.second])]
+        columns = [(None, list(chain(*pairs.sides)))]
     texts = []
     for side, column in columns:
         lengths = list(map(len, set(column)))

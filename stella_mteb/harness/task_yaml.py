@@ -13,11 +13,11 @@ import importlib.resources
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -36,10 +36,12 @@ MAIN_SCORE: dict[str, str] = {
     "PairClassification": "max_ap",
 }
 _COLUMNS: dict[str, tuple[set[str], set[str]]] = {
-    "STS": ({"sentence1", "sentence2", "score"}, {"label"}),
+    "STS": ({"sentence1", "sentence2", "score"}, {"label", "system"}),
     "Retrieval": ({"query", "document"}, {"score"}),
     "PairClassification": ({"sentence1", "sentence2", "score"}, {"label"}),
 }
+_SEVERAL = {"references": "sentence1", "raters": "score"}
+"""STS: roles of several columns, or of a column of lists, and the role of one column in whose place they may stand."""
 
 
 class HubData(StrictModel):
@@ -52,6 +54,8 @@ class HubData(StrictModel):
 
 
 def _column(value: object) -> object:
+    if isinstance(value, list) and value:
+        return [_column(one) for one in value]
     if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value < 1):
         raise ValueError("must be the name of a column, or its position from 1")
     return value
@@ -65,8 +69,11 @@ class TaskSpec(StrictModel):
         type: Task type.
         data: A file, relative to the YAML.
         hub: A data set on the hub, used if `data` is not given.
-        layout: `rows`, or `clip_cc` for a folder with ground_truth.json and predictions/.
-        columns: The column of each role of the type, by name, or by position from 1 in a file without header.
+        layout: `rows`; `clip_cc` for a folder with ground_truth.json and predictions/; `rated` for a folder with
+            references.jsonl and ratings.jsonl, as `stella-mteb validate` reads them.
+        columns: The column of each role of the type, by name, or by position from 1 in a file without header. STS:
+            `references` in place of sentence1 names several columns or a column of lists, and the similarity is that
+            of the best one; so may `raters`, whose mean is the score where there is no column of it.
         where: Required values of columns; other rows are ignored.
         score_range: Lowest and highest score.
         positive_from: Retrieval, PairClassification: the score from which a pair counts as positive.
@@ -83,7 +90,7 @@ class TaskSpec(StrictModel):
     type: TaskType
     data: str | None = None
     hub: HubData | None = None
-    layout: Literal["rows", "clip_cc"] = "rows"
+    layout: Literal["rows", "clip_cc", "rated"] = "rows"
     columns: dict[str, Annotated[Any, AfterValidator(_column)]]
     where: dict[str, str] = {}
     score_range: tuple[float, float] = Field(default=(0, 5), strict=False)
@@ -97,24 +104,35 @@ class TaskSpec(StrictModel):
     instruction: str | None = None
 
     @property
+    def named(self) -> list[Column]:
+        """All columns that have a role."""
+        found = (columns if isinstance(columns, list) else [columns] for columns in self.columns.values())
+        return [column for columns in found for column in columns]
+
+    @property
     def conditions(self) -> dict[Column, str]:
         """The conditions of `where`, with positions as integers if columns are given by position."""
-        positions = by_position(self.columns.values())
+        positions = by_position(self.named)
         return {int(c) if positions and c.isdecimal() else c: value for c, value in self.where.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
         required, optional = _COLUMNS[self.type]
-        if missing := required - set(self.columns):
+        several = _SEVERAL if self.type == "STS" else {}
+        if missing := required - {several.get(role, role) for role in self.columns}:
             names = ", ".join(sorted(missing))
             raise FaultAt(f"columns must name {names} for a task of type {self.type}", "columns")
-        if unknown := set(self.columns) - required - optional:
+        if unknown := set(self.columns) - required - optional - set(several):
             raise FaultAt(
                 f"columns has {', '.join(sorted(unknown))}, but a task of type {self.type} allows "
-                f"{', '.join(sorted(required | optional))}",
+                f"{', '.join(sorted({*required, *optional, *several}))}",
                 "columns",
             )
-        if any(isinstance(column, int) for column in self.columns.values()) and not by_position(self.columns.values()):
+        if {"references", "sentence1"} <= set(self.columns):
+            raise FaultAt("columns names references and sentence1; one of them is enough", "columns", "sentence1")
+        if lists := [role for role, column in self.columns.items() if isinstance(column, list) and role not in several]:
+            raise FaultAt(f"{lists[0]} has one column; only {' and '.join(_SEVERAL)} of STS may have a list", "columns")
+        if any(isinstance(column, int) for column in self.named) and not by_position(self.named):
             raise FaultAt("columns must be all names, or all positions in a file without header", "columns")
         if self.score_range[0] >= self.score_range[1]:
             raise FaultAt("score_range must be [lowest, highest]", "score_range")
@@ -171,20 +189,34 @@ class Pairs:
     """The valid rows of a task.
 
     Attributes:
-        first: sentence1, or query.
+        references: The references of each row; of most tasks a single text, sentence1 or query.
         second: sentence2, or document.
         scores: Gold score of each pair; empty if the task has none.
         labels: Label of each pair; empty if the task has none.
+        raters: What each rater says of each pair; empty if the task has none.
+        systems: What wrote the text of each pair; empty if the task has none.
         bad: Rows that were left out.
         digest: Digest of the rows.
     """
 
-    first: list[str]
+    references: list[tuple[str, ...]]
     second: list[str]
     scores: list[float]
     labels: list[str]
+    raters: list[tuple[float, ...]]
+    systems: list[str]
     bad: list[BadRow]
     digest: str
+
+    @cached_property
+    def first(self) -> list[str]:
+        """The first reference of each row."""
+        return [references[0] for references in self.references]
+
+    @property
+    def sides(self) -> tuple[list[str], list[str]]:
+        """The texts of both sides: every reference of every row, and the texts that are held against them."""
+        return [text for references in self.references for text in references], self.second
 
 
 def bundled_tasks() -> dict[str, TaskFile]:
@@ -204,12 +236,22 @@ def load_task_file(path: Path) -> TaskFile:
     return TaskFile(validate(TaskSpec, data, path, lines), path)
 
 
+@dataclass(frozen=True)
+class _Values:
+    """The values of a row, by role; what the task has not is empty, or 0."""
+
+    references: tuple[str, ...]
+    second: str
+    score: float
+    label: str
+    raters: tuple[float, ...]
+    system: str
+
+
 def _read_pairs(file: TaskFile) -> Pairs:
     spec = file.spec
     checker = RowChecker(spec.max_bad_rows if file.max_bad_rows is None else file.max_bad_rows)
-    roles = ("query", "document") if spec.type == "Retrieval" else ("sentence1", "sentence2")
-    first_column, second_column = (spec.columns[role] for role in roles)
-    rows: list[tuple[str, str, float | None, str | None]] = []
+    rows: list[_Values] = []
     for row in _rows(file):
         if isinstance(row, BadRow):
             checker.note(row)
@@ -217,27 +259,67 @@ def _read_pairs(file: TaskFile) -> Pairs:
         place, values = row
         if absent := [column for column in spec.conditions if column not in values]:
             checker.note(BadRow(place, absent[0], f"is missing (for where); there are {', '.join(map(str, values))}"))
-            continue
-        if any(str(values.get(column)) != wanted for column, wanted in spec.conditions.items()):
-            continue
-        first, second = checker.text(place, values, first_column), checker.text(place, values, second_column)
-        score = (
-            checker.number(place, values, spec.columns["score"], *spec.score_range) if "score" in spec.columns else 0.0
-        )
-        label = checker.label(place, values, spec.columns["label"]) if "label" in spec.columns else ""
-        if first is not None and second is not None and score is not None and label is not None:
-            rows.append((first, second, score, label))
+        elif all(str(values[column]) == wanted for column, wanted in spec.conditions.items()):
+            rows += _read_row(spec, checker, place, values)
     checker.require(f"task {spec.name}")
-    _require_enough(spec, [row[2] for row in rows if row[2] is not None])
-    _tell_repeats(spec, [row[:2] for row in rows])
+    _require_enough(spec, [row.score for row in rows])
+    _tell_repeats(spec, [(row.references[0], row.second) for row in rows])
+    roles = set(spec.columns)
+    # Without the newer roles, the revision of the same rows is what it was before there were any.
+    newer = bool(roles & {*_SEVERAL, "system"})
     return Pairs(
-        first=[row[0] for row in rows],
-        second=[row[1] for row in rows],
-        scores=[float(row[2] or 0) for row in rows] if "score" in spec.columns else [],
-        labels=[str(row[3]) for row in rows] if "label" in spec.columns else [],
+        references=[row.references for row in rows],
+        second=[row.second for row in rows],
+        scores=[row.score for row in rows] if roles & {"score", "raters"} else [],
+        labels=[row.label for row in rows] if "label" in roles else [],
+        raters=[row.raters for row in rows] if "raters" in roles else [],
+        systems=[row.system for row in rows] if "system" in roles else [],
         bad=checker.bad,
-        digest=digest(rows),
+        digest=digest(
+            (row.references[0], row.second, row.score, row.label)
+            + ((row.references[1:], row.raters, row.system) if newer else ())
+            for row in rows
+        ),
     )
+
+
+def _read_row(spec: TaskSpec, checker: RowChecker, place: str, values: Mapping[Column, Any]) -> list[_Values]:
+    """The row, or nothing where a value of it is bad, which is noted."""
+    before, roles = len(checker.bad), spec.columns
+
+    def number(place: str, values: Mapping[Column, Any], column: Column) -> float:
+        return checker.number(place, values, column, *spec.score_range) or 0.0
+
+    first = next(roles[role] for role in ("references", "sentence1", "query") if role in roles)
+    second = roles["document" if spec.type == "Retrieval" else "sentence2"]
+    references = (
+        _several(checker.text, place, values, first) if "references" in roles else (checker.text(place, values, first),)
+    )
+    text = checker.text(place, values, second)
+    raters = _several(number, place, values, roles["raters"]) if "raters" in roles else ()
+    score = number(place, values, roles["score"]) if "score" in roles else sum(raters) / max(1, len(raters))
+    label, system = (checker.label(place, values, roles[role]) if role in roles else "" for role in ("label", "system"))
+    if len(checker.bad) > before:
+        return []
+    return [_Values(tuple(map(str, references)), str(text), score, str(label), raters, str(system))]
+
+
+Value = TypeVar("Value")
+Read = Callable[[str, Mapping[Column, Any], Column], Value]
+
+
+def _several(
+    read: Read[Value], place: str, values: Mapping[Column, Any], columns: Column | list[Column]
+) -> tuple[Value, ...]:
+    """The values of several columns, less those that are empty in this row, or of one column, which may hold a list."""
+    if isinstance(columns, list):
+        given = [column for column in columns if column not in values or values[column] not in (None, "")]
+        return tuple(read(place, values, column) for column in given or columns)
+    value = values.get(columns)
+    if not isinstance(value, list) or not value:
+        return (read(place, values, columns),)
+    named: dict[Column, Any] = {f"{columns}[{i}]": one for i, one in enumerate(value)}
+    return tuple(read(place, named, name) for name in named)
 
 
 def _rows(file: TaskFile) -> Iterator[Row | BadRow]:
@@ -249,10 +331,12 @@ def _rows(file: TaskFile) -> Iterator[Row | BadRow]:
         return read_hub(spec.hub.path, spec.hub.revision, spec.hub.name, spec.hub.split)
     if spec.layout == "clip_cc":
         return _clip_cc_rows(local)
+    if spec.layout == "rated":
+        return _rated_rows(local)
     if file.data is None:
-        return read_rows(local, [*spec.columns.values(), *spec.conditions])
+        return read_rows(local, [*spec.named, *spec.conditions])
     # `where` selects rows of the hub's data; a user's own file holds only wanted rows.
-    rows = read_rows(local, spec.columns.values())
+    rows = read_rows(local, spec.named)
     return (row if isinstance(row, BadRow) else (row[0], {**spec.conditions, **row[1]}) for row in rows)
 
 
@@ -261,6 +345,22 @@ def _clip_cc_rows(folder: Path) -> Iterator[Row | BadRow]:
     for file in sorted(data_files(folder / "predictions"), key=lambda file: file.stem):
         for clip, text in matching(file, read_texts(file), references).items():
             yield f"{file.stem}: {clip}", {"prediction": text, "summary": references[clip]}
+
+
+def _rated_rows(folder: Path) -> Iterator[Row | BadRow]:
+    references: dict[str, Any] = {}
+    for row in read_rows(folder / "references.jsonl"):
+        if isinstance(row, BadRow):
+            yield row
+        else:
+            references[str(row[1].get("id"))] = row[1].get("references")
+    for row in read_rows(folder / "ratings.jsonl"):
+        if isinstance(row, BadRow):
+            yield row
+        elif (clip := str(row[1].get("id"))) in references:
+            yield row[0], {**row[1], "references": references[clip]}
+        else:
+            yield BadRow(row[0], "id", f"{clip!r} is not an id of references.jsonl")
 
 
 def _require_enough(spec: TaskSpec, scores: Sequence[float]) -> None:

@@ -19,6 +19,7 @@ FAULTS = {
     "paraphrase", "attribute", "omission", "hallucination", "order_swap", "agent_swap", "negation",
     "same_setting", "unrelated",
 }  # fmt: skip
+RATED = ("VatexEval", "VideoParagraphFactuality", "StorySummaryRating")
 TASKS = ("VideoSummarySTS", "VideoSummaryRetrieval", "VideoSummaryFaithfulness")
 
 
@@ -49,7 +50,7 @@ def words(text: str) -> Counter[str]:
 
 
 def test_the_bundled_tasks_are_these() -> None:
-    assert set(bundled_tasks()) == {*TASKS, "VideoDescriptionSTS", "ClipCCRetrieval"}
+    assert set(bundled_tasks()) == {*TASKS, "VideoDescriptionSTS", "ClipCCRetrieval", *RATED}
     assert {name: task.spec.type for name, task in bundled_tasks().items() if name in TASKS} == {
         "VideoSummarySTS": "STS",
         "VideoSummaryRetrieval": "Retrieval",
