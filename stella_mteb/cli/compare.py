@@ -185,7 +185,11 @@ def _sources(
                 "--published, or --remote"
             )
         results = [DEFAULT_RESULTS]
-    found = [local_scores(folder, selection=selection, facts=_facts(mteb, selection, folder)) for folder in results]
+    named = None if others else models or None
+    found = [
+        local_scores(folder, models=named, selection=selection, facts=_facts(mteb, selection, folder))
+        for folder in results
+    ]
     if published:
         found.append(published_rows(selection))
     if remote is not None:

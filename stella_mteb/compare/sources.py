@@ -157,6 +157,8 @@ def _name(row: Row) -> str:
 
 
 def _is_one_system(one: Row, other: Row) -> bool:
+    if one.system.model != other.system.model:
+        return False
     if replace(one.system, label="", origin="") != replace(other.system, label="", origin=""):
         return False
     if one.system.settings != other.system.settings or one.system.provenance != "measured here":

@@ -69,10 +69,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a dict from pairs; raise ValueError for a duplicate key. An `object_pairs_hook` of `json.loads`."""
-    keys = Counter(key for key, _ in pairs)
-    if len(keys) < len(pairs):
-        raise ValueError(f"duplicate key {keys.most_common(1)[0][0]!r}")
-    return dict(pairs)
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"duplicate key {key!r}")
+    return content
 
 
 def _finite(text: str) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Call
-from tests.support.result_folders import entry, our_run, result
+from tests.support.result_folders import entry, of_others, our_run, result
 from tests.support.submissions import write
 
 STELLA, BGE = "NovaSearch/stella_en_1.5B_v5", "BAAI/bge-en-icl"
@@ -163,3 +163,21 @@ def test_the_split_of_ones_own_task_is_that_of_its_yaml(call: Call, tmp_path: Pa
     _, shown, _ = call("compare", "--results", tmp_path, "--format", "csv")
 
     assert types_and_splits(shown) == {"MineSTS": ("STS", "gold")}
+
+
+def test_only_the_files_of_the_named_models_are_read(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stella_mteb.compare import folder
+
+    result(our_run(tmp_path), "STS12", 0.4)
+    result(of_others(tmp_path, "someone/else"), "STS12", 0.5)
+    read, read_score = [], folder.read_score
+    monkeypatch.setattr(folder, "read_score", lambda path, *rest: read.append(path.parts) or read_score(path, *rest))
+
+    code, _, _ = call("compare", "all_minilm_l6_v2", "--results", tmp_path)
+    _, _, err = call("compare", "someone/elsewhere", "--results", tmp_path)
+
+    assert code == 0
+    assert [parts for parts in read if "someone__else" in parts] == []
+    assert "no results of 'someone/elsewhere'; the nearest are someone/else" in err
