@@ -47,6 +47,6 @@ def shown(comparison: Comparison) -> dict[str, Name]:
 
 
 def usual_provenance(comparison: Comparison) -> Provenance | None:
-    """Name the source of most rows' scores; None without a row."""
-    counts = Counter(system.provenance for system in comparison.systems)
+    """Name the source of most rows' scores; None without one. That a row mixes sources is always said beside it."""
+    counts = Counter(system.provenance for system in comparison.systems if system.provenance != "mixed")
     return max(counts, key=counts.__getitem__, default=None)

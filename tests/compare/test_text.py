@@ -319,6 +319,16 @@ def test_a_difference_has_a_sign_and_no_negative_zero(value: float | None, text:
     assert words.signed(value) == text
 
 
+def test_a_row_of_several_sources_always_says_so_even_where_most_are() -> None:
+    systems = [system("a", "mixed"), system("b", "mixed"), system("c", "self-reported")]
+    comparison = compare_by_hand(systems, {("t", "STS"): [score("t", "STS", value) for value in (0.5, 0.4, 0.3)]})
+
+    table = section(render_comparison(comparison, "table", 80), "Leaderboard")
+
+    assert "Where nothing stands beside a name, the scores are self-reported." in table
+    assert [line.split("  ")[1].strip() for line in table.splitlines()[-3:]] == ["a (mixed)", "b (mixed)", "c"]
+
+
 # ------------------------------------------------------------------------------------------------------- programs
 
 
