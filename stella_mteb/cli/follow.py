@@ -63,6 +63,10 @@ class Follower:
         self._call, self._last = done, now
         self._show(self.line())
 
+    def tokens_of_workers(self, done: int, _total: int = 0) -> None:
+        """Note how many tokens the workers of a cluster have encoded since the run began."""
+        self.tokens(max(done - self._before, self._call))
+
     def ended(self, outcome: Outcome) -> None:
         """Record that a task has ended, and print its outcome."""
         self._left.pop((outcome.model, outcome.task), None)

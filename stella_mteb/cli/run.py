@@ -167,7 +167,7 @@ def _on_ray(
         prefill=prefill,
         on_outcome=follower.ended,
         say=say,
-        progress=follower.tokens,
+        progress=follower.tokens_of_workers,
     )
     say("\n" + render(workers, "table"))
     return outcomes

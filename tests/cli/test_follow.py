@@ -71,6 +71,20 @@ def test_calls_and_tasks_add_up_and_time_between_them_is_no_encoding(clock: Cloc
     assert follower.line() == "task 2 of 2, Two: 5k of 10k tokens, left 26.0 s, in all 26.0 s"
 
 
+def test_tokens_of_workers_count_once_whatever_ends_meanwhile(clock: Clock) -> None:
+    follower = follow.Follower(forecasts(), None)
+    for now, done in ((0, 500), (10, 3_500)):
+        clock.now = now
+        follower.tokens_of_workers(done)
+    follower.ended(outcome("One"))
+    for now, done in ((20, 4_000), (30, 7_000), (40, 6_500)):  # the last without a worker that is starting again
+        clock.now = now
+        follower.tokens_of_workers(done)
+
+    # 7 000 tokens in 10 + 20 s; of Two 2 500 are left, and 10 s of the rest.
+    assert follower.line() == "task 2 of 2, Two: 7k of 10k tokens, left 20.7 s, in all 20.7 s"
+
+
 def test_texts_encoded_by_a_prefill_are_not_left_to_any_task(clock: Clock) -> None:
     follower = follow.Follower(forecasts(), 100.0)
     follower.tokens(10_000)

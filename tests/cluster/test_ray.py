@@ -161,8 +161,11 @@ def whenever_assigned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[An
 
 @needs_ray
 def test_two_nodes_with_a_worker_killed_give_the_bits_of_the_local_engine(
-    cluster: Any, run: Any, whenever_assigned: Any
+    cluster: Any, run: Any, whenever_assigned: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from stella_mteb.cli import display
+
+    monkeypatch.setattr(display, "_STATUS_EVERY", 0.0)
     killed: list[int] = []
 
     def kill_one(pool: Any) -> None:
@@ -185,6 +188,7 @@ def test_two_nodes_with_a_worker_killed_give_the_bits_of_the_local_engine(
         rf"worker {killed[0]} on \S+ \(process \d+\) died: its process ended unexpectedly. Its unit: shard \d+ of \S+"
     )
     assert re.search(said, spread.err)
+    assert re.search(r"^task \d of 3, \S+: \S+ of \S+ tokens, left .+, in all .+$", spread.err, re.MULTILINE)
     assert "raylet" not in spread.out
     assert re.search(r"worker +node +device +units +texts +tokens +tokens/s +ended", spread.err)
 
