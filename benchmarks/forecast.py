@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def main() -> None:
         forecasts = [forecaster(task, pace) for task in tasks]
         engine = encoder.text_encoder  # loaded before the clock of the first task starts
         for task, forecast in zip(tasks, forecasts, strict=True):
-            before = engine.stats.tokens
+            before, processor = engine.stats.tokens, time.process_time()
             (outcome,) = run([[encoder]], [task], output, lambda _: None)
             assert outcome.status == "done", outcome.error  # noqa: S101
             assert forecast.tokens is not None  # noqa: S101
@@ -123,6 +124,8 @@ def main() -> None:
                     "s forecast": round(seconds, 1),
                     "s": round(outcome.seconds, 1),
                     "s off": f"{seconds / outcome.seconds - 1:+.1%}",
+                    # Of one thread: less than 1 where other processes had its core.
+                    "core": round((time.process_time() - processor) / outcome.seconds, 2),
                 }
             )
             named = {
