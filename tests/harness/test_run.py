@@ -124,7 +124,6 @@ def test_own_data_is_used_where_a_benchmark_has_the_task_too(tmp_path: Path) -> 
     assert task.stella_mteb_file.pairs.second == [row["candidate"] for row in rows]
 
 
-@pytest.mark.fault(40, "exit code 2 with the nearest name, before any model is loaded")
 def test_tasks_that_share_texts_follow_the_first_of_them(tmp_path: Path) -> None:
     from stella_mteb.harness.find_tasks import find_tasks
 
@@ -140,6 +139,7 @@ def test_tasks_that_share_texts_follow_the_first_of_them(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
+@pytest.mark.fault(40, "exit code 2 with the nearest name, before any model is loaded")
 @pytest.mark.parametrize(
     ("tasks", "benchmarks", "said"),
     [
