@@ -882,7 +882,8 @@ def test_judge_ranks_by_the_likeness_of_the_summaries(call: Call, tmp_path: Path
         for name, texts in PREDICTIONS.items()
     }
     assert code == 0
-    assert [list(row) for row in rows] == [["rank", "slug", "borda", "mean_hm_cf", "clips"]] * 3
+    figures = ["rank", "slug", "borda", "mean_hm_cf", "low", "high", "best_rank", "worst_rank", "clips"]
+    assert [list(row) for row in rows] == [[*figures, "means", "duels"]] * 3
     assert [row["clips"] for row in rows] == [len(REFERENCES)] * 3
     assert [(row["rank"], row["slug"], row["borda"]) for row in rows] == [
         (1, "copy", 2),
@@ -1013,7 +1014,12 @@ def test_a_model_that_not_every_judge_has_scored_is_named_and_not_ranked(call: C
     code, out, err = call("rank", tmp_path, "--format", "csv")
 
     assert code == 0
-    assert out.splitlines() == ["rank,slug,borda,mean_hm_cf,clips", "1,n,1.0,0.5,", "2,m,1.0,0.35,", ",o,,0.9,"]
+    assert out.splitlines() == [
+        "rank,slug,borda,mean_hm_cf,low,high,best_rank,worst_rank,clips",
+        "1,n,1.0,0.5,,,,,",
+        "2,m,1.0,0.35,,,,,",
+        ",o,,0.9,,,,,",
+    ]
     assert "judges: a, b" in err
     assert "not ranked: o: not every judge has scored it" in err
 
