@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +16,15 @@ from stella_mteb.cli.display import say
 from stella_mteb.cli.options import Device
 
 MODEL = "all_minilm_l6_v2"
-SHORT = f"{MODEL}[max_length=64]"
+SHORT = f"{MODEL}[max_length=16]"
 TASKS = ("VideoSummarySTS", "VideoSummaryRetrieval")
+CANDIDATES = {
+    "faithful": "paraphrase",
+    "omits": "omission",
+    "swaps": "order_swap",
+    "negates": "negation",
+}
+"""The demo's candidate models, and the fault of the bundled task that each makes."""
 
 
 @app.command()
@@ -28,34 +38,37 @@ def demo(
     from stella_mteb.cli.judge import judge  # noqa: PLC0415
     from stella_mteb.cli.run import run  # noqa: PLC0415
 
-    say(f"1. MTEB tasks on bundled data, with {MODEL}")
-    run(models=[MODEL], tasks=list(TASKS), output=output, device=device, offline=True, cache=output / "vectors")
+    common: dict[str, Any] = {"device": device, "offline": True, "cache": output / "vectors"}
+    say(f"1. Run: {MODEL} on two bundled MTEB tasks, reading texts whole or their first 16 tokens")
+    _show(1, run, models=[MODEL, SHORT], tasks=list(TASKS), output=output, **common)
+    say("\n2. Judge: four models' summaries of 12 clips; three of them make one kind of fault each")
     references, predictions = write_judge_inputs(output / "judge-input")
-    say("\n2. The judge: five candidate models, one faithful to every clip, the others with worse and worse faults")
-    judge(
-        references=references,
-        predictions=[predictions],
-        models=[MODEL],
-        output=output / "judge",
-        device=device,
-        offline=True,
-        cache=output / "vectors",
-    )
-    say("\n3. The same model reading 64 tokens of a text instead of 256, and the two compared")
-    run(models=[SHORT], tasks=list(TASKS), output=output, device=device, offline=True, cache=output / "vectors")
-    compare(models=[MODEL, SHORT], results=[output], html=output / "report.html")
-    say(f"\nResults are in {output}. Open {output / 'report.html'} in a browser.")
-    say("Next: stella-mteb doctor, and docs/own-data.md for data of your own.")
+    judged = {"references": references, "predictions": [predictions], "output": output / "judge"}
+    _show(1, judge, models=[MODEL], html=output / "judge.html", **judged, **common)
+    say("hm_cf alone puts the model that negates the outcome first: it uses the reference's")
+    say("words. Its low consistency gives it away, as order does the model that swaps events")
+    say("and coverage the one that omits some.")
+    say("\n3. Compare: are the first 16 tokens enough?")
+    _show(2, compare, models=[MODEL, SHORT], results=[output], html=output / "report.html")
+    say(f"\nTwo pages to open in a browser: {output / 'judge.html'} and {output / 'report.html'}")
+
+
+def _show(sections: int, command: Callable[..., None], **options: Any) -> None:
+    """Run a command and print only the first sections of its output: a demo fits two screens."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        command(**options)
+    typer.echo("\n\n".join(out.getvalue().split("\n\n")[:sections]).rstrip())
 
 
 def write_judge_inputs(folder: Path) -> tuple[Path, Path]:
-    """Write the bundled pairs as input for the judge: references, and the predictions of five candidate models.
+    """Write clips of the bundled task in the judge's input form: references, and the candidate models' predictions.
 
-    The first model is faithful. The others have each clip's four faulty candidates, ordered by their grades from the
-    mildest to the worst fault.
+    Args:
+        folder: Where to write.
 
     Returns:
-        The references' file and the predictions' folder.
+        The references' file and the predictions' folder. Each candidate model makes one kind of fault, on every clip
+        for which the task has all of `CANDIDATES`.
     """
     from stella_mteb.files.atomic import write_json  # noqa: PLC0415
     from stella_mteb.harness.task_yaml import bundled_tasks  # noqa: PLC0415
@@ -63,14 +76,12 @@ def write_judge_inputs(folder: Path) -> tuple[Path, Path]:
     file = bundled_tasks()["VideoSummarySTS"]
     assert file.spec.data is not None  # noqa: S101 -- the bundled task names its file
     rows = [json.loads(line) for line in (file.path.parent / file.spec.data).read_text(encoding="utf-8").splitlines()]
-    references = {row["clip_id"]: row["reference"] for row in rows}
+    texts: dict[str, dict[str, str]] = {model: {} for model in CANDIDATES}
+    for model, fault in CANDIDATES.items():
+        texts[model] = {row["clip_id"]: row["candidate"] for row in rows if row["fault"] == fault}
+    clips = [row["clip_id"] for row in rows if all(row["clip_id"] in own for own in texts.values())]
+    references = {row["clip_id"]: row["reference"] for row in rows if row["clip_id"] in clips}
     write_json(folder / "references.json", [{"id": clip, "summary": text} for clip, text in references.items()])
-    names = ("faithful", "mild_fault", "fault", "bad_fault", "worst_fault")
-    texts: dict[str, dict[str, str]] = {name: {} for name in names}
-    for clip in references:
-        own = sorted((row for row in rows if row["clip_id"] == clip), key=lambda row: -row["score"])
-        for name, row in zip(names, own, strict=True):
-            texts[name][clip] = row["candidate"]
-    for name, own_texts in texts.items():
-        write_json(folder / "predictions" / f"{name}.json", own_texts)
+    for model, own in texts.items():
+        write_json(folder / "predictions" / f"{model}.json", {clip: own[clip] for clip in references})
     return folder / "references.json", folder / "predictions"

@@ -882,8 +882,12 @@ def test_judge_ranks_by_the_likeness_of_the_summaries(call: Call, tmp_path: Path
         for name, texts in PREDICTIONS.items()
     }
     assert code == 0
+<<<<<<< HEAD
     figures = ["rank", "slug", "borda", "mean_hm_cf", "low", "high", "best_rank", "worst_rank", "clips"]
     assert [list(row) for row in rows] == [[*figures, "means", "duels"]] * 3
+=======
+    assert all(list(row)[:4] == ["rank", "slug", "borda", "mean_hm_cf"] for row in rows)
+>>>>>>> e1f1ec9 (judge prints the mean of each measure; the demo tells one story in sixty lines)
     assert [row["clips"] for row in rows] == [len(REFERENCES)] * 3
     assert [(row["rank"], row["slug"], row["borda"]) for row in rows] == [
         (1, "copy", 2),
@@ -1014,12 +1018,17 @@ def test_a_model_that_not_every_judge_has_scored_is_named_and_not_ranked(call: C
     code, out, err = call("rank", tmp_path, "--format", "csv")
 
     assert code == 0
+<<<<<<< HEAD
     assert out.splitlines() == [
         "rank,slug,borda,mean_hm_cf,low,high,best_rank,worst_rank,clips",
         "1,n,1.0,0.5,,,,,",
         "2,m,1.0,0.35,,,,,",
         ",o,,0.9,,,,,",
     ]
+=======
+    shown = [[row["rank"], row["slug"], row["borda"], row["mean_hm_cf"]] for row in csv.DictReader(out.splitlines())]
+    assert shown == [["1", "n", "1.0", "0.5"], ["2", "m", "1.0", "0.35"], ["", "o", "", "0.9"]]
+>>>>>>> e1f1ec9 (judge prints the mean of each measure; the demo tells one story in sixty lines)
     assert "judges: a, b" in err
     assert "not ranked: o: not every judge has scored it" in err
 
@@ -1055,6 +1064,7 @@ def test_a_model_that_answers_the_easy_clip_only_is_not_ranked(call: Call, tmp_p
 _SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
+from stella_mteb.cli.demo import CANDIDATES
 from stella_mteb.cli import main
 from stella_mteb.engine import devices
 from stella_mteb.engine.encoder import TextEncoder
@@ -1145,11 +1155,17 @@ def test_mteb_itself_runs_our_task_with_our_model(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["scores"]["test"][0]["main_score"] == pytest.approx(ours.score, abs=1e-5)
 
 
-@pytest.mark.slow
-def test_the_demo_runs_without_network(tmp_path: Path) -> None:
+def test_the_demo_tells_its_story_in_sixty_lines(tmp_path: Path) -> None:
     done = subprocess.run([SCRIPT, "demo", "--output", tmp_path / "demo"], check=True, capture_output=True, text=True)
 
-    assert "VideoSummarySTS" in done.stdout
-    assert "faithful" in done.stdout
-    judged = (tmp_path / "demo/judge/aggregated/all_minilm_l6_v2").glob("*.json")
-    assert {path.stem for path in judged} == {"faithful", "mild_fault", "fault", "bad_fault", "worst_fault"}
+    assert len(done.stdout.splitlines()) + len(done.stderr.splitlines()) <= 60
+    rows = [line.split() for line in done.stdout.splitlines()]
+    columns = next(row for row in rows if row[:2] == ["slug", "faithfulness"])
+    of_models = [row for row in rows if row[:1] and row[0] in {"faithful", "omits", "swaps", "negates"}]
+    found = {row[0]: dict(zip(columns[1:], map(float, row[1:]), strict=True)) for row in of_models}
+    assert len(found) == 4
+    lowest = {measure: min(found, key=lambda slug: found[slug][measure]) for measure in ("order", "consistency")}
+    assert lowest == {"order": "swaps", "consistency": "negates"}
+    assert found["omits"]["coverage"] < min(found["swaps"]["coverage"], found["negates"]["coverage"])
+    assert "all_minilm_l6_v2 is better than" in done.stdout
+    assert all((tmp_path / "demo" / page).is_file() for page in ("judge.html", "report.html"))
