@@ -45,9 +45,8 @@ def demo(
     references, predictions = write_judge_inputs(output / "judge-input")
     judged = {"references": references, "predictions": [predictions], "output": output / "judge"}
     _show(1, judge, models=[MODEL], html=output / "judge.html", **judged, **common)
-    say("hm_cf alone puts the model that negates the outcome first: it uses the reference's")
-    say("words. Its low consistency gives it away, as order does the model that swaps events")
-    say("and coverage the one that omits some.")
+    say("hm_cf alone puts `negates` first: it uses the reference's words. Low consistency")
+    say("gives it away, as low order does `swaps` and low coverage `omits`.")
     say("\n3. Compare: are the first 16 tokens enough?")
     _show(2, compare, models=[MODEL, SHORT], results=[output], html=output / "report.html")
     say(f"\nTwo pages to open in a browser: {output / 'judge.html'} and {output / 'report.html'}")

@@ -882,12 +882,8 @@ def test_judge_ranks_by_the_likeness_of_the_summaries(call: Call, tmp_path: Path
         for name, texts in PREDICTIONS.items()
     }
     assert code == 0
-<<<<<<< HEAD
     figures = ["rank", "slug", "borda", "mean_hm_cf", "low", "high", "best_rank", "worst_rank", "clips"]
     assert [list(row) for row in rows] == [[*figures, "means", "duels"]] * 3
-=======
-    assert all(list(row)[:4] == ["rank", "slug", "borda", "mean_hm_cf"] for row in rows)
->>>>>>> e1f1ec9 (judge prints the mean of each measure; the demo tells one story in sixty lines)
     assert [row["clips"] for row in rows] == [len(REFERENCES)] * 3
     assert [(row["rank"], row["slug"], row["borda"]) for row in rows] == [
         (1, "copy", 2),
@@ -1018,17 +1014,12 @@ def test_a_model_that_not_every_judge_has_scored_is_named_and_not_ranked(call: C
     code, out, err = call("rank", tmp_path, "--format", "csv")
 
     assert code == 0
-<<<<<<< HEAD
     assert out.splitlines() == [
         "rank,slug,borda,mean_hm_cf,low,high,best_rank,worst_rank,clips",
         "1,n,1.0,0.5,,,,,",
         "2,m,1.0,0.35,,,,,",
         ",o,,0.9,,,,,",
     ]
-=======
-    shown = [[row["rank"], row["slug"], row["borda"], row["mean_hm_cf"]] for row in csv.DictReader(out.splitlines())]
-    assert shown == [["1", "n", "1.0", "0.5"], ["2", "m", "1.0", "0.35"], ["", "o", "", "0.9"]]
->>>>>>> e1f1ec9 (judge prints the mean of each measure; the demo tells one story in sixty lines)
     assert "judges: a, b" in err
     assert "not ranked: o: not every judge has scored it" in err
 
