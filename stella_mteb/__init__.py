@@ -18,7 +18,7 @@ __all__ = [
     "load_encoder",
     "register",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 PIPELINE = "2"
 """Must be raised when the engine's result for the same files and texts changes; stored vectors become invalid."""
 

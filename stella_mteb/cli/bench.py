@@ -26,7 +26,7 @@ _ROUNDS = 3
 _OURS = "stella-mteb"
 
 
-@app.command()
+@app.command(short_help="Measure the speed of models on this machine.")
 def bench(
     model: Model,
     device: Device = None,

@@ -38,7 +38,7 @@ class _NewestUnlessSaid(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-@app.command(cls=_NewestUnlessSaid)
+@app.command(cls=_NewestUnlessSaid, short_help="Compare models like for like.")
 def compare(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="SPEC...", help="Models to compare; all that are found if left out.")

@@ -27,7 +27,7 @@ CANDIDATES = {
 """The demo's candidate models, and the fault of the bundled task that each makes."""
 
 
-@app.command()
+@app.command(short_help="Run the main jobs with a small packaged model.")
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("demo-output"),
     device: Device = None,
@@ -41,15 +41,15 @@ def demo(
     common: dict[str, Any] = {"device": device, "offline": True, "cache": output / "vectors"}
     say(f"1. Run: {MODEL} on two bundled MTEB tasks, reading texts whole or their first 16 tokens")
     _show(1, run, models=[MODEL, SHORT], tasks=list(TASKS), output=output, **common)
-    say("\n2. Judge: four models' summaries of 12 clips; three of them make one kind of fault each")
+    say("2. Judge: four models' summaries of 12 clips; three of them make one kind of fault each")
     references, predictions = write_judge_inputs(output / "judge-input")
     judged = {"references": references, "predictions": [predictions], "output": output / "judge"}
-    _show(1, judge, models=[MODEL], html=output / "judge.html", **judged, **common)
+    _show(2, judge, models=[MODEL], html=output / "judge.html", **judged, **common)
     say("hm_cf alone puts `negates` first: it uses the reference's words. Low consistency")
     say("gives it away, as low order does `swaps` and low coverage `omits`.")
-    say("\n3. Compare: are the first 16 tokens enough?")
+    say("3. Compare: are the first 16 tokens enough?")
     _show(2, compare, models=[MODEL, SHORT], results=[output], html=output / "report.html")
-    say(f"\nTwo pages to open in a browser: {output / 'judge.html'} and {output / 'report.html'}")
+    say(f"Two pages to open in a browser: {output / 'judge.html'} and {output / 'report.html'}")
 
 
 def _show(sections: int, command: Callable[..., None], **options: Any) -> None:

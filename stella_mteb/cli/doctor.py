@@ -13,7 +13,7 @@ from stella_mteb.cli.options import Format
 from stella_mteb.files.tables import TableFormat, render
 
 
-@app.command()
+@app.command(short_help="Check what this machine can run.")
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Do not access the network.")] = False,
     benchmarks: Annotated[list[str], typer.Option("--benchmark", "-b", help="Check for the data of its tasks.")] = [],  # noqa: B006

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stella_mteb.harness.fetch import Item
 
 
-@app.command()
+@app.command(short_help="Download weights, data sets and examples for a run.")
 def fetch(
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A model; may be repeated.")] = [],  # noqa: B006
     tasks: Annotated[list[str], typer.Option("--task", "-t", metavar="TASK", help="A task; may be repeated.")] = [],  # noqa: B006

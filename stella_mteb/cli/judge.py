@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stella_mteb.prompts.profiles import PromptType
 
 
-@app.command()
+@app.command(short_help="Score many models' summaries against references.")
 def judge(
     references: Annotated[Path, typer.Option(help="JSON list of {id, summary}, or another layout.")],
     predictions: Annotated[list[Path], typer.Option(help="Folder, or files {id: text}, one for each model.")],

@@ -13,7 +13,7 @@ from stella_mteb.cli.registry import registry
 from stella_mteb.files.tables import TableFormat, plain, render
 
 
-@app.command()
+@app.command(short_help="List the bundled models, or describe one.")
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="One model in detail, with its prompts.")] = None,
     form: Format = "table",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _LEGEND = "95 %: interval of mean_hm_cf, by resampling clips; ranks: those that the tests leave a model"
 
 
-@app.command()
+@app.command(short_help="Rank candidate models over all judges in a folder.")
 def rank(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output of judge, or <judge>/<model>.json files.")],
     agreement: Annotated[bool, typer.Option("--agreement", help="Also: how much the judges agree.")] = False,
@@ -73,8 +74,9 @@ def print_ranking(folder: Path, form: TableFormat) -> None:
     beside = {row["slug"]: means_beside(results, row["slug"]) for row in rows}
     if form in {"table", "md"}:
         typer.echo(render([_shown(row) for row in rows], form))
-        typer.echo("\n".join(["", *(ties_in_words(sure) if sure else ()), ""]))
+        typer.echo("\nMeans over clips of the measures beside hm_cf")
         typer.echo(render(_named(beside), form))
+        typer.echo("\n" + "\n".join(textwrap.fill(line, 80) for line in (ties_in_words(sure) if sure else ())))
         say(_LEGEND)
     elif form == "csv":
         typer.echo(render(rows, form))
@@ -118,5 +120,7 @@ def _named(beside: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
 
     measures = dict.fromkeys(name for own in beside.values() for name in own)
     return [
-        {"slug": slug} | {SHOWN_AS.get(name, name): own.get(name) for name in measures} for slug, own in beside.items()
+        {"slug": slug}
+        | {SHOWN_AS.get(name, name): None if name not in own else round(own[name], 3) for name in measures}
+        for slug, own in beside.items()
     ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stella_mteb.harness.submission import Finding
 
 
-@app.command()
+@app.command(short_help="Check results against MTEB's submission rules.")
 def submit(
     check: Annotated[Path, typer.Option("--check", metavar="DIR", help="Folder of results to check.")],
     against: Annotated[Path | None, typer.Option(metavar="DIR", help="A checkout of the results repository.")] = None,

@@ -12,7 +12,7 @@ from stella_mteb.cli.options import Format
 from stella_mteb.files.tables import render
 
 
-@app.command()
+@app.command(short_help="List the bundled tasks.")
 def tasks(form: Format = "table") -> None:
     """List the bundled tasks. Every task of MTEB can also be run, by its name."""
     from stella_mteb.harness.task_yaml import bundled_tasks  # noqa: PLC0415

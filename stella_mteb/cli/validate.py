@@ -28,7 +28,7 @@ _TITLES = {
 _SHORT = {"spearman": "rho", "kendall_b": "tau-b", "kendall_c": "tau-c", "pearson": "r"}
 
 
-@app.command()
+@app.command(short_help="Measure how well a judge agrees with people.")
 def validate(
     references: Annotated[Path, typer.Option(help="Texts by id; a list of texts is several references.")],
     ratings: Annotated[Path, typer.Option(help="Rows of id, candidate, score; also raters, system.")],

@@ -13,7 +13,7 @@ from stella_mteb.cli.registry import registry
 from stella_mteb.files.tables import render
 
 
-@app.command()
+@app.command(short_help="Compare a copy of a model with published values.")
 def verify(
     model: Annotated[str, typer.Option("--model", "-m", metavar="SPEC", help="The model.")],
     device: Device = None,

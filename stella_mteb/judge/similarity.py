@@ -24,7 +24,7 @@ Several = Literal["best", "mean"]
 MEASURES = ("coarse", "precision", "recall", "f1", "hm_cf", "order", "consistency", "nli", "rouge_1_recall")
 """The fields of `PairScore` that say how good a candidate is; more is better."""
 
-SHOWN_AS = {"precision": "faithfulness", "recall": "coverage"}
+SHOWN_AS = {"precision": "faithfulness", "recall": "coverage", "rouge_1_recall": "rouge-1"}
 """What tables and pages call a measure for people, where files keep the in-house name."""
 
 

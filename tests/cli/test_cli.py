@@ -1151,7 +1151,7 @@ def test_the_demo_tells_its_story_in_sixty_lines(tmp_path: Path) -> None:
 
     assert len(done.stdout.splitlines()) + len(done.stderr.splitlines()) <= 60
     rows = [line.split() for line in done.stdout.splitlines()]
-    columns = next(row for row in rows if row[:2] == ["slug", "faithfulness"])
+    columns = next(row for row in rows if row[:2] == ["slug", "coarse"])
     of_models = [row for row in rows if row[:1] and row[0] in {"faithful", "omits", "swaps", "negates"}]
     found = {row[0]: dict(zip(columns[1:], map(float, row[1:]), strict=True)) for row in of_models}
     assert len(found) == 4
