@@ -149,6 +149,7 @@ class _Model:
     precision: float | None
     recall: float | None
     order: float | None
+    consistency: float | None
     unmatched: float | None
     clips: int
     worst: float | None
@@ -157,10 +158,11 @@ class _Model:
 def _model(row: RankedModel | Apart, judgement: Judgement | None, clips: JudgedClips) -> _Model:
     rank = row.rank if isinstance(row, RankedModel) else None
     if judgement is None:
-        return _Model(row.slug, rank, row.mean_hm_cf, None, None, None, None, 0, None)
+        return _Model(row.slug, rank, row.mean_hm_cf, None, None, None, None, None, 0, None)
     scores = list(judgement.scores.values())
     cosines = np.concatenate([own.cosines for own in clips.matches[row.slug].values()])
     orders = [score.order for score in scores if score.order is not None]
+    consistent = [score.consistency for score in scores if score.consistency is not None]
     return _Model(
         slug=row.slug,
         rank=rank,
@@ -168,6 +170,7 @@ def _model(row: RankedModel | Apart, judgement: Judgement | None, clips: JudgedC
         precision=statistics.fmean(score.precision for score in scores),
         recall=statistics.fmean(score.recall for score in scores),
         order=statistics.fmean(orders) if orders else None,
+        consistency=statistics.fmean(consistent) if consistent else None,
         unmatched=None if clips.level is None else float((cosines < clips.level).mean()),
         clips=len(scores),
         worst=min(score.hm_cf for score in scores),

@@ -93,10 +93,11 @@ def test_the_heading_names_the_first_and_the_table_has_means_of_the_scores(judge
     mean = np.mean([results["minilm"]["good"].clips[clip] for clip in REFERENCES])  # type: ignore[index]
     cosines = np.concatenate([one.cosines for one in clips.matches["good"].values()])
     assert row[:3] == ["good", "1–2", f"{mean:.3f}"]
-    assert row[-5:-2] == [
+    assert row[-6:-2] == [
         f"{np.mean([score.precision for score in good]):.3f}",
         f"{np.mean([score.recall for score in good]):.3f}",
         f"{np.mean([score.order for score in good if score.order is not None]):.3f}",
+        f"{np.mean([score.consistency for score in good]):.3f}",
     ]
     assert row[-2:] == [f"{100 * np.mean(cosines < clips.level):.0f} %", "4"]  # type: ignore[operator]
 
