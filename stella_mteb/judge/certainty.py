@@ -1,4 +1,4 @@
-"""How sure a ranking is: what other clips would have changed, and which models the clips tell apart."""
+"""The uncertainty of a ranking: intervals over clips, and tests of every two models."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from stella_mteb.statistics.max_t import max_t, possible_ranks
 from stella_mteb.statistics.paired import MIN_ITEMS
 
 ALPHA = 0.05
-_FLIPS = 9_999  # as in compare; of five judges one pair has p = .045, and 2 000 flips would blur it
+_FLIPS = 9_999  # as in compare; among five judges one pair has p = .045, too close to ALPHA for 2 000 flips
 
 
 @dataclass(frozen=True)
 class Duel:
-    """Two models on the same clips: the first's mean HM-CF minus the second's.
+    """The difference between two models on the same clips: the first's mean HM-CF minus the second's.
 
     Attributes:
-        first: The model that is ranked higher.
-        second: The other.
+        first: The model with the higher rank.
+        second: The model with the lower rank.
         difference: Mean over judges and clips.
-        low: Lower end of the interval that holds for all duels together; None where no difference could be a finding.
+        low: Lower end of the simultaneous interval over all duels; None if no difference could be significant.
         high: Upper end.
-        p: Two-sided, of the hypothesis that the difference of a clip is as likely as its negative.
-        p_adjusted: The same, adjusted for all duels.
+        p: Two-sided p-value of the null hypothesis that a clip's difference is symmetric around zero.
+        p_adjusted: The p-value adjusted for all duels.
     """
 
     first: str
@@ -41,21 +41,21 @@ class Duel:
 
     @property
     def is_tie(self) -> bool:
-        """Whether the clips cannot tell the two apart."""
+        """Whether the difference is not significant."""
         return self.p_adjusted >= ALPHA
 
 
 @dataclass(frozen=True)
 class Certainty:
-    """How sure a ranking is.
+    """The uncertainty of a ranking.
 
     Attributes:
-        clips: Number of clips behind it.
-        needed: Number of clips from which on a difference can be a finding.
-        intervals: By model, the 95 % interval of its mean HM-CF, by resampling clips; empty for fewer clips than
+        clips: Number of clips in the ranking.
+        needed: Smallest number of clips with which a difference can be significant.
+        intervals: The 95 % interval of each model's mean HM-CF, by resampling clips; empty for fewer clips than
             `stella_mteb.statistics.paired.MIN_ITEMS`.
-        ranks: By model, the best and the worst rank that the tests leave it, for all models together.
-        duels: Every two models, the higher ranked first.
+        ranks: The best and the worst rank of each model that are compatible with the tests of all models.
+        duels: Every two models, the one with the higher rank first.
     """
 
     clips: int
@@ -66,19 +66,19 @@ class Certainty:
 
 
 def certainty(results: Results, ranking: Sequence[RankedModel], seed: int = 0) -> Certainty | None:
-    """Say how sure a ranking is.
+    """Compute the uncertainty of a ranking.
 
-    A clip's score is the mean of its HM-CF over the judges. All models are tested on the same clips, with one
-    correction for all duels (`stella_mteb.statistics.max_t`): a clip that is hard is so for every model. The judges are
-    taken as given; the figures say what other clips would have changed, not what other judges would say.
+    A clip's score is the mean of its HM-CF over the judges. The tests are paired by clip, since a hard clip is hard for
+    every model, and share one correction for all duels (`stella_mteb.statistics.max_t`). The judges are taken as given:
+    the figures describe the variation between clips, and not between judges.
 
     Args:
-        results: What the judges said.
+        results: The judges' results.
         ranking: From `stella_mteb.judge.ranking.rank_models`.
-        seed: Of resamples and sign flips.
+        seed: Seed of resamples and sign flips.
 
     Returns:
-        None where scores by clip are not known, or fewer than two clips are common to all ranked models.
+        None if scores by clip are unknown, or all ranked models have fewer than two clips in common.
     """
     models = [row.slug for row in ranking]
     clips = common_clips(results, models) or []
@@ -103,7 +103,7 @@ def certainty(results: Results, ranking: Sequence[RankedModel], seed: int = 0) -
 
 
 def _duels(models: Sequence[str], scores: Array, seed: int) -> tuple[list[Duel], int]:
-    """Every two models, from scores [models, clips], and how many clips a finding takes."""
+    """Test every two models on scores [models, clips]; also return how many clips a significant difference needs."""
     pairs = list(itertools.combinations(range(len(models)), 2))
     apart = np.array([scores[one] - scores[other] for one, other in pairs]).reshape(len(pairs), scores.shape[1])
     tested = max_t(apart, np.arange(scores.shape[1]), alpha=ALPHA, resamples=_FLIPS, seed=seed)
@@ -121,14 +121,16 @@ def _intervals(models: Sequence[str], scores: Array, seed: int) -> dict[str, tup
 
 
 def ties_in_words(found: Certainty) -> list[str]:
-    """One sentence for each model that the clips cannot tell from one below it, after one on all duels."""
+    """Describe the duels in sentences: one on all duels, then one for each model that ties with a lower one."""
     if not found.duels:
         return []
     if found.clips < found.needed:
-        return [f"No finding is possible on {found.clips} clips: a test needs {found.needed} to tell two models apart."]
+        return [
+            f"No difference can be significant on {found.clips} clips: a test of these models needs {found.needed}."
+        ]
     tied = [duel for duel in found.duels if duel.is_tie]
     sentences = [
-        f"{len(found.duels) - len(tied)} of {len(found.duels)} pairs of models differ beyond doubt "
+        f"{len(found.duels) - len(tied)} of {len(found.duels)} pairs of models differ significantly "
         f"(paired tests on {found.clips} clips, adjusted for all pairs)."
     ]
     for first, own in itertools.groupby(tied, key=lambda duel: duel.first):

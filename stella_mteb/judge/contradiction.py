@@ -1,7 +1,8 @@
-"""Whether sentences that match contradict each other, as far as words show it: one negates, or they say opposites.
+"""Detection of contradictions between matched sentences by their words: a negation on one side, or opposite words.
 
-Cosines hardly see it: "He opens the door" and "He does not open the door" are close. What words alone cannot show is
-listed in docs/judge.md: exchanged agents ("the dog bites the man"), wrong numbers, an outcome told in other words.
+The cosine barely changes under negation: "He opens the door" and "He does not open the door" are close. docs/judge.md
+lists the contradictions that words cannot reveal: exchanged agents ("the dog bites the man"), wrong numbers, an outcome
+in other words.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ _NEGATION = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _SHARED = 0.5
-"""Opposites count between sentences that share this much of their words: "up" and "down" in others mean little."""
+"""The smallest share of common words (Jaccard) for which opposite words count: "up" and "down" in unrelated sentences
+mean little."""
 
 
 @dataclass(frozen=True)
 class Cues:
-    """The words of a sentence by which it may contradict another.
+    """The words of a sentence that may contradict another sentence.
 
     Attributes:
-        negated: Whether it negates something.
-        words: All its words, in small letters.
-        opposites: The opposites of these, from opposites.csv.
+        negated: Whether the sentence contains a negation.
+        words: All its words, in lower case.
+        opposites: The opposites of these words, from opposites.csv.
     """
 
     negated: bool
@@ -41,14 +43,14 @@ class Cues:
 
 
 def cues_of(sentence: str) -> Cues:
-    """Read the cues of a sentence."""
+    """Extract the cues of a sentence."""
     words = frozenset(re.findall(r"[^\W\d_]+", sentence.lower()))
     opposites = frozenset().union(*(known for word in words if (known := _opposites().get(word))))
     return Cues(_NEGATION.search(sentence) is not None, words, opposites)
 
 
 def contradict(one: Cues, other: Cues) -> bool:
-    """Whether one of two sentences negates and the other does not, or they differ by opposite words."""
+    """Return whether only one of two sentences has a negation, or they differ by opposite words."""
     if one.negated != other.negated:
         return True
     if one.opposites.isdisjoint(other.words) or one.opposites.isdisjoint(other.words - one.words):
@@ -59,7 +61,7 @@ def contradict(one: Cues, other: Cues) -> bool:
 
 
 def consistency(cosines: Cosines, candidate: Sequence[Cues], reference: Sequence[Cues]) -> float:
-    """1 minus the highest cosine of two sentences that match and contradict each other; 1 where none do.
+    """Compute 1 minus the highest cosine of two matched sentences that contradict each other; 1 if there are none.
 
     Args:
         cosines: [candidate's sentences, reference's sentences].
@@ -71,7 +73,7 @@ def consistency(cosines: Cosines, candidate: Sequence[Cues], reference: Sequence
 
 
 def matched(cosines: Cosines) -> list[tuple[int, int]]:
-    """Sentences of candidate and reference of which one is the other's closest on the opposite side."""
+    """Return the pairs of a candidate's and a reference's sentence in which one is the closest to the other."""
     rows = enumerate(cosines.argmax(axis=1).tolist())
     columns = ((row, column) for column, row in enumerate(cosines.argmax(axis=0).tolist()))
     return list(dict.fromkeys([*rows, *columns]))

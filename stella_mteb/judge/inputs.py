@@ -1,8 +1,8 @@
-"""The judge's inputs: one file of references, one file of predictions for each candidate model.
+"""The judge's inputs: one file of references, and one file of predictions for each candidate model.
 
-References: a JSON list of `{"id", "summary"}` (other keys are left alone); a list of texts in place of one, or several
-captions in the layout of COCO, are several references. Predictions: a JSON object `{id: text}`; the file's name is the
-model's. Both may have any layout that `stella_mteb.files.keyed_texts` reads.
+References are a JSON list of `{"id", "summary"}`; other keys are ignored. A clip with several references has a list of
+texts, or several captions in the layout of COCO. Predictions are a JSON object `{id: text}`; the name of the file is
+the name of the model. Both may have any layout that `stella_mteb.files.keyed_texts` reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stella_mteb.judge.wrappers import unwrap
 
 _SHOWN = 10
 _LONGEST_SLUG = 240
-"""Bytes; with a suffix it is the name of a file."""
+"""In bytes; the slug with a suffix is a file name."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Candidate:
     """One candidate model's predictions.
 
     Attributes:
-        slug: Name of the model: its file's name without suffix.
-        texts: Prediction by clip id; only clips that have a reference, and only texts that hold something.
-        missing: Clips of the references that the file does not have.
+        slug: Name of the model: the file name without suffix.
+        texts: Prediction by clip id, without blank ones and those of clips without a reference.
+        missing: Clips of the references that are missing from the file.
         empty: Clips whose prediction is empty.
-        unknown: Ids of the file that no reference has.
-        wrapped: Clips by what a chat model put around their summary: `stella_mteb.judge.wrappers`.
+        unknown: Ids of the file that have no reference.
+        wrapped: Clips by the kind of text that a chat model put around the summary: `stella_mteb.judge.wrappers`.
     """
 
     slug: str
@@ -51,14 +51,14 @@ def read_references(path: Path, columns: KeyedColumns = BY_NAME) -> dict[str, tu
 
     Args:
         path: The file.
-        columns: Those of id and text, where their names do not tell.
+        columns: The columns of id and text, if their names are ambiguous.
 
     Returns:
         The references of each clip, at least one, by its id, in the order of the file.
 
     Raises:
-        ConfigError: If a clip has no text or an empty one, an id stands twice, or the file has another form; names
-            the place.
+        ConfigError: If a clip has no text or an empty one, an id is duplicated, or the layout is unknown; names the
+            entry.
     """
     references: dict[str, tuple[str, ...]] = {}
     faults: list[str] = []
@@ -66,16 +66,16 @@ def read_references(path: Path, columns: KeyedColumns = BY_NAME) -> dict[str, tu
         if isinstance(entry, BadRow):
             faults.append(f"  {entry}")
         elif any(map(is_blank, entry.texts)):
-            faults.append(f"  {entry.place}: a text of {entry.id!r} is empty")
+            faults.append(f"  {entry.place}: empty text of id {entry.id!r}")
         elif entry.id in references:
-            faults.append(f"  {entry.place}: id {entry.id!r} stands twice; give a clip's references as one list")
+            faults.append(f"  {entry.place}: duplicate id {entry.id!r}; give a clip's references as one list")
         else:
             references[entry.id] = entry.texts
     if faults:
         shown = "\n".join(faults[:_SHOWN])
-        raise ConfigError(f"{path}: {len(faults)} references cannot be used:\n{shown}")
+        raise ConfigError(f"{path}: {len(faults)} unusable references; fix these entries:\n{shown}")
     if not references:
-        raise ConfigError(f"{path}: holds no reference")
+        raise ConfigError(f"{path}: contains no references")
     return references
 
 
@@ -89,16 +89,16 @@ def read_candidates(
     """Read the predictions of all candidate models.
 
     Args:
-        paths: Files, and folders whose data files are read.
-        references: From `read_references`; clips that are not among them are listed and left out.
-        columns: Those of id and text, where their names do not tell.
-        unwrapped: Whether what a chat model puts around a summary is taken out; it is listed in any case.
+        paths: Files, or folders of data files.
+        references: From `read_references`; predictions of other clips are listed and left out.
+        columns: The columns of id and text, if their names are ambiguous.
+        unwrapped: Whether to remove the text that a chat model puts around a summary; it is listed in any case.
 
     Returns:
-        One candidate for each file, by name.
+        One candidate for each file, sorted by name.
 
     Raises:
-        ConfigError: If a file has another form, two files give one name, or there is none.
+        ConfigError: If the layout of a file is unknown, two files have the same name, or there is no file.
     """
     paths = list(paths)
     files = sorted({file for path in paths for file in data_files(path)}, key=lambda file: file.stem)
@@ -109,7 +109,7 @@ def read_candidates(
     candidates = []
     for file in files:
         slug = _slug(file.stem)
-        same = unicodedata.normalize("NFC", slug).casefold()  # to some file systems
+        same = unicodedata.normalize("NFC", slug).casefold()  # the same file on some file systems
         if same in seen:
             raise ConfigError(f"{file} and {seen[same]} are both predictions of {slug!r}; rename one")
         seen[same] = file

@@ -1,4 +1,4 @@
-"""Judge many candidate models in one pass: every text and sentence of all of them is encoded once."""
+"""Scoring of many candidate models in one pass, which encodes every distinct text and sentence once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stella_mteb.models.resolve import ResolvedModel
 from stella_mteb.prompts.profiles import PromptType, judge_prompt
 
 SCORING = "3"
-"""Raised by whoever changes what the judge makes of the same texts: results of another are not mixed in."""
+"""Version of the scoring. Increase it with every change of scores: results of different versions are never mixed."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ def load_judge(
     """Load a model as a judge of these texts.
 
     Returns:
-        The engine, with the vectors of earlier runs, and the prompt before every text.
+        The engine, with the stored vectors of earlier runs, and the prompt that precedes every text.
 
     Raises:
         ConfigError: If a text is one of the examples in the prompt.
-        EnvironmentProblem: If weights or device are not to be had.
+        EnvironmentProblem: If weights or device are unavailable.
     """
     prompt = judge_prompt(model.prompts, model.config.prompts, prompt_type, model.spec.shots)
     prompt.refuse_leak(texts, "judge")
@@ -65,13 +65,13 @@ def judge_all(
     computed candidate by candidate, so that memory holds one candidate's full vectors at a time.
 
     Args:
-        encoder: The judge's engine. With a store attached, nothing is encoded twice across runs either.
-        prompt: Put before every text and sentence, on both sides.
-        references: The references of each clip by its id; a text by itself is one reference.
+        encoder: The judge's engine. With a store attached, texts of earlier runs are not encoded again.
+        prompt: Prefix of every text and sentence, on both sides.
+        references: The references of each clip, by clip id; a str is a single reference.
         candidates: From `stella_mteb.judge.inputs.read_candidates`.
         progress: Called after every batch of the encoding.
-        several: Which score of a clip with several references counts: that of the best, or the mean.
-        nli: Also asked whether sentences that match contradict each other.
+        several: For clips with several references, whether the best reference's score counts, or the mean.
+        nli: A model that scores contradictions between matched sentences.
 
     Yields:
         One judgement for each candidate, in order.
@@ -90,13 +90,13 @@ def judge_all(
 
 @dataclass(frozen=True)
 class ReadText:
-    """A text as the judge reads it.
+    """A text with its vectors and words.
 
     Attributes:
         vectors: float32 [1 + sentences, dimension]: the whole text first, then its sentences.
-        sentences: Its sentences.
-        cues: By sentence, the words by which it may contradict another.
-        words: Of the whole text.
+        sentences: The sentences of the text, in order.
+        cues: The words of each sentence that may contradict another.
+        words: Counts of the words of the whole text.
     """
 
     vectors: FloatMatrix
@@ -106,7 +106,7 @@ class ReadText:
 
 
 def score(reference: ReadText, candidate: ReadText, nli: NliModel | None = None) -> PairScore:
-    """All figures of a candidate against one reference, from vectors and from words."""
+    """Compute all measures of a candidate against one reference, from vectors and from words."""
     cosines = sentence_cosines(reference.vectors, candidate.vectors)
     by_nli = None
     if nli:
@@ -121,12 +121,12 @@ def score(reference: ReadText, candidate: ReadText, nli: NliModel | None = None)
 
 
 class TextVectors:
-    """Unit vectors of texts and their sentences; all go through the backbone together, each distinct one once.
+    """Unit vectors of texts and their sentences; one pass of the backbone encodes each distinct one once.
 
     Args:
         encoder: The engine.
-        prompt: Put before every text and sentence.
-        texts: All that will be asked for.
+        prompt: Prefix of every text and sentence.
+        texts: All texts that will be looked up.
         progress: Called after every batch of the encoding.
     """
 
@@ -140,21 +140,21 @@ class TextVectors:
         self._project = encoder.project
 
     def __getitem__(self, text: str) -> FloatMatrix:
-        """float32 [1 + sentences, dimension]: the whole text first, then its sentences."""
+        """Return float32 [1 + sentences, dimension]: the whole text first, then its sentences."""
         return unit(self._project(self._pooled[[self._rows[part] for part in self._parts[text]]]))
 
     def read(self, text: str) -> ReadText:
-        """A text with its vectors, its sentences and their cues."""
+        """Return a text with its vectors, its sentences and their cues."""
         sentences = self._parts[text][1:]
         return ReadText(self[text], sentences, [cues_of(sentence) for sentence in sentences], words_of(text))
 
 
 def distinct_texts(references: Mapping[str, Sequence[str]], candidates: Sequence[Candidate]) -> list[str]:
-    """All references and predictions, each once."""
+    """Return all references and predictions without duplicates."""
     given = [*references.values(), *(one.texts.values() for one in candidates)]
     return list(dict.fromkeys(text for texts in given for text in texts))
 
 
 def text_and_sentences(text: str) -> list[str]:
-    """The whole text, without the marks of a list, then its sentences; a text without any is its own sentence."""
+    """Return the whole text without list markers, then its sentences; a text without sentences is its own sentence."""
     return [without_marks(text), *(split_sentences(text) or [text])]

@@ -1,4 +1,4 @@
-"""Words in common: ROUGE-1 recall, which on news summaries agrees with people better than cosines do."""
+"""ROUGE-1 recall, which agrees with people better than cosines on news summaries."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import Counter
 
 
 def words_of(text: str) -> Counter[str]:
-    """How often each word stands in a text, in small letters; a word is a run of letters and digits."""
+    """Count the words of a text in lower case; a word is a run of letters and digits."""
     return Counter(re.findall(r"[^\W_]+", text.lower()))
 
 
 def rouge_1_recall(reference: Counter[str], candidate: Counter[str]) -> float:
-    """The share of the reference's words that the candidate has, as often as it has them.
+    """Compute the share of the reference's words that the candidate has too, counted with repetitions.
 
     Source: C.-Y. Lin, ROUGE: A Package for Automatic Evaluation of Summaries (2004); without stemming.
     """

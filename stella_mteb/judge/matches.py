@@ -1,4 +1,4 @@
-"""Which sentence of a summary matches which of its reference: for people who look at a clip."""
+"""The matches between the sentences of a summary and of its reference, for the page of a judge."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from stella_mteb.judge.order import Cosines
 from stella_mteb.judge.similarity import over_references, score_pair, sentence_cosines
 
 CHANCE = 0.9
-"""A sentence is unmatched where it comes no closer than this share of sentences does to another clip's text.
+"""The quantile of the best cosines with another clip's reference below which a sentence counts as unmatched.
 
-Of the sentences of YouCook2-Fact that is so of 59 % of those that people marked wrong, and of 23 % of the others.
+On YouCook2-Fact it leaves 59 % of the sentences that people marked wrong unmatched, and 23 % of the others.
 """
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Sentences of one summary and of the reference that it is held against, by their positions from 0.
+    """The matches of one summary's sentences with those of a reference, by position from 0.
 
     Attributes:
-        reference: Which of the clip's references.
-        best: For each sentence of the candidate, the closest one of the reference.
-        cosines: Of these.
-        displaced: Sentences of the candidate that match less well where matches may not go back: told out of order.
-        contradicting: Sentences of the candidate that contradict their closest one, as far as words show it.
-        recalled: For each sentence of the reference, the cosine with the closest one of the candidate.
+        reference: Index of the reference among the clip's references.
+        best: The closest sentence of the reference for each sentence of the candidate.
+        cosines: The cosine of each of these pairs.
+        displaced: Sentences of the candidate that are out of order: their match in the monotone alignment is not
+            their closest.
+        contradicting: Sentences of the candidate that contradict their closest one by their words.
+        recalled: For each sentence of the reference, the cosine with the closest sentence of the candidate.
     """
 
     reference: int
@@ -46,7 +47,7 @@ class Matches:
 def match_all(
     vectors: TextVectors, references: Mapping[str, Sequence[str]], candidates: Sequence[Candidate]
 ) -> dict[str, dict[str, Matches]]:
-    """The matches of every summary, by candidate model and clip; of several references, with the best."""
+    """Match every summary with its best reference; by candidate model and clip."""
     read = {clip: [vectors.read(text) for text in texts] for clip, texts in references.items()}
     return {
         one.slug: {clip: _match(read[clip], vectors.read(text)) for clip, text in one.texts.items()}
@@ -57,10 +58,10 @@ def match_all(
 def chance_level(
     vectors: TextVectors, references: Mapping[str, Sequence[str]], candidates: Sequence[Candidate]
 ) -> float | None:
-    """The cosine from which on a sentence is matched; None for a single clip, which has nothing to be held against.
+    """Compute the cosine from which a sentence counts as matched; None for a single clip.
 
-    Every summary is held against the reference of the next clip, in which its sentences have no match: `CHANCE` of
-    their best cosines are below the level. It is another for each judge, as cosines are.
+    Every summary is compared with the reference of the next clip, which is unrelated to it: a share `CHANCE` of the
+    best cosines is below the level. The level depends on the judge, because the scale of cosines does.
     """
     clips = list(references)
     following = dict(pairwise([*clips, clips[0]]))
@@ -74,12 +75,12 @@ def chance_level(
 
 
 def monotone_alignment(cosines: Cosines) -> NDArray[np.intp]:
-    """For each row's sentence its match in the best alignment whose matches never go back.
+    """Return each row's match in the best monotone alignment, whose matches never go back.
 
     Args:
         cosines: [sentences of one side, sentences of the other].
     """
-    sums = np.empty_like(cosines)  # of the best alignment of the rows so far that ends in this column
+    sums = np.empty_like(cosines)  # of the best alignment of the rows so far whose last match is this column
     before = np.zeros(cosines.shape[1], dtype=cosines.dtype)
     for number, row in enumerate(cosines):
         sums[number] = np.maximum.accumulate(before) + row

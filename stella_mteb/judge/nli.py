@@ -1,4 +1,4 @@
-"""Whether a sentence contradicts another, by a cross-encoder for natural-language inference from a local folder."""
+"""Probabilities of contradiction by a cross-encoder for natural-language inference (NLI) from a local folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _BATCH = 32
 class NliModel:
     """A cross-encoder with an output for contradiction, such as `cross-encoder/nli-deberta-v3-base`.
 
-    Loaded from safetensors by transformers' own classes; nothing is fetched and no code of the folder runs.
+    transformers' own classes load it from safetensors. Nothing is downloaded, and no code of the folder runs.
 
     Args:
-        folder: The files, as transformers saves them.
-        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`; None is `auto`.
+        folder: A model folder as transformers saves it.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; None is `auto`.
 
     Raises:
-        ConfigError: If the folder is not such a model; says what it lacks.
+        ConfigError: If the folder holds no such model; names the missing part.
     """
 
     def __init__(self, folder: Path, device: str | None = None) -> None:
@@ -45,14 +45,18 @@ class NliModel:
         found = [number for number, label in labels.items() if label.startswith("contradict")]
         if len(found) != 1:
             raise ConfigError(
-                f"--nli {folder}: no output is called contradiction, but {', '.join(labels.values())}; name them in "
+                f"--nli {folder}: no output is named contradiction, only {', '.join(labels.values())}; name it in "
                 "id2label of config.json"
             )
         self._model, self._contradiction = model.eval().to(resolve_device(device)), found[0]
         self.revision = f"local-{folder_fingerprint(folder)}"
 
     def contradiction(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """The probability that two sentences contradict each other: mean over both directions, from 0 to 1."""
+        """Compute the probability that two sentences contradict each other, averaged over both directions.
+
+        Returns:
+            float64 [pairs], from 0 to 1.
+        """
         import torch  # noqa: PLC0415
 
         both = [*pairs, *((other, one) for one, other in pairs)]
@@ -71,5 +75,5 @@ class NliModel:
 
     @property
     def _longest(self) -> int:
-        # A tokenizer that does not know has 10^30.
+        # A tokenizer without a configured limit reports 10^30.
         return int(min(self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", 512)))

@@ -1,4 +1,4 @@
-"""Judged clips as one HTML file: the ranking, and for each model its clips, worst first, sentence by sentence."""
+"""The judge's page: one HTML file with the ranking and every model's clips, worst first, sentence by sentence."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class JudgedClips:
     """The clips of one judge.
 
     Attributes:
-        judge: Its spec.
-        references: The references of each clip by its id.
-        judgements: Of every candidate model.
-        matches: By candidate model and clip, from `stella_mteb.judge.matches.match_all`.
-        level: The cosine from which on a sentence is matched; None where it is not known.
+        judge: The judge's spec.
+        references: The references of each clip, by clip id.
+        judgements: The judgements of all candidate models.
+        matches: Matches by candidate model and clip, from `stella_mteb.judge.matches.match_all`.
+        level: The cosine from which a sentence counts as matched; None if unknown.
     """
 
     judge: str
@@ -48,19 +48,19 @@ def write_page(path: Path, results: Results, clips: JudgedClips) -> None:
     """Write one self-contained HTML file, atomically.
 
     Args:
-        path: The file; what stands there is replaced.
-        results: Of all judges, for the ranking.
-        clips: Of one of them.
+        path: The file; an existing one is replaced.
+        results: Results of all judges, for the ranking.
+        clips: The clips of one judge.
 
     Raises:
-        StorageProblem: If it cannot be written.
+        StorageProblem: If the file cannot be written.
     """
     with atomic_write(path) as file:
         file.write(render_page(results, clips))
 
 
 def render_page(results: Results, clips: JudgedClips) -> str:
-    """The page as text; what is judged alike gives the same bytes."""
+    """Render the page as text; the same results give the same bytes."""
     ranking, apart = rank_models(results)
     sure = certainty(results, ranking)
     by_slug = {one.candidate.slug: one for one in clips.judgements}
@@ -98,14 +98,14 @@ def _share(value: float | None) -> str:
 
 def _headline(ranking: Sequence[RankedModel], apart: Sequence[Apart], sure: Certainty | None, judges: int) -> str:
     if not ranking:
-        return f"{len(apart)} models, none of which can be ranked"
+        return f"None of {len(apart)} models can be ranked"
     first = ranking[0]
     where = f" on {first.clips} clips" if first.clips else ""
     where += f", by {judges} judges" if judges > 1 else ""
     if len(ranking) == 1:
-        return f"{first.slug} alone of {1 + len(apart)} models can be ranked,{where}" if apart else first.slug + where
+        return f"Only {first.slug} of {1 + len(apart)} models can be ranked,{where}" if apart else first.slug + where
     tied = [duel.second for duel in sure.duels if duel.first == first.slug and duel.is_tie] if sure else []
-    doubt = f"; {_counted(tied)} cannot be told from it" if tied else ""
+    doubt = f"; a tie with {_counted(tied)}" if tied else ""
     return f"{first.slug} comes first of {len(ranking)} models{where}{doubt}"
 
 
@@ -114,7 +114,7 @@ def _counted(names: Sequence[str]) -> str:
 
 
 def _strips(ranking: Sequence[RankedModel], sure: Certainty) -> tuple[Markup, dict[str, Markup]]:
-    """The axis for the column's head, and by model its mean with the interval; hollow if it is tied with the first."""
+    """Draw the axis for the column head, and each model's mean with its interval; hollow if it ties with the first."""
     ends = [end for pair in sure.intervals.values() for end in pair if end is not None]
     room = max(0.05 * (max(ends) - min(ends)), 0.005)
     x, axis = svg.strip_axis(min(ends) - room, max(ends) + room)
@@ -141,7 +141,7 @@ def _ranks(sure: Certainty, model: _Model) -> str:
 
 @dataclass(frozen=True)
 class _Model:
-    """A row of the ranking; `clips` is 0 for a model that this run has not judged, and its other figures None."""
+    """A row of the ranking; a model that this run did not judge has 0 `clips`, and None for its other figures."""
 
     slug: str
     rank: int | None
@@ -178,9 +178,9 @@ def _model(row: RankedModel | Apart, judgement: Judgement | None, clips: JudgedC
 
 
 def _data(judgements: Sequence[Judgement], clips: JudgedClips) -> dict[str, Any]:
-    """What the page's script writes into the page: texts once, and the figures of each summary.
+    """Collect the data of the page's script: texts without repetition, and the figures of each summary.
 
-    A clip's reference stands in it once for all models; two decimals of a cosine are whole numbers.
+    A clip's reference is stored once for all models. Cosines are stored as whole hundredths.
     """
     numbers: dict[tuple[str, int], int] = {}
     models = []
@@ -232,6 +232,6 @@ def _sentences(text: str) -> list[str]:
 
 
 def _as_data(value: Mapping[str, Any]) -> Markup:
-    # Within a script element only "<" can end it or begin a comment.
+    # Inside a script element only "<" can end the element or begin a comment.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return Markup(text)  # noqa: S704

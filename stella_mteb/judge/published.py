@@ -1,4 +1,4 @@
-"""Published figures of other metrics on human-rated sets, to stand beside those of a judge: published/human.csv."""
+"""Published figures of other metrics on human-rated sets, from human.csv, for comparison with a judge's."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from stella_mteb.errors import ConfigError
 
 
 def published_figures(name: str) -> list[dict[str, Any]]:
-    """A figure that others report on a human-rated set.
+    """Return the published figures of a human-rated set.
 
     Returns:
-        Rows of metric, references, level, against, the figures that are known, and where they are from.
+        Rows of metric, references, level, against, the figures (None if not published), and their source.
 
     Raises:
-        ConfigError: If no such set is known; names those that are.
+        ConfigError: If the set is unknown; names the known sets.
     """
     text = resources.files("stella_mteb.judge").joinpath("human.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     known = list(dict.fromkeys(row["set"] for row in rows))
     if name not in known:
-        raise ConfigError(f"no figures are published here of a set {name!r}; there are {', '.join(known)}")
+        raise ConfigError(f"no published figures of set {name!r}; choose one of {', '.join(known)}")
     figures = ("spearman", "kendall_b", "kendall_c", "pearson")
     return [
         {

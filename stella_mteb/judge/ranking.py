@@ -1,4 +1,4 @@
-"""From several judges' means to one ranking of the candidate models."""
+"""The ranking of candidate models over several judges, and the agreement of the judges."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stella_mteb.judge.reports import Result
 from stella_mteb.statistics.correlation import draws, interval
 
 MIN_COVERAGE = 0.8
-"""A model that was scored on a smaller share of the clips is not ranked: silence on hard clips would win."""
+"""The smallest share of scored clips for a model to be ranked; otherwise a model that skips hard clips would win."""
 
 Results = Mapping[str, Mapping[str, Result]]
-"""Figures by judge and candidate model."""
+"""Results by judge and candidate model."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class RankedModel:
 
     Attributes:
         slug: The candidate model.
-        borda: Sum over judges of the number of candidates minus the rank (ties share the mean of their ranks).
+        borda: Sum over judges of the number of candidates minus the rank (ties share their mean rank).
         mean_hm_cf: Mean over judges of mean HM-CF.
-        rank: From 1; models that are equal in both share a rank.
-        clips: Number of clips behind the means, the same for all that are ranked; None where it is not known.
+        rank: Rank from 1; models with equal borda and mean_hm_cf share a rank.
+        clips: Number of clips in the means, the same for all ranked models; None if unknown.
     """
 
     slug: str
@@ -47,9 +47,9 @@ class Apart:
 
     Attributes:
         slug: The candidate model.
-        mean_hm_cf: Mean, over the judges that scored it, of its own mean.
-        clips: Number of clips behind it; None where it is not known.
-        reason: Why it stands apart.
+        mean_hm_cf: Mean HM-CF over the judges that scored it.
+        clips: Number of clips in the mean; None if unknown.
+        reason: Why the model is not ranked.
     """
 
     slug: str
@@ -59,13 +59,13 @@ class Apart:
 
 
 def rank_models(results: Results) -> tuple[list[RankedModel], list[Apart]]:
-    """Rank by Borda, then by mean HM-CF, at full precision, over the clips that all ranked models were scored on.
+    """Rank models by Borda, then by mean HM-CF, at full precision, over the clips that all ranked models share.
 
-    Where only means are known, as in in-house files, there are no common clips: models of the highest count are ranked.
+    In-house files have only means, so common clips are unknown; there only models with the highest count are ranked.
 
     Returns:
-        The ranking, and the models that are not in it: those that some judge has not scored, and those that were scored
-        on less than `MIN_COVERAGE` of the clips of the most complete model.
+        The ranking, and the unranked models: those that some judge has not scored, and those that were scored on less
+        than `MIN_COVERAGE` of the clips of the most complete model.
     """
     models = sorted(set().union(*results.values()))
     counts = {model: _count(results, model) for model in models}
@@ -90,13 +90,13 @@ def rank_models(results: Results) -> tuple[list[RankedModel], list[Apart]]:
 
 
 def means_beside(results: Results, model: str) -> dict[str, float]:
-    """Means over judges of a model's other measures, of those that all judges have, over its own clips."""
+    """Average a model's other measures over the judges, for the measures that all judges have, over its own clips."""
     own = [judge[model].means for judge in results.values() if model in judge]
     return {name: statistics.fmean(means[name] for means in own) for name in own[0] if all(name in o for o in own)}
 
 
 def common_clips(results: Results, models: Sequence[str]) -> list[str] | None:
-    """The clips that all judges have scored of all these models, in order; None where a judge's are not known."""
+    """Return the clips that every judge has scored for all these models, in order; None if some judge's are unknown."""
     tables = [judge[model].clips for judge in results.values() for model in models if model in judge]
     known = [set(table) for table in tables if table is not None]
     return sorted(set.intersection(*known)) if known and len(known) == len(tables) else None
@@ -129,17 +129,17 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two judges' mean HM-CF of the candidate models that both have scored, compared.
+    """The agreement of two judges on the mean HM-CF of the candidate models that both have scored.
 
     Attributes:
-        first: A judge.
-        second: Another.
-        models: How many candidate models.
+        first: The first judge's folder name.
+        second: The second judge's folder name.
+        models: Number of candidate models.
         kendall: Kendall's tau-b of the two orders; None for fewer than two models, or if a judge ties all of them.
-        spearman: Likewise Spearman's correlation.
-        low: Lower end of tau's 95 % interval; None where the scores per clip are not known.
+        spearman: Spearman's rho of the two orders; None in the same cases.
+        low: Lower end of tau's 95 % interval; None if scores by clip are unknown.
         high: Upper end.
-        clips: How many clips were resampled for it.
+        clips: Number of clips that were resampled for the interval.
     """
 
     first: str
@@ -155,12 +155,12 @@ class Agreement:
 def agreements(results: Results, seed: int = 0) -> Iterator[Agreement]:
     """Compare every two judges.
 
-    The interval is a percentile bootstrap over clips: the same drawn clips for both judges and all models, since a clip
-    that is hard to summarise is so for all of them. It says what other clips would have changed, not other models.
+    The interval is a percentile bootstrap over clips. Both judges and all models share each draw, since a clip that is
+    hard to summarise is hard for all of them. It describes the variation between clips, and not between models.
 
     Args:
-        results: What the judges said. There is an interval where the scores of two clips or more are known.
-        seed: Of the resampling.
+        results: The judges' results. An interval needs the scores of two or more clips.
+        seed: Seed of the resampling.
     """
     for first, second in itertools.combinations(results, 2):
         pair = {judge: results[judge] for judge in (first, second)}

@@ -1,4 +1,4 @@
-"""People rate candidate texts, or say which of two is better."""
+"""People's ratings of candidate texts, and their preferences between two texts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Rating:
-    """One candidate text and what people said of it.
+    """The rating of one candidate text.
 
     Attributes:
         clip: Id of the clip, which has references.
-        candidate: The text.
-        score: Mean of the raters.
-        raters: Each rater's score, where they are known.
-        system: What wrote the text, where it is known.
+        candidate: The candidate text.
+        score: The rating; by default the mean of the raters.
+        raters: Each rater's score; empty if unknown.
+        system: Name of the system that wrote the text; None if unknown.
     """
 
     clip: str
@@ -36,7 +36,7 @@ class Rating:
 
 @dataclass(frozen=True)
 class Preference:
-    """Two candidate texts of a clip, and which of them people prefer: 0 or 1."""
+    """Two candidate texts of a clip, and the index (0 or 1) of the one that people prefer."""
 
     clip: str
     candidates: tuple[str, str]
@@ -47,12 +47,12 @@ def read_ratings(path: Path, references: Mapping[str, Sequence[str]]) -> tuple[l
     """Read a file of ratings.
 
     Args:
-        path: JSONL, JSON, CSV, TSV or Parquet with `id`, `candidate` and `score` (or `raters`, a list), and `system`
-            where it is known; for preferences `id`, `candidates` (two texts) and `preferred` (0 or 1).
+        path: JSONL, JSON, CSV, TSV or Parquet with `id`, `candidate` and `score` (or `raters`, a list), and
+            optionally `system`; for preferences `id`, `candidates` (two texts) and `preferred` (0 or 1).
         references: From `stella_mteb.judge.inputs.read_references`.
 
     Raises:
-        ConfigError: If a row lacks what it needs, or an id has no reference; names the place.
+        ConfigError: If a row lacks a value, or an id has no reference; names the row.
     """
     ratings: list[Rating] = []
     preferences: list[Preference] = []
@@ -75,16 +75,16 @@ def read_ratings(path: Path, references: Mapping[str, Sequence[str]]) -> tuple[l
             ratings.append(one)
     if faults:
         shown = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
-        raise ConfigError(f"{path}: {len(faults)} rows cannot be used:\n{shown}")
+        raise ConfigError(f"{path}: {len(faults)} unusable rows; fix them:\n{shown}")
     if not ratings and not preferences:
-        raise ConfigError(f"{path}: holds no rating")
+        raise ConfigError(f"{path}: contains no ratings")
     return ratings, preferences
 
 
 def _rating(row: Mapping[Any, Any]) -> Rating:
     raters = tuple(_number(value, "raters") for value in row.get("raters") or ())
     if row.get("score") is None and not raters:
-        raise ValueError(f"needs 'score', a number, or 'raters', a list of them; there are {', '.join(map(str, row))}")
+        raise ValueError(f"needs 'score' (a number) or 'raters' (a list of numbers); it has {', '.join(map(str, row))}")
     score = _number(row["score"], "score") if row.get("score") is not None else math.fsum(raters) / len(raters)
     system = row.get("system")
     return Rating(
@@ -95,7 +95,7 @@ def _rating(row: Mapping[Any, Any]) -> Rating:
 def _preference(row: Mapping[Any, Any]) -> Preference:
     candidates = row.get("candidates")
     if not isinstance(candidates, list) or len(candidates) != 2 or row["preferred"] not in (0, 1):
-        raise ValueError("a preference needs 'candidates', two texts, and 'preferred', 0 or 1")
+        raise ValueError("a preference needs 'candidates' (two texts) and 'preferred' (0 or 1)")
     first, second = (_text(text, "candidates") for text in candidates)
     return Preference(_clip(row), (first, second), int(row["preferred"]))
 
@@ -109,7 +109,7 @@ def _clip(row: Mapping[Any, Any]) -> str:
 
 def _text(value: Any, column: str) -> str:
     if not isinstance(value, str) or is_blank(value):
-        raise ValueError(f"'{column}' must be text that is not empty (got {value!r})")
+        raise ValueError(f"'{column}' must be non-empty text (got {value!r})")
     return value
 
 

@@ -1,6 +1,6 @@
-"""Judgements as files, with the field names of the in-house leaderboard, and back.
+"""Writing and reading of judgements as JSON files with the field names of the in-house leaderboard.
 
-<output>/aggregated/<judge>/<model>.json     means over clips, what `rank` reads
+<output>/aggregated/<judge>/<model>.json     means over clips, which `rank` reads
 <output>/pairs/<judge>/<model>.json          the scores of every clip
 """
 
@@ -28,23 +28,23 @@ from stella_mteb.judge.similarity import PairScore
 logger = logging.getLogger(__name__)
 
 BESIDE = ("order", "consistency", "nli", "rouge_1_recall")
-"""Measures that the in-house files do not have: each as `<measure>_stats`, null where no clip has it."""
-_LONGEST_SLUG = 200  # bytes, of the 255 that a file system takes in a name
+"""Measures that in-house files lack; each is written as `<measure>_stats`, null if no clip has it."""
+_LONGEST_SLUG = 200  # bytes; file systems limit a name to 255
 
 
 def judge_slug(spec: str) -> str:
-    """A judge's spec as a folder name; one that has to be changed gets a digest, so that no two share a folder."""
+    """Convert a judge's spec to a folder name; a changed one gets a digest, so that no two specs share a folder."""
     slug = (re.sub(r"[^\w.@=,+-]+", "_", spec).strip("_.") or "judge").encode()[:_LONGEST_SLUG].decode(errors="ignore")
     return slug if slug == spec else f"{slug}-{hashlib.blake2b(spec.encode(), digest_size=3).hexdigest()}"
 
 
 def require_same_judge(output: Path, judge: str, identity: Mapping[str, Any]) -> None:
-    """Raise unless what stands in a judge's folder was made by the same judge from the same references.
+    """Require that all results in a judge's folder are from the same judge and the same references.
 
-    A file that does not parse is set aside: whoever wrote it, its scores are lost, and are computed again.
+    A file that does not parse is set aside, and its scores are computed again.
 
     Raises:
-        ConfigError: Names a file that was not; a ranking over both would compare what cannot be compared.
+        ConfigError: Names a file of another judge or other references; a ranking must not mix the two.
         StorageProblem: If the folder cannot be written.
     """
     with writing(output, output / "aggregated" / judge):
@@ -61,24 +61,24 @@ def _require_same_judge(output: Path, judge: str, identity: Mapping[str, Any]) -
         changed = [key for key in identity if before.get(key) != identity[key]]
         if changed:
             raise ConfigError(
-                f"{path} was judged with another {', '.join(changed)}; give this run an --output of its own, or remove "
-                f"{path.parent} to judge again"
+                f"{path} was judged with different settings ({', '.join(changed)}); give this run its own "
+                f"--output, or remove {path.parent} to judge again"
             )
 
 
 def write_judgement(output: Path, judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> None:
     """Write one candidate's pairs and means, each file atomically, the means last.
 
-    Another process that judges into the same folder is waited for, and what it wrote is held against the identity.
+    The function waits for another process that writes to the same folder, then checks its files against the identity.
 
     Args:
         output: The output folder.
         judge: The judge's folder name, from `judge_slug`.
-        judgement: The scores.
-        identity: What the judge was: revision, dimension, dtype, prompt and so on.
+        judgement: The candidate's scores.
+        identity: The judge's settings: revision, dimension, dtype, prompt and so on.
 
     Raises:
-        ConfigError: If another judge's results have come into the folder.
+        ConfigError: If the folder now has another judge's results.
         StorageProblem: If the files cannot be written; the old ones are intact.
     """
     slug = judgement.candidate.slug
@@ -90,11 +90,11 @@ def write_judgement(output: Path, judge: str, judgement: Judgement, identity: Ma
 
 
 def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Means over clips, in the form of the in-house aggregated files.
+    """Average over clips, in the format of the in-house aggregated files.
 
-    `total_evaluations` counts the clips that have a reference, `successful_evaluations` those that were scored;
-    the others are named under `missing` and `empty`, and are in no mean. `wrapped` names the clips with a reasoning
-    block, a heading and so on around the summary.
+    `total_evaluations` counts the clips with a reference, `successful_evaluations` the scored ones. The other clips are
+    listed in `missing` and `empty`, and are excluded from all means. `wrapped` lists the clips with a reasoning block,
+    a heading and so on around the summary.
     """
     candidate, scores = judgement.candidate, list(judgement.scores.values())
     total = len(scores) + len(candidate.missing) + len(candidate.empty)
@@ -125,7 +125,7 @@ def _stats_or_none(scores: Sequence[PairScore], name: str) -> dict[str, float] |
 
 
 def _stats(values: Sequence[float]) -> dict[str, float]:
-    # Population standard deviation: with it, and not the sample's, the published files are reproduced.
+    # The published files use the population standard deviation, not the sample's.
     return {
         "mean": float(np.mean(values)),
         "min": float(np.min(values)),
@@ -136,13 +136,13 @@ def _stats(values: Sequence[float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of one judge for one candidate model.
+    """One judge's results for one candidate model.
 
     Attributes:
-        mean: Mean HM-CF over the clips that were scored.
-        count: How many these were; None where the file does not say.
-        clips: HM-CF by clip; None where only the mean is known, as in in-house folders.
-        means: Means of the other measures that the file has, over the clips that were scored.
+        mean: Mean HM-CF over the scored clips.
+        count: Number of scored clips; None if the file does not give it.
+        clips: HM-CF by clip; None if only the mean is known, as in in-house folders.
+        means: Means of the other measures in the file, over the scored clips.
     """
 
     mean: float
@@ -151,22 +151,22 @@ class Result:
     means: Mapping[str, float] = field(default_factory=dict)
 
     def values(self, clips: Sequence[str]) -> list[float]:
-        """HM-CF of these clips."""
+        """Return the HM-CF of these clips."""
         return [(self.clips or {})[clip] for clip in clips]
 
     def mean_over(self, clips: Sequence[str] | None) -> float:
-        """Mean HM-CF over these clips, or over its own."""
+        """Return the mean HM-CF over these clips; for None, over all scored clips."""
         return self.mean if clips is None else math.fsum(self.values(clips)) / len(clips)
 
 
 def read_results(folder: Path) -> dict[str, dict[str, Result]]:
-    """Results by judge and candidate model, from our own folders and in-house ones alike.
+    """Read results by judge and candidate model, from an output folder of `judge` or an in-house folder.
 
     Args:
-        folder: An output folder of `judge`, or a folder with one folder of aggregated files for each judge.
+        folder: An output folder of `judge`, or a folder that has a folder of aggregated files for each judge.
 
     Raises:
-        ConfigError: If there is no aggregated file, or one has another form; names it.
+        ConfigError: If there is no aggregated file, or one is malformed; names the file.
     """
     root = folder / "aggregated" if (folder / "aggregated").is_dir() else folder
     if not root.is_dir():
@@ -180,7 +180,7 @@ def read_results(folder: Path) -> dict[str, dict[str, Result]]:
             if not isinstance(mean, float | int) or not math.isfinite(mean):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
-            raise ConfigError(f"{path}: has no number at hybrid_stats.hm_cf.mean; not an aggregated file") from None
+            raise ConfigError(f"{path}: no number at hybrid_stats.hm_cf.mean; not an aggregated file") from None
         clips = _read_clips(pairs / path.parent.name / path.name)
         found.setdefault(path.parent.name, {})[path.stem] = Result(
             mean, count if isinstance(count, int) else None, clips, _other_means(content)

@@ -1,9 +1,9 @@
-"""Sentences of a summary: Punkt, as NLTK has it, without NLTK's download at run time; before it, lists and scripts.
+"""Splitting of a summary into sentences: NLTK's Punkt without a download at run time, extended to lists and scripts.
 
 The published judges of CLIP-CC used NLTK's English Punkt. On their texts this splitter gives the recorded number
-of sentences for 199 of 199 references and 1790 of 1791 predictions; `tests/judge/test_sentences.py` counts again.
-Those texts are prose in Latin script. Punkt takes a line break for a blank and knows the full stop only, so a list is
-divided at its lines first, and other scripts at the ends of sentences that Unicode names.
+of sentences for 199 of 199 references and 1790 of 1791 predictions; `tests/judge/test_sentences.py` verifies this.
+Those texts are prose in Latin script. Punkt treats a line break as a blank and knows only the full stop. So lists are
+divided at their lines first, and other scripts at the sentence terminals that Unicode defines.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import regex
 
 _MARK = regex.compile(r"\s*(?:[-*+•‣▪◦●○·–—]|\(?\d{1,3}[.)]|\(?[a-z]\)|\(?[ivx]{1,4}\))\s+(?=.*\w)", regex.IGNORECASE)
 _END_OF_LINE = regex.compile(r"[\p{Sentence_Terminal}:…]\p{Close_Punctuation}*\p{Final_Punctuation}*[\"'*_]*\s*$")
-# UAX 29: a sentence ends after its terminals and the brackets and quotes that close there. ASCII is Punkt's. A full
-# stop between digits is a decimal point in any width.
+# UAX 29: a sentence ends after its terminals and the closing brackets and quotes that follow. Punkt handles ASCII.
+# A fullwidth full stop between digits is a decimal point.
 _OTHER_SCRIPTS = regex.compile(
     r".*?(?:[[\p{Sentence_Terminal}--\p{ASCII}]--[．]]|．(?!\d))+"
     r"[\p{Close_Punctuation}\p{Final_Punctuation}\"']*\s*|.+",
@@ -28,7 +28,7 @@ _OTHER_SCRIPTS = regex.compile(
 
 @functools.cache
 def _splitter() -> punkt.PunktSentenceTokenizer:
-    # Before version 3.10.1 NLTK did not know curly quotes as punctuation; the recorded counts are from then.
+    # The recorded counts are from NLTK before 3.10.1, which did not treat curly quotes as punctuation.
     rules = dataclasses.replace(
         punkt.DEFAULT_LANGUAGE_VARS,
         non_word_chars=")\";}]*:@'({[",
@@ -38,10 +38,10 @@ def _splitter() -> punkt.PunktSentenceTokenizer:
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of a text, in order; none for a blank text.
+    """Split a text into its sentences, in order; a blank text has none.
 
-    An item of a list ends at its line (see `parts`); within it, and in prose, Punkt's rules for English and the
-    Unicode property `Sentence_Terminal` of other scripts decide.
+    A list item ends at its line (see `parts`). Within an item, and in prose, Punkt's rules for English and the Unicode
+    property `Sentence_Terminal` of other scripts decide.
     """
     return [
         sentence
@@ -52,16 +52,16 @@ def split_sentences(text: str) -> list[str]:
 
 
 def without_marks(text: str) -> str:
-    """A list without its marks, one item a line; any other text as it is."""
+    """Remove the markers of a list, leaving one item a line; any other text is unchanged."""
     return "\n".join(parts(text)) if _is_marked(text) else text
 
 
 def parts(text: str) -> list[str]:
-    """A text divided where its layout ends a sentence: at blank lines, and a list at its lines, without their marks.
+    """Divide a text where its layout ends a sentence: at blank lines, and at the lines of a list, without markers.
 
-    A text is a list if two of its lines, or all, begin with a mark (`-`, `•`, `1.`, `a)` and their like), or if its
-    line breaks stand where a sentence ends without a full stop. They do not where lines are filled up to a width, as in
-    an e-mail, or where the next line goes on in small letters.
+    A text is a list if two of its lines, or all, begin with a marker (`-`, `•`, `1.`, `a)` and similar), or if its line
+    breaks end sentences that have no full stop. They do not end sentences if lines are wrapped at a width, as in an
+    e-mail, or if the next line continues in lower case.
     """
     is_marked, breaks_divide = _is_marked(text), _breaks_divide(text)
     found: list[str] = []
@@ -82,7 +82,7 @@ def _is_marked(text: str) -> bool:
 
 
 def _breaks_divide(text: str) -> bool:
-    """Whether a line break ends a sentence: some line has no full stop, and the lines are not just full."""
+    """Return whether line breaks end sentences: some line has no full stop, and the lines are not merely wrapped."""
     lines = text.strip().splitlines()
     unended = [
         (one, two)
@@ -95,7 +95,7 @@ def _breaks_divide(text: str) -> bool:
 
 
 def _may_begin(line: str, text: str) -> bool:
-    """Whether a line may begin a sentence: small letters go on, except where the whole text begins with one."""
+    """Return whether a line may begin a sentence: not in lower case, unless the whole text begins in lower case."""
     return not _is_small(line) or _is_small(text)
 
 

@@ -1,8 +1,8 @@
-"""The four numbers of a pair: coarse, fine precision and recall (and their F1), HM-CF.
+"""The scores of a pair of texts as CLIP-CC-Bench defines them: coarse, precision, recall, F1 and HM-CF.
 
-As CLIP-CC-Bench defines them: coarse is the cosine of the two whole texts; each sentence's best cosine on the other
-side, averaged over the candidate's sentences, is the precision, over the reference's the recall; HM-CF is the harmonic
-mean of coarse and F1.
+Coarse is the cosine of the two whole texts. Precision is the mean, over the candidate's sentences, of the best cosine
+with a sentence of the reference; recall is the mean over the reference's sentences. F1 is their harmonic mean, and
+HM-CF is the harmonic mean of coarse and F1.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from stella_mteb.engine.pooling import FloatMatrix
 from stella_mteb.judge.order import order_kept
 
 Several = Literal["best", "mean"]
-"""The reference that counts where a clip has several."""
+"""The score that counts if a clip has several references: the best reference's, or the mean."""
 
 
 MEASURES = ("coarse", "precision", "recall", "f1", "hm_cf", "order", "consistency", "nli", "rouge_1_recall")
-"""The fields of `PairScore` that say how good a candidate is; more is better."""
+"""The fields of `PairScore` that measure the quality of a candidate; higher is better."""
 
 SHOWN_AS = {"precision": "faithfulness", "recall": "coverage", "rouge_1_recall": "rouge-1"}
-"""What tables and pages call a measure for people, where files keep the in-house name."""
+"""Names of measures in tables and pages; files keep the in-house names."""
 
 
 @dataclass(frozen=True)
 class PairScore:
-    """Scores of one candidate summary against a clip's reference; cosines and means of cosines, from -1 to 1.
+    """The scores of one candidate summary against a clip's reference; cosines and means of cosines are from -1 to 1.
 
     Attributes:
         coarse: Cosine of the two whole texts.
         precision: Mean over the candidate's sentences of the best cosine with a sentence of the reference.
         recall: Mean over the reference's sentences of the best cosine with a sentence of the candidate.
-        f1: Harmonic mean of the two.
+        f1: Harmonic mean of precision and recall.
         hm_cf: Harmonic mean of coarse and F1.
-        num_reference_sentences: A mean, where the scores are means over references.
-        num_candidate_sentences: Of the candidate.
-        reference: Which of the clip's references the scores are of, from 0; None for means over all.
-        order: Whether events are told in the reference's order: `stella_mteb.judge.order.order_kept`.
-        consistency: Whether words of sentences that match contradict: `stella_mteb.judge.contradiction.consistency`.
-        nli: 1 minus the highest probability of a contradiction, by a model for it; None without one.
+        num_reference_sentences: Number of sentences; a mean if the scores are means over references.
+        num_candidate_sentences: Number of sentences.
+        reference: Index of the scored reference among the clip's references; None for means over all.
+        order: 1 if events are in the reference's order: `stella_mteb.judge.order.order_kept`.
+        consistency: 1 if no matched sentences contradict by words: `stella_mteb.judge.contradiction.consistency`.
+        nli: 1 minus the highest probability of a contradiction by an NLI model; None without one.
         rouge_1_recall: Share of the reference's words that the candidate has.
     """
 
@@ -62,7 +62,7 @@ class PairScore:
 
 
 def harmonic_mean(a: float, b: float) -> float:
-    """The harmonic mean of two similarities, 0 where either is not positive."""
+    """Compute the harmonic mean of two similarities; 0 if either is not positive."""
     return 2 * a * b / (a + b) if a > 0 and b > 0 else 0.0
 
 
@@ -71,11 +71,11 @@ def score_pair(reference: FloatMatrix, candidate: FloatMatrix) -> PairScore:
 
     Args:
         reference: Unit vectors, float32 [1 + sentences, dimension]: the whole text first, then its sentences.
-        candidate: The same of the candidate.
+        candidate: Likewise for the candidate.
     """
-    # Unit vectors in float32: the cosine of equals may be 1.0000001.
+    # In float32 the cosine of equal unit vectors may be 1.0000001.
     coarse = float(np.dot(reference[0], candidate[0]).clip(-1, 1))
-    # Between two and a hundred sentences a side: one small matrix product.
+    # One small matrix product: a side has between two and a hundred sentences.
     cosines = sentence_cosines(reference, candidate)
     precision, recall = float(cosines.max(axis=1).mean()), float(cosines.max(axis=0).mean())
     f1 = harmonic_mean(precision, recall)
@@ -86,15 +86,15 @@ def score_pair(reference: FloatMatrix, candidate: FloatMatrix) -> PairScore:
 
 
 def sentence_cosines(reference: FloatMatrix, candidate: FloatMatrix) -> FloatMatrix:
-    """The cosines of all sentences [candidate's, reference's] of two texts, from the vectors of `score_pair`."""
+    """Compute the cosines [candidate's sentences, reference's sentences] from the vectors of `score_pair`."""
     return (candidate[1:] @ reference[1:].T).clip(-1, 1)
 
 
 def over_references(scores: Sequence[PairScore], several: Several) -> PairScore:
-    """One candidate's scores against each of a clip's references, as one.
+    """Combine one candidate's scores against all references of a clip into one.
 
-    `best` takes all figures from one reference, that of the highest HM-CF (of the highest coarse where it is equal), so
-    that they fit together. `mean` averages each figure.
+    `best` takes all figures from the reference with the highest HM-CF (if equal, with the highest coarse), so that they
+    are consistent with each other. `mean` averages each figure.
     """
     if several == "best":
         won = max(range(len(scores)), key=lambda index: (scores[index].hm_cf, scores[index].coarse))

@@ -1,4 +1,4 @@
-"""How well each measure of a judge agrees with people: over all items, within clips, over systems."""
+"""The agreement of a judge's measures with people: over all items, within clips, over systems."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Mode = Literal["best", "mean", "first"]
 Level = Literal["item", "clip", "system"]
 Against = Literal["rater", "each", "mean"]
 Scores = dict[Mode, dict[str, Array]]
-"""By what counts of several references and by measure: a value for each rated item, NaN where there is none."""
+"""By mode and measure: float64 [rated items], NaN for an undefined value."""
 
 RESAMPLES = 500
 _SEED = 0
@@ -38,17 +38,17 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Row:
-    """One measure's agreement with people.
+    """The agreement of one measure with people.
 
     Attributes:
         judge: The judge's spec.
         measure: One of `stella_mteb.judge.similarity.MEASURES`.
-        level: Over all items; the mean of the correlations within clips; over the means of systems.
-        against: Each rater's score as an item of its own (`rater`), the mean of the correlations with each rater
-            (`each`), or the mean of the raters (`mean`). Flickr8k-Expert is reported the first way, VATEX-EVAL the
-            second.
-        references: Which of a clip's references count.
-        correlations: The figures; `n` items, clips or systems.
+        level: `item` for all items, `clip` for the mean of the correlations within clips, `system` for the means of
+            systems.
+        against: `rater` treats each rater's score as its own item, as Flickr8k-Expert is reported; `each` averages the
+            correlations with each rater, as VATEX-EVAL is reported; `mean` uses the mean of the raters.
+        references: The score that counts if a clip has several references.
+        correlations: The correlations; `n` is the number of items, clips or systems.
         low: Lower end of the 95 % interval of Spearman's rho, by resampling clips.
         high: Upper end.
     """
@@ -63,7 +63,7 @@ class Row:
     high: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """The row as one flat object."""
+        """Return the row as one flat object."""
         own = asdict(self)
         correlations = own.pop("correlations")
         return {
@@ -76,16 +76,16 @@ class Row:
 
 @dataclass(frozen=True)
 class MeasureDifference:
-    """Two measures, of one judge or of two, on the same items: the first's rho minus the second's, against the mean.
+    """The difference between two measures' rho on the same items, against the raters' mean: first minus second.
 
     Attributes:
-        first: Judge and measure.
-        second: Judge and measure.
-        difference: Of Spearman's rho over all items.
+        first: The first judge and measure.
+        second: The second judge and measure; either the judge or the measure is the same.
+        difference: Difference of Spearman's rho over all items.
         low: Lower end of the 95 % interval, by resampling clips.
         high: Upper end.
-        p: Two-sided, from the same resamples.
-        p_adjusted: The same, adjusted for all differences shown.
+        p: Two-sided p-value from the same resamples.
+        p_adjusted: The p-value adjusted for all reported differences.
     """
 
     first: tuple[str, str]
@@ -98,12 +98,12 @@ class MeasureDifference:
 
 
 class Validation:
-    """Compare the judges' figures of candidate texts with people's ratings.
+    """A comparison of judges' scores of candidate texts with people's ratings and preferences.
 
     Args:
         references: The references of each clip.
-        ratings: What people said of texts.
-        preferences: What people said of pairs of texts.
+        ratings: People's ratings of texts.
+        preferences: People's preferences between two texts.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Validation:
 
     @property
     def texts(self) -> list[str]:
-        """All that a judge has to read, each text once."""
+        """The distinct texts that a judge must read."""
         items = self._items()
         references = (text for clip in dict.fromkeys(clip for clip, _ in items) for text in self.references[clip])
         return list(dict.fromkeys([*references, *(text for _, text in items)]))
@@ -139,7 +139,7 @@ class Validation:
             own[name] = {mode: {m: values[place] for m, values in of.items()} for mode, of in scores.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """`rows`, `preferences`, `differences` and `ceiling`, for programs."""
+        """Return `rows`, `preferences`, `differences` and `ceiling` as JSON values."""
         return {
             "rows": [
                 row.as_json()
@@ -165,10 +165,10 @@ def score_items(
     """Score candidate texts, each against the references of its clip.
 
     Args:
-        vectors: Of all texts.
+        vectors: Vectors of all texts.
         references: The references of each clip.
         items: Clip and candidate text of each item.
-        nli: Also asked whether sentences that match contradict each other.
+        nli: A model that scores contradictions between matched sentences.
     """
     places: dict[str, list[int]] = {}
     for place, (clip, _) in enumerate(items):
@@ -195,12 +195,12 @@ def _value(score: PairScore, measure: str) -> float:
 
 
 def agreement_rows(judge: str, scores: Scores, ratings: Sequence[Rating]) -> Iterator[Row]:
-    """How well each measure of one judge agrees with people, at every level.
+    """Compute the agreement of each measure of one judge with people, at every level.
 
     Args:
         judge: The judge's spec.
-        scores: From `score_items`, of the ratings' clips and candidates in their order.
-        ratings: What people said.
+        scores: From `score_items`, for the ratings' clips and candidates in the same order.
+        ratings: People's ratings.
     """
     gold = np.array([rating.score for rating in ratings])
     clips = numbered(rating.clip for rating in ratings)
@@ -230,7 +230,7 @@ def agreement_rows(judge: str, scores: Scores, ratings: Sequence[Rating]) -> Ite
 
 
 Found = tuple[Correlations, float | None, float | None]
-"""Correlations, and the interval of Spearman's rho."""
+"""Correlations, and the ends of the 95 % interval of Spearman's rho."""
 
 
 def _over_items(x: Array, y: Array, groups: Groups) -> Found:
@@ -241,7 +241,7 @@ def _over_items(x: Array, y: Array, groups: Groups) -> Found:
 
 
 def _over_raters(x: Array, raters: Array, groups: Groups) -> Found:
-    """The mean of the correlations with each rater [raters, items]; a resample draws the same clips for all of them."""
+    """Average the correlations with each rater [raters, items]; a resample draws the same clips for all raters."""
     found = mean_of([correlate(x, rater) for rater in raters])
     if found.spearman is None or groups.max() == 0:
         return found, None, None
@@ -277,9 +277,10 @@ def _over_systems(x: Array, y: Array, clips: Groups, systems: Groups) -> Found:
 
 
 def differences(scores: Mapping[str, Scores], ratings: Sequence[Rating]) -> list[MeasureDifference]:
-    """Every two measures of a judge, and every two judges' same measure, of the best reference against the mean.
+    """Test every two measures of a judge, and the same measure of every two judges.
 
-    Measures that some items have not (order, for single sentences) are left out.
+    Scores are those of the best reference, against the raters' mean. Measures that are undefined for some items (order,
+    for single sentences) are left out.
     """
     if not ratings:
         return []
@@ -308,13 +309,13 @@ def differences(scores: Mapping[str, Scores], ratings: Sequence[Rating]) -> list
 
 
 def _max_t_of_resamples(observed: Array, drawn: Array) -> tuple[Array, Array]:
-    """p-values of differences from their resamples [differences, resamples], and the same adjusted for all of them.
+    """Compute p-values of differences from resamples [differences, resamples], plain and adjusted for all differences.
 
     Source: Westfall and Young (1993), single-step maxT, over the bootstrap. Holm's method would multiply the smallest
-    p-value that the resamples can give by the number of differences, and find nothing among many.
+    possible p-value of the resamples by the number of differences, and so find nothing among many.
     """
     spread = drawn.std(axis=1, keepdims=True)
-    spread[spread == 0] = np.inf  # of a measure with its copy
+    spread[spread == 0] = np.inf  # a measure and its copy have no spread
     null = np.abs(drawn - drawn.mean(axis=1, keepdims=True)) / spread
     reached = np.abs(observed[:, None]) / spread
     total = 1 + drawn.shape[1]
@@ -326,7 +327,11 @@ def _differ_once(one: tuple[str, str], other: tuple[str, str]) -> bool:
 
 
 def ceiling(ratings: Sequence[Rating]) -> dict[str, Any] | None:
-    """How far one rater agrees with the mean of the others: mean over raters; None without two raters for each item."""
+    """Compute the agreement of one rater with the mean of the others, averaged over raters.
+
+    Returns:
+        None unless all items have the same number of raters, two or more.
+    """
     number = min(len(rating.raters) for rating in ratings) if ratings else 0
     if number < 2 or any(len(rating.raters) != number for rating in ratings):
         return None
@@ -336,7 +341,7 @@ def ceiling(ratings: Sequence[Rating]) -> dict[str, Any] | None:
 
 
 def mean_of(found: Sequence[Correlations]) -> Correlations:
-    """The mean of each figure over those that have it; `n` is the first's."""
+    """Average each figure over the correlations that have it; `n` is the first's."""
 
     def mean(name: str) -> float | None:
         values = [getattr(one, name) for one in found if getattr(one, name) is not None]
@@ -346,12 +351,12 @@ def mean_of(found: Sequence[Correlations]) -> Correlations:
 
 
 def accuracies(judge: str, scores: Scores, preferences: Sequence[Preference]) -> list[dict[str, Any]]:
-    """The share of preferences in which a measure puts the preferred text first; equal scores count half.
+    """Compute the share of preferences in which a measure scores the preferred text higher; ties count half.
 
     Args:
         judge: The judge's spec.
-        scores: Of the first and the second text of each preference, one after the other.
-        preferences: What people said.
+        scores: Scores of the first and the second text of each preference, interleaved.
+        preferences: People's preferences.
     """
     preferred = np.array([one.preferred for one in preferences])
     clips = numbered(one.clip for one in preferences)
@@ -375,6 +380,6 @@ def accuracies(judge: str, scores: Scores, preferences: Sequence[Preference]) ->
 
 
 def numbered(names: Iterable[str]) -> Groups:
-    """Each name's number, from 0, in the order in which they come."""
+    """Number names from 0 in the order of their first occurrence."""
     known: dict[str, int] = {}
     return np.array([known.setdefault(name, len(known)) for name in names], dtype=np.intp)

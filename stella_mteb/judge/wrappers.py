@@ -1,7 +1,7 @@
-"""Chat models wrap a summary: in a reasoning block, a greeting, headings, an offer of more.
+"""Detection of the text that chat models put around a summary: reasoning, greetings, headings, an offer of more.
 
-All of it would be scored as sentences of the summary. It is named, and taken out on request only: whether it belongs to
-what a model said is for the user to decide.
+All of it would be scored as sentences of the summary. It is reported in any case, and removed only on request: the user
+decides whether it belongs to the answer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 _TAGS = "think|thinking|thought|reasoning|reflection|analysis|scratchpad"
 _WRAPPERS = {
-    # A block that is not closed was cut off: the rest is reasoning. One that is not opened was opened in the prompt.
+    # A block without an end tag was cut off: the rest is reasoning. A block without a start tag began in the prompt.
     "reasoning": rf"<({_TAGS})>.*?(?:</\1>|\Z) | \A(?:(?!<(?:{_TAGS})>).)*</(?:{_TAGS})> | "
     r"<\|channel\|>(?!final)\w+<\|message\|>.*?(?=<\|channel\|>|\Z)",
     "tags": r"</?(?:answer|summary|output|response|final|caption)> | <\|[a-z_]+\|>(?:final(?=<\|))? | ^[ ]*```\w*[ ]*$",
@@ -31,11 +31,11 @@ _PATTERNS = {
 
 
 def unwrap(text: str) -> tuple[str, tuple[str, ...]]:
-    """A text without what a chat model puts around it.
+    """Remove the text that a chat model puts around a summary.
 
     Returns:
-        What is left (which may be nothing), and the kinds of what was found: `reasoning`, `tags`, `heading`,
-        `introduction`, `closing`. A text in which nothing was found is as it was.
+        The remaining text (which may be empty), and the kinds of removed text: `reasoning`, `tags`, `heading`,
+        `introduction`, `closing`. A text without any of them is unchanged.
     """
     found = []
     for kind, pattern in _PATTERNS.items():

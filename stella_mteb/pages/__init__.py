@@ -1,1 +1,1 @@
-"""Pages that people keep: one HTML file each; it loads nothing, and nothing in it can act but its own script."""
+"""Self-contained HTML pages: one file each, which loads nothing and runs only its own script."""

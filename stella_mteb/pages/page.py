@@ -1,6 +1,6 @@
-"""The shell of every page: escaping, the policy in its head, style, and a script that sorts and searches tables.
+"""The shell of every page: escaping, content security policy, style, and a script that sorts and searches tables.
 
-Every value passes `_as_text` and jinja's escaping; the policy allows one style sheet and one script, each by its hash.
+Every value passes through `_as_text` and jinja's escaping. The policy allows one style sheet and one script, by hash.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from stella_mteb.files.tables import plain
 
 
 def template(package: str, filters: Mapping[str, Callable[..., Any]]) -> Template:
-    """The page of a package: `templates/page.html.j2`, which extends `shell.html.j2`.
+    """Load the page template of a package: `templates/page.html.j2`, which extends `shell.html.j2`.
 
     Args:
-        package: Its `page.css` and `page.js` follow those of the shell.
-        filters: Of the template, beside `breakable` and `exact`.
+        package: The package; its `page.css` and `page.js` are appended to those of the shell.
+        filters: Filters of the template, in addition to `breakable` and `exact`.
     """
     own, shell = PackageLoader(package), PackageLoader("stella_mteb.pages")
     environment = Environment(
@@ -38,7 +38,7 @@ def template(package: str, filters: Mapping[str, Callable[..., Any]]) -> Templat
     environment.filters |= {"breakable": breakable, "exact": _exact, **filters}
     environment.globals["version"] = __version__
     for name, ending in (("style", "css"), ("script", "js")):
-        # Our own files, not templates; the hash in the policy is of every byte between the tags.
+        # These are our own files, not templates; the policy's hash covers every byte between the tags.
         sources = (shell.get_source(environment, f"shell.{ending}"), own.get_source(environment, f"page.{ending}"))
         part = "".join(text for text, *_ in sources)
         digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
@@ -47,20 +47,20 @@ def template(package: str, filters: Mapping[str, Callable[..., Any]]) -> Templat
 
 
 def breakable(text: object) -> Markup:
-    """A name with places where it may break: ours are made of parts (stella_en_1.5B_v5@1024, ClimateFEVER)."""
+    """Add line-break opportunities between the parts of a name, such as stella_en_1.5B_v5@1024 or ClimateFEVER."""
     return Markup("<wbr>").join(re.split(r"(?<=[_/,-])(?=.)|(?<=.)(?=[@\[])|(?<=[a-z])(?=[A-Z])", plain(text)))
 
 
 def typeset(text: str) -> str:
-    """A figure with a minus sign."""
+    """Replace the hyphen of a negative figure by a minus sign."""
     return text if text == "-" else text.replace("-", "\N{MINUS SIGN}")
 
 
 def _as_text(value: Any) -> Any:
-    # Control characters and changes of writing direction are no markup, but mislead a reader; tokens are masked.
+    # Control characters and bidirectional overrides pass the escaping, but mislead a reader. Access tokens are masked.
     return value if isinstance(value, Markup) else plain(value)
 
 
 def _exact(value: float | None) -> str:
-    # For sorting; what has no value stands last.
+    # For sorting; missing values sort last.
     return "" if value is None or not math.isfinite(value) else repr(float(value))

@@ -71,7 +71,7 @@ def test_clear_models_keep_their_rank_and_near_ones_share_a_range_and_a_sentence
     assert list(found.ranks.values()) == [(1, 1), (2, 3), (2, 3), (4, 4)]
     tied, words = [duel for duel in found.duels if duel.is_tie], ties_in_words(found)
     assert [{duel.first, duel.second} for duel in tied] == [{"m1", "m2"}]
-    assert words[0].startswith("5 of 6 pairs of models differ beyond doubt (paired tests on 60 clips")
+    assert words[0].startswith("5 of 6 pairs of models differ significantly (paired tests on 60 clips")
     assert len(words) == 2
     assert words[1].startswith(f"A tie: {tied[0].first} cannot be told apart from {tied[0].second} (difference +")
 
@@ -89,7 +89,7 @@ def test_too_few_clips_are_said_to_be_too_few() -> None:
     found = sure_of(some_models([0, 1, 2], clips=5))
 
     assert ties_in_words(found) == [
-        f"No finding is possible on 5 clips: a test needs {found.needed} to tell two models apart."
+        f"No difference can be significant on 5 clips: a test of these models needs {found.needed}."
     ]
 
 

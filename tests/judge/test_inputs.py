@@ -171,23 +171,23 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.fault(34, "an id that stands twice is refused with its place")
+@pytest.mark.fault(34, "a duplicate id is refused; the error names its line or entry")
 @pytest.mark.parametrize(
     ("name", "content", "place", "said"),
     [
-        ("r.json", '[{"id": "1", "summary": "a"}, {"id": "1", "summary": "b"}]', "entry 1", "'1' stands twice"),
+        ("r.json", '[{"id": "1", "summary": "a"}, {"id": "1", "summary": "b"}]', "entry 1", "duplicate id '1'"),
         ("r.json", '{"1": "a", "1": "b"}', "", "duplicate key '1'"),
-        ("r.jsonl", '{"id": "1", "summary": "a"}\n{"id": "1", "summary": "b"}\n', ":2", "'1' stands twice"),
-        ("r.csv", "id,summary\n1,a\n2,b\n1,c\n", ":4", "'1' stands twice"),
+        ("r.jsonl", '{"id": "1", "summary": "a"}\n{"id": "1", "summary": "b"}\n', ":2", "duplicate id '1'"),
+        ("r.csv", "id,summary\n1,a\n2,b\n1,c\n", ":4", "duplicate id '1'"),
         ("r.json", '[{"id": "1", "summary": "a"}, {"id": 7.5, "summary": "b"}]', "entry 1", "'id'"),
         ("r.jsonl", '{"id": "1", "summary": "a"}\n\n{"id": null, "summary": "b"}\n', ":3", "'id'"),
         ("r.json", '[{"summary": "b"}]', "entry 0", "--id-column"),
-        ("r.json", '[{"id": "1", "summary": " \\n"}]', "entry 0", "a text of '1' is empty"),
-        ("r.json", '{"1": "a", "2": ""}', ": 2", "a text of '2' is empty"),
-        ("r.csv", "id,summary\n1,a\n2,\n", ":3", "a text of '2' is empty"),
+        ("r.json", '[{"id": "1", "summary": " \\n"}]', "entry 0", "empty text of id '1'"),
+        ("r.json", '{"1": "a", "2": ""}', ": 2", "empty text of id '2'"),
+        ("r.csv", "id,summary\n1,a\n2,\n", ":3", "empty text of id '2'"),
         ("r.csv", "id,words\n1,a\n", ":2", "--text-column"),
-        ("r.json", '[{"id": "1", "summary": []}]', "entry 0", "a text of '1' is empty"),
-        ("r.json", '[{"id": "1", "summary": ["a", " "]}]', "entry 0", "a text of '1' is empty"),
+        ("r.json", '[{"id": "1", "summary": []}]', "entry 0", "empty text of id '1'"),
+        ("r.json", '[{"id": "1", "summary": ["a", " "]}]', "entry 0", "empty text of id '1'"),
         ("r.json", '{"1": ["a"], "2": ["b", 3]}', ": 2", "a string, or a list of strings"),
         ("r.json", '["a", "b"]', "entry 0", "must be a JSON object"),
         ("r.json", '"a"', "", "JSON list"),
@@ -215,7 +215,7 @@ def test_all_unusable_references_are_counted_and_the_first_ten_named(tmp_path: P
 
     message = wrong_references(path)
 
-    assert "25 references" in message
+    assert "25 unusable references" in message
     assert message.count("entry") == 10
 
 
@@ -224,7 +224,7 @@ def test_a_missing_references_file_is_named(tmp_path: Path) -> None:
         assert f"{tmp_path / name}: no such file" in wrong_references(tmp_path / name)
 
 
-@pytest.mark.fault(34, "an id that stands twice is refused with its place")
+@pytest.mark.fault(34, "a duplicate id is refused; the error names its line or entry")
 @pytest.mark.parametrize(
     ("name", "content", "place", "said"),
     [
@@ -262,7 +262,7 @@ def test_a_numeric_id_is_shown_as_it_stands(tmp_path: Path) -> None:
     assert "7" in wrong_predictions(path).removeprefix(str(path))
 
 
-@pytest.mark.fault(35, "a missing column is named with those that are there")
+@pytest.mark.fault(35, "the error names the missing column and the existing ones")
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -290,7 +290,9 @@ def test_two_files_of_one_name_are_refused_and_both_named(tmp_path: Path) -> Non
     assert str(two) in message
 
 
-@pytest.mark.fault(13, "two files of predictions that some file system takes for one are refused, both named")
+@pytest.mark.fault(
+    13, "two files of predictions whose names are equal on some file system are refused; the error names both"
+)
 def test_names_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
     """On half of all machines their results would be one file."""
     for folder, name in (("x", "LongVA"), ("y", "longva")):

@@ -122,4 +122,4 @@ def test_judge_writes_the_column_and_refuses_to_mix_it_with_results_without(
     assert 0 < means["nli_stats"]["mean"] < 1
     assert means["judge"]["nli"].startswith("local-")
     assert code == 2
-    assert "judged with another nli" in err
+    assert "judged with different settings (nli)" in err

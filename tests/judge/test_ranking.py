@@ -186,7 +186,7 @@ def test_the_table_calls_precision_faithfulness_and_recall_coverage_and_json_doe
     _, given, _ = call("rank", path, "--format", "json")
 
     assert "| slug | coarse | faithfulness | coverage |" in table
-    assert f"| {precision:.4f} | {recall:.4f} |" in table
+    assert f"| {precision:.3f} | {recall:.3f} |" in table
     means = {row["slug"]: row["means"] for row in json.loads(given)}
     assert means["longva"]["precision"] == pytest.approx(precision)
     assert means["longva"]["recall"] == pytest.approx(recall)

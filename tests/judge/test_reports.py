@@ -137,7 +137,7 @@ def test_a_score_that_is_no_number_is_not_written(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if ".stella-mteb" not in path.parts} == before
 
 
-@pytest.mark.fault(6, "the old file stands, no temporary one is left, exit code 3")
+@pytest.mark.fault(6, "exit code 3; the old file is intact, and no temporary file remains")
 @pytest.mark.parametrize("failing", [1, 2])
 def test_a_full_disk_leaves_the_old_files_whole_and_no_temporary_ones(
     failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -245,5 +245,7 @@ def test_results_of_other_references_are_not_mixed_in(tmp_path: Path) -> None:
     write_json(tmp_path / "aggregated/x/m.json", {"judge": identity})
 
     require_same_judge(tmp_path, "x", identity)
-    with pytest.raises(ConfigError, match="judged with another references; give this run an --output of its own"):
+    with pytest.raises(
+        ConfigError, match=r"judged with different settings \(references\); give this run its own --output"
+    ):
         require_same_judge(tmp_path, "x", {**identity, "references": "222"})

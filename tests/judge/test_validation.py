@@ -151,7 +151,7 @@ def test_ratings_and_preferences_are_read(tmp_path: Path) -> None:
     ("row", "said"),
     [
         ({"id": "9", "candidate": "A van.", "score": 1}, "'9' has no reference"),
-        ({"id": "1", "candidate": " ", "score": 1}, "'candidate' must be text"),
+        ({"id": "1", "candidate": " ", "score": 1}, "'candidate' must be non-empty text"),
         ({"id": "1", "candidate": "A van."}, "needs 'score'"),
         ({"id": "1", "candidate": "A van.", "score": "good"}, "'score' must be a number"),
         ({"id": "1", "candidate": "A van.", "score": True}, "'score' must be a number"),

@@ -83,7 +83,9 @@ def running(stella_folder: Path, folder: Path, *tasks: str) -> Callable[[Say], N
     return work
 
 
-@pytest.mark.fault(8, "each task is run once; who finds it taken goes on with the others, and waits for it at the end")
+@pytest.mark.fault(
+    8, "each task is run once; a process skips tasks that another one runs, and waits for them at the end"
+)
 def test_the_same_task_in_two_processes_is_run_once(stella_folder: Path, tmp_path: Path) -> None:
     path = write_task(tmp_path)
     work = running(stella_folder, tmp_path, path)
@@ -98,7 +100,9 @@ def test_the_same_task_in_two_processes_is_run_once(stella_folder: Path, tmp_pat
     assert unreadable(tmp_path) == []
 
 
-@pytest.mark.fault(8, "each task is run once; who finds it taken goes on with the others, and waits for it at the end")
+@pytest.mark.fault(
+    8, "each task is run once; a process skips tasks that another one runs, and waits for them at the end"
+)
 def test_two_processes_with_the_same_tasks_share_the_work_and_both_have_all_outcomes(
     stella_folder: Path, tmp_path: Path
 ) -> None:
@@ -171,7 +175,7 @@ def part_of(result: Any, split: str, subset: str, score: float) -> Any:
     return changed
 
 
-@pytest.mark.fault(8, "no line of the settings is lost")
+@pytest.mark.fault(8, "no settings are lost")
 def test_settings_of_tasks_that_are_saved_at_once_are_all_kept(result: Any, meta: Any, tmp_path: Path) -> None:
     def save(names: list[str]) -> Callable[[Say], None]:
         def work(_: Say) -> None:
@@ -188,7 +192,7 @@ def test_settings_of_tasks_that_are_saved_at_once_are_all_kept(result: Any, meta
     assert sorted(lines) == sorted(name for own in names for name in own)
 
 
-@pytest.mark.fault(8, "splits and subsets of one task that both finish all stand in its file")
+@pytest.mark.fault(8, "the file of a task contains the splits and subsets of both processes")
 def test_splits_and_subsets_that_are_saved_at_once_stand_in_one_file(result: Any, meta: Any, tmp_path: Path) -> None:
     parts = [(split, f"s{number}") for split in ("dev", "test") for number in range(8)]
     scores = {part: 0.01 * (number + 1) for number, part in enumerate(parts)}
@@ -297,7 +301,7 @@ def test_judgements_by_other_references_do_not_get_in_between(tmp_path: Path) ->
 
     (refused,) = [word for own in said for word in own]
     written = [json.loads(path.read_text()) for path in (tmp_path / "aggregated").rglob("*.json")]
-    assert "was judged with another references" in refused["refused"]
+    assert "was judged with different settings (references)" in refused["refused"]
     assert len(written) == 5
     assert len({content["judge"]["references"] for content in written}) == 1
 
@@ -311,7 +315,7 @@ def hold(output: Path, say: Say, seconds: float) -> None:
         time.sleep(seconds)
 
 
-@pytest.mark.fault(8, "who waits names the process and the machine it waits for")
+@pytest.mark.fault(8, "a waiting process names the process and the machine that hold the lock")
 def test_who_waits_says_for_which_process_on_which_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -334,7 +338,7 @@ def test_who_waits_says_for_which_process_on_which_machine(
     assert message.endswith(")")
 
 
-@pytest.mark.fault(11, "there is none: locks are the operating system's and end with their process")
+@pytest.mark.fault(11, "no lock remains: the operating system releases it when the process ends")
 def test_the_lock_of_a_killed_process_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     holder = fork(lambda say: hold(tmp_path, say, 60), tmp_path / "log")
     _until_said(holder)
@@ -392,7 +396,7 @@ def row(number: int) -> tuple[bytes, np.ndarray]:
     return number.to_bytes(16, "big"), np.full(8, number, dtype=np.float32)
 
 
-@pytest.mark.fault(9, "the union, and no vector of another text")
+@pytest.mark.fault(9, "the cache contains the union, and no text has the vector of another")
 def test_eight_processes_with_overlapping_texts_leave_their_union_and_no_wrong_vector(tmp_path: Path) -> None:
     def work(process: int) -> Callable[[Say], None]:
         def at(_: Say) -> None:
@@ -427,7 +431,7 @@ def test_eight_processes_with_overlapping_texts_leave_their_union_and_no_wrong_v
     assert unreadable(tmp_path) == []
 
 
-@pytest.mark.fault(9, "damage that both find costs the damaged vector only")
+@pytest.mark.fault(9, "if both processes find damage, only the damaged vectors are lost")
 def test_processes_that_find_the_same_damage_at_once_lose_no_good_vector(tmp_path: Path) -> None:
     store = VectorStore(tmp_path / "cache", {"model": "a"})
     keys, vectors = zip(*map(row, range(1, 41)), strict=True)

@@ -3,7 +3,7 @@
   const search = document.getElementById("search");
   const output = document.querySelector("#clips .tools output");
 
-  // Texts come into the page as text alone: nothing in them is markup.
+  // Texts are inserted with textContent only, so markup in them has no effect.
   const make = (tag, text, kind) => {
     const element = document.createElement(tag);
     if (text !== undefined) element.textContent = text;

@@ -1,10 +1,10 @@
 "use strict";
-// Tables that sort by their headers and are searched; a page's own script follows, and uses what stands in `page`.
+// Sorts and searches tables. The page's own script follows, and uses the functions in `page`.
 const page = (() => {
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
   const status = document.getElementById("status");
 
-  // A cell's value as data, else as text; "" for a gap, which stands last whichever way a column is sorted.
+  // The sort key of a cell: its data-value, else its text. A gap is "", and sorts last in both directions.
   const keyOf = (row, column) => {
     const cell = row.cells[column];
     return cell.dataset.value ?? cell.textContent.trim();
@@ -34,7 +34,7 @@ const page = (() => {
       button.type = "button";
       button.append(...header.childNodes);
       button.addEventListener("click", () => {
-        // Figures begin with the highest, names and ranks with the first.
+        // The first click sorts figures in descending order, names and ranks in ascending order.
         const before = header.getAttribute("aria-sort");
         sort(table, header, before ? before === "ascending" : header.dataset.first === "high");
       });
@@ -42,7 +42,7 @@ const page = (() => {
     }
   }
 
-  // Whether a text holds any of the words asked for, which commas divide.
+  // Returns whether a text contains any of the comma-separated words of a query.
   const found = (asked, text) => {
     const words = asked.toLowerCase().split(",").map((one) => one.trim()).filter(Boolean);
     return words.length === 0 || words.some((one) => text.toLowerCase().includes(one));
