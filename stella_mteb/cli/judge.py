@@ -1,4 +1,4 @@
-"""`stella-mteb judge`."""
+"""The command `stella-mteb judge`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 @app.command(short_help="Score many models' summaries against references.")
 def judge(
     references: Annotated[Path, typer.Option(help="JSON list of {id, summary}, or another layout.")],
-    predictions: Annotated[list[Path], typer.Option(help="Folder, or files {id: text}, one for each model.")],
+    predictions: Annotated[list[Path], typer.Option(help="Folder of files {id: text}, one per model, or a file.")],
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results/judge"),
     id_column: Annotated[str | None, typer.Option(help="Column of the ids, or its position from 1.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the texts, or its position from 1.")] = None,
     prompt_type: PromptKind = "s2s",
     several: Annotated[
-        Literal["best", "mean"], typer.Option("--several-references", help="The best reference of a clip, or the mean.")
+        Literal["best", "mean"], typer.Option("--several-references", help="Score of the best reference, or the mean.")
     ] = "best",
-    unwrap: Annotated[bool, typer.Option("--unwrap", help="Take out reasoning, headings and chat phrases.")] = False,
+    unwrap: Annotated[bool, typer.Option("--unwrap", help="Remove reasoning, headings and chat phrases.")] = False,
     nli: Nli = None,
     device: Device = None,
     offline: Offline = False,
@@ -44,7 +44,7 @@ def judge(
     ] = None,
     form: Format = "table",
 ) -> None:
-    """Score many models' summaries against references. Interrupted, it goes on where it was."""
+    """Score many models' summaries against references. After an interruption, the same command resumes."""
     set_offline(offline)
     from stella_mteb.cli.rank import print_ranking  # noqa: PLC0415
     from stella_mteb.files.keyed_texts import KeyedColumns  # noqa: PLC0415
@@ -55,11 +55,11 @@ def judge(
     texts = read_references(references, columns)
     candidates = read_candidates(predictions, texts, columns, unwrapped=unwrap)
     for candidate in candidates:
-        wrappers = "taken out" if unwrap else "scored with it, --unwrap takes it out"
+        wrappers = "removed" if unwrap else "scored as part of it (--unwrap removes it)"
         for what, clips in (
             ("without a prediction, not scored", candidate.missing),
             ("with an empty prediction, not scored", candidate.empty),
-            ("predicted that no reference has, left out", candidate.unknown),
+            ("without a reference, left out", candidate.unknown),
             *((f"with {kind} around the summary, {wrappers}", clips) for kind, clips in candidate.wrapped.items()),
         ):
             if clips:
@@ -104,7 +104,7 @@ def judge_with(
     cache: Path,
     matched: bool = False,
 ) -> JudgedClips | None:
-    """Judge all candidates with one model and write the results; where asked for, return which sentences match."""
+    """Judge all candidates with one model and write the results; if `matched`, also return the matched sentences."""
     from stella_mteb.files.rows import digest  # noqa: PLC0415
     from stella_mteb.judge.judge import SCORING, TextVectors, distinct_texts, judge_all, load_judge  # noqa: PLC0415
     from stella_mteb.judge.nli import NliModel  # noqa: PLC0415
@@ -139,19 +139,19 @@ def judge_with(
     stats = encoder.stats
     say(
         f"{stats.texts:,} distinct texts and sentences: {stats.encoded:,} encoded ({stats.tokens:,} tokens in "
-        f"{stats.seconds:.1f} s), {stats.texts - stats.encoded:,} known from before"
+        f"{stats.seconds:.1f} s), {stats.texts - stats.encoded:,} from the cache"
     )
     full = sum(len(ids) >= encoder.tokenise.longest(prompt) for ids in encoder.tokenise(summaries, prompt))
     if full:
         say(
-            f"{full:,} of {len(summaries):,} summaries fill the {encoder.max_length} tokens that the judge reads: "
-            "of these, coarse sees the beginning only (sentences are read whole)"
+            f"{full:,} of {len(summaries):,} summaries reach the judge's limit of {encoder.max_length} tokens: "
+            "coarse uses only their beginning (sentences are encoded whole)"
         )
     if not matched:
         return None
     from stella_mteb.judge.matches import chance_level, match_all  # noqa: PLC0415
     from stella_mteb.judge.page import JudgedClips  # noqa: PLC0415
 
-    vectors = TextVectors(encoder, prompt, summaries)  # from the store: nothing is encoded again
+    vectors = TextVectors(encoder, prompt, summaries)  # from the store, without encoding again
     matches = match_all(vectors, references, candidates)
     return JudgedClips(str(model.spec), references, judgements, matches, chance_level(vectors, references, candidates))

@@ -17,6 +17,4 @@ Offline = Annotated[bool, typer.Option("--offline", help="Do not access the netw
 PromptKind = Annotated[
     Literal["s2s", "s2p", "none"], typer.Option("--prompt-type", help="s2s (compares summaries), s2p or none.")
 ]
-Nli = Annotated[
-    Path | None, typer.Option("--nli", metavar="FOLDER", help="An NLI cross-encoder: do matched sentences contradict?")
-]
+Nli = Annotated[Path | None, typer.Option("--nli", metavar="FOLDER", help="NLI cross-encoder, for the measure nli.")]

@@ -1,4 +1,4 @@
-"""`stella-mteb run --dry-run`: prints what would run, and a forecast of time and space."""
+"""The forecast of `stella-mteb run --dry-run`: pending tasks with their time and disk space."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def print_plan(
         device: See `load_encoder`.
         output: The output folder; nothing is written to it.
         cache: Folder of the vector stores, or None.
-        form: Format of the table; JSON and CSV have seconds and bytes in full.
+        form: Format of the table; JSON and CSV have exact seconds and bytes.
     """
     from stella_mteb.harness.forecast import Forecaster, total  # noqa: PLC0415
     from stella_mteb.harness.pace import known_pace, measured_pace  # noqa: PLC0415
@@ -64,7 +64,7 @@ def print_plan(
 
 
 def say_too_large(spec: str, forecasts: Iterable[Forecast]) -> None:
-    """Say of each task that will not fit in memory why it will not.
+    """Report each task that will not fit in memory, with the reason.
 
     Args:
         spec: The model.

@@ -1,4 +1,4 @@
-"""`stella-mteb rank`."""
+"""The command `stella-mteb rank`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from stella_mteb.judge.certainty import Certainty
     from stella_mteb.judge.ranking import Apart, RankedModel
 
-_LEGEND = "95 %: interval of mean_hm_cf, by resampling clips; ranks: those that the tests leave a model"
+_LEGEND = "95 %: interval of mean_hm_cf, by resampling clips; ranks: possible ranks by the tests"
 
 
 @app.command(short_help="Rank candidate models over all judges in a folder.")
 def rank(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output of judge, or <judge>/<model>.json files.")],
-    agreement: Annotated[bool, typer.Option("--agreement", help="Also: how much the judges agree.")] = False,
+    agreement: Annotated[bool, typer.Option("--agreement", help="Also show the agreement of the judges.")] = False,
     form: Format = "table",
 ) -> None:
     """Rank candidate models over all judges in a folder: Borda, then mean HM-CF.
 
-    As JSON and CSV, --agreement prints the judges' agreement in the ranking's place.
+    With JSON and CSV, --agreement prints the agreement of the judges instead of the ranking.
     """
     if not agreement or form in {"table", "md"}:
         print_ranking(folder, form)
@@ -53,16 +53,16 @@ def rank(
         for one in agreements(read_results(folder))
     ]
     if not rows:
-        say("one judge: there is nobody to agree with")
+        say("agreement needs two judges; this folder has one")
         return
     if form in {"table", "md"}:
-        typer.echo("\nHow much two judges agree on the order of the models by mean HM-CF. low, high:")
-        typer.echo("95 % interval of Kendall's tau over clips; - where only means are known\n")
+        typer.echo("\nAgreement of two judges on the order of the models by mean HM-CF. low, high:")
+        typer.echo("95 % interval of Kendall's tau over clips; - if only means are known\n")
     typer.echo(render(rows, form))
 
 
 def print_ranking(folder: Path, form: TableFormat) -> None:
-    """Print the ranking over all judges of a folder, models that cannot be ranked below it, and why on stderr."""
+    """Print the ranking over all judges of a folder, the unranked models below it, and their reasons on stderr."""
     from stella_mteb.judge.certainty import certainty, ties_in_words  # noqa: PLC0415
     from stella_mteb.judge.ranking import means_beside, rank_models  # noqa: PLC0415
     from stella_mteb.judge.reports import read_results  # noqa: PLC0415
@@ -74,7 +74,7 @@ def print_ranking(folder: Path, form: TableFormat) -> None:
     beside = {row["slug"]: means_beside(results, row["slug"]) for row in rows}
     if form in {"table", "md"}:
         typer.echo(render([_shown(row) for row in rows], form))
-        typer.echo("\nMeans over clips of the measures beside hm_cf")
+        typer.echo("\nMeans over clips of the other measures")
         typer.echo(render(_named(beside), form))
         typer.echo("\n" + "\n".join(textwrap.fill(line, 80) for line in (ties_in_words(sure) if sure else ())))
         say(_LEGEND)
@@ -115,7 +115,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(beside: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    """The other measures by model, under the names for people."""
+    """Return the other measures by model, under their display names."""
     from stella_mteb.judge.similarity import SHOWN_AS  # noqa: PLC0415
 
     measures = dict.fromkeys(name for own in beside.values() for name in own)

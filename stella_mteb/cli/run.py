@@ -1,4 +1,4 @@
-"""`stella-mteb run`."""
+"""The command `stella-mteb run`."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def run(
     output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results"),
     device: Device = None,
     offline: Offline = False,
-    dims: Annotated[str | None, typer.Option(metavar="256,1024|all", help="Heads to score, from one pass.")] = None,
+    dims: Annotated[str | None, typer.Option(metavar="256,1024|all", help="Dimensions to score from one pass.")] = None,
     cache: Cache = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Do not read or store vectors.")] = False,
     prefill: Annotated[bool, typer.Option("--prefill", help="Encode the texts of all tasks first.")] = False,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Bad rows of local data to tolerate.")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")] = "local",
     address: Annotated[str | None, typer.Option(help="Ray cluster: host:port or auto [this machine].")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Forecast what would run, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print a forecast, and stop.")] = False,
     form: Format = "table",
 ) -> None:
-    """Run MTEB tasks with models. Results are kept: the same command again runs only what is missing."""
+    """Run MTEB tasks with models. Results are kept: a repeated command runs only missing tasks."""
     set_offline(offline)
     if no_cache and (dims or prefill or cache):
         option = "--dims" if dims else "--prefill" if prefill else "--cache"
@@ -100,7 +100,7 @@ def run(
 
 
 def _tell_missing(tasks: Sequence[Any]) -> None:
-    """Report before the first task which tasks lack data."""
+    """Report the tasks whose data is missing, before the first task starts."""
     from stella_mteb.harness.fetch import items  # noqa: PLC0415
 
     lacking = [item.tasks[0] for item in items([], tasks) if not item.is_here()]

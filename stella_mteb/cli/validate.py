@@ -1,4 +1,4 @@
-"""`stella-mteb validate`: how well the judge's measures agree with people."""
+"""The command `stella-mteb validate`, which measures the agreement of a judge with people."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from stella_mteb.files.folders import cache_folder
 from stella_mteb.files.tables import render
 
 _TITLES = {
-    ("item", "rater"): "Over all texts, each rater's score counted for itself",
-    ("item", "each"): "Over all texts, against each rater apart: mean over raters",
+    ("item", "rater"): "Over all texts, each rater's score as an item",
+    ("item", "each"): "Over all texts, against each rater: mean over raters",
     ("item", "mean"): "Over all texts, against the mean of the raters",
-    ("clip", "rater"): "Within clips, each rater's score for itself: mean over clips",
+    ("clip", "rater"): "Within clips, each rater's score as an item: mean over clips",
     ("clip", "mean"): "Within clips, against the mean of the raters: mean over clips",
     ("system", "mean"): "Over the means of the systems",
 }
@@ -30,10 +30,10 @@ _SHORT = {"spearman": "rho", "kendall_b": "tau-b", "kendall_c": "tau-c", "pearso
 
 @app.command(short_help="Measure how well a judge agrees with people.")
 def validate(
-    references: Annotated[Path, typer.Option(help="Texts by id; a list of texts is several references.")],
+    references: Annotated[Path, typer.Option(help="Texts by id; a list gives several references.")],
     ratings: Annotated[Path, typer.Option(help="Rows of id, candidate, score; also raters, system.")],
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
-    published: Annotated[str | None, typer.Option(metavar="SET", help="Show what others report on this set.")] = None,
+    published: Annotated[str | None, typer.Option(metavar="SET", help="Show published figures on this set.")] = None,
     prompt_type: PromptKind = "s2s",
     nli: Nli = None,
     device: Device = None,
@@ -41,7 +41,7 @@ def validate(
     cache: Cache = None,
     form: Format = "table",
 ) -> None:
-    """Say how well each measure of a judge agrees with what people said of the same texts."""
+    """Compute the agreement of each measure of a judge with people's ratings of the same texts."""
     set_offline(offline)
     from stella_mteb.judge.inputs import read_references  # noqa: PLC0415
     from stella_mteb.judge.judge import load_judge  # noqa: PLC0415
@@ -70,12 +70,14 @@ def validate(
         typer.echo("\n\n".join(f"{title}\n\n{render(rows, form)}" for title, rows in _tables(found).items() if rows))
         if found["ceiling"]:
             figures = ", ".join(f"{short} {found['ceiling'][name]:.3f}" for name, short in _SHORT.items())
-            typer.echo(f"\nOne of {found['ceiling']['raters']} raters against the mean of the others: {figures}")
+            typer.echo(
+                f"\nCeiling, one of {found['ceiling']['raters']} raters against the mean of the others: {figures}"
+            )
         say("low, high: 95 % interval of rho, by resampling clips; --format json has all figures")
 
 
 def _tables(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Choose the rows for people: the best reference for every measure, other ways of several references for HM-CF."""
+    """Choose the displayed rows: the best reference for every measure, and the other modes for HM-CF only."""
     tables: dict[str, list[dict[str, Any]]] = {}
     judges = dict.fromkeys(row["judge"] for row in found["rows"])
     for judge, (kind, title) in itertools.product(judges, _TITLES.items()):
@@ -87,12 +89,12 @@ def _tables(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         | {short: row[name] for name, short in _SHORT.items()}
         for row in found["published"]
     ]
-    tables["Which of two texts people prefer: share of pairs in their order"] = [
+    tables["Share of pairs in which the measure prefers the text that people prefer"] = [
         {"judge": row["judge"], "measure": _for_people(row["measure"]), "refs": row["references"],
          "accuracy": row["accuracy"], "95 %": f"{row['low']:.3f} to {row['high']:.3f}", "n": row["n"]}
         for row in found["preferences"]
     ]  # fmt: skip
-    tables["Differences of rho over all texts, of best references"] = [
+    tables["Differences of rho over all texts, with the best reference"] = [
         {"first": _named(one["first"], found), "second": _named(one["second"], found)}
         | {name: round(one[name], 3) for name in ("difference", "low", "high", "p_adjusted")}
         for one in found["differences"]

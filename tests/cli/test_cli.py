@@ -214,7 +214,7 @@ def test_the_prompts_that_models_shows_are_those_of_the_card(call: Call) -> None
     assert "profile card" in err
 
 
-@pytest.mark.fault(43, "the doctor says whether one is set, never which")
+@pytest.mark.fault(43, "the doctor reports whether a token is set, and never shows it")
 def test_the_doctor_is_offline_when_told_and_prints_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a connection was tried")
@@ -232,7 +232,7 @@ def test_the_doctor_is_offline_when_told_and_prints_json(call: Call, monkeypatch
     assert "hf_secret" not in out + err
 
 
-@pytest.mark.fault(44, "nothing is said")
+@pytest.mark.fault(44, "no traceback and no message")
 def test_a_reader_that_leaves_gets_no_traceback() -> None:
     """`stella-mteb tasks | head -1`, with the reader gone before anything was written."""
     process = subprocess.Popen([SCRIPT, "tasks"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -315,7 +315,7 @@ def test_a_name_that_is_nothing_is_exit_code_2_with_the_nearest(
     assert "Traceback" not in err
 
 
-@pytest.mark.fault(39, "exit code 2; all faults at once, each with file and line")
+@pytest.mark.fault(39, "exit code 2; all faults are listed, each with file and line")
 def test_faults_of_a_yaml_are_told_by_file_and_line_all_at_once(call: Call, tmp_path: Path) -> None:
     model = tmp_path / "model.yaml"
     model.write_text("name: x\npath: .\nbatch_sise: 4\nmax_length: two\n")
@@ -371,7 +371,7 @@ def test_a_copy_that_passes_is_exit_code_0(call: Call) -> None:
     assert {row["status"] for row in json.loads(out)} == {"pass", "not checked"}
 
 
-@pytest.mark.fault(41, "exit code 3 at once, with the command that fetches what is lacking")
+@pytest.mark.fault(41, "exit code 3 at once, with the command that downloads the missing files")
 def test_weights_that_are_not_there_are_exit_code_3_at_once_with_the_cure(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     environment.pop("HF_HUB_CACHE", None)
@@ -949,7 +949,7 @@ def test_clips_without_a_usable_prediction_are_named(call: Call, tmp_path: Path)
 
     assert code == 0
     assert "one: 1 clips with an empty prediction, not scored: 002" in err
-    assert "one: 1 clips predicted that no reference has, left out: 999" in err
+    assert "one: 1 clips without a reference, left out: 999" in err
     assert "judged one: 1 clips" in err
 
 
@@ -1104,7 +1104,7 @@ def test_after_an_interruption_the_last_line_resumes_and_encodes_only_the_rest(c
     assert code == 0
     texts, encoded, known = map(
         int,
-        re.search(r"^(\d+) distinct .*: (\d+) encoded .*, (\d+) known from before", err, re.MULTILINE).groups(),  # type: ignore[union-attr]
+        re.search(r"^(\d+) distinct .*: (\d+) encoded .*, (\d+) from the cache", err, re.MULTILINE).groups(),  # type: ignore[union-attr]
     )
     assert known > 0
     assert texts == encoded + known
