@@ -39,7 +39,7 @@ def metadata(spec: TaskSpec) -> TaskMetadata:
 
 
 class _FromYaml:
-    """Loads `self.dataset` from the rows of the YAML's data."""
+    """A mixin that loads `self.dataset` from the rows of the YAML's data."""
 
     stella_mteb_file: TaskFile
     metadata: TaskMetadata
@@ -80,14 +80,14 @@ class _STS(_FromYaml, AbsTaskSTS):  # type: ignore[misc]
         return DatasetDict({self._split: Dataset.from_dict(dict(columns))})
 
     def of_best_reference(self, values: Sequence[float]) -> list[float]:
-        """The highest value of each text, of the rows of its references; MTEB sees a row for each reference."""
+        """Return the highest value of each text over its references; MTEB sees one row per reference."""
         counts = [len(references) for references in self.stella_mteb_file.pairs.references]
         found: list[float] = np.maximum.reduceat(np.asarray(values), np.cumsum([0, *counts[:-1]])).tolist()
         return found
 
     def _calculate_scores(self, scores: Any, normalized_scores: list[float]) -> Any:
         pairs = self.stella_mteb_file.pairs
-        # MTEB's distances are negative: of them, too, the highest is the best.
+        # MTEB negates distances, so the highest value is the best for them too.
         of_texts = {
             name: values if values is None else self.of_best_reference(values) for name, values in scores.items()
         }
@@ -220,11 +220,12 @@ def per_label(
 
 
 def against_raters(raters: Sequence[Sequence[float]], predicted: Sequence[float]) -> dict[str, Any] | None:
-    """How far cosines agree with single raters, and these with each other: means over the raters.
+    """Compute the agreement of cosines with single raters, and of the raters with each other.
 
     Returns:
-        Spearman's rho and Kendall's tau-b of the cosines with a rater's scores, and, as the ceiling, of a rater's
-        scores with the mean of the others; None where not all texts have the same number of raters, two or more.
+        Spearman's rho and Kendall's tau-b between the cosines and a rater's scores, averaged over raters. The ceiling
+        is the same between a rater's scores and the mean of the others. None unless all texts have the same number
+        of raters, two or more.
     """
     count = min(map(len, raters))
     if count < 2 or count != max(map(len, raters)):
@@ -245,7 +246,7 @@ def _mean(found: Sequence[Correlations], name: str) -> float | None:
 
 
 def over_systems(systems: Sequence[str], gold: Sequence[float], predicted: Sequence[float]) -> dict[str, Any]:
-    """The means of each system, highest gold score first, and Spearman's rho over them."""
+    """Compute the means of each system, highest gold score first, and Spearman's rho over the systems."""
     rows = []
     for system in dict.fromkeys(systems):
         members = [i for i, own in enumerate(systems) if own == system]

@@ -1,4 +1,4 @@
-"""Reads tasks from YAML: `tasks/*/task.yaml`, and a user's own with `-t path.yaml`.
+"""Reading of tasks from YAML: `tasks/*/task.yaml`, and a user's own with `-t path.yaml`.
 
 name: MyVideoSTS
 type: STS                      # STS | Retrieval | PairClassification
@@ -41,7 +41,7 @@ _COLUMNS: dict[str, tuple[set[str], set[str]]] = {
     "PairClassification": ({"sentence1", "sentence2", "score"}, {"label"}),
 }
 _SEVERAL = {"references": "sentence1", "raters": "score"}
-"""STS: roles of several columns, or of a column of lists, and the role of one column in whose place they may stand."""
+"""Roles of STS that take several columns or a column of lists, and the single-column role that each replaces."""
 
 
 class HubData(StrictModel):
@@ -62,7 +62,7 @@ def _column(value: object) -> object:
 
 
 class TaskSpec(StrictModel):
-    """The content of a task YAML.
+    """The content of a task YAML file.
 
     Attributes:
         name: Name of the task, unique in MTEB.
@@ -71,9 +71,9 @@ class TaskSpec(StrictModel):
         hub: A data set on the hub, used if `data` is not given.
         layout: `rows`; `clip_cc` for a folder with ground_truth.json and predictions/; `rated` for a folder with
             references.jsonl and ratings.jsonl, as `stella-mteb validate` reads them.
-        columns: The column of each role of the type, by name, or by position from 1 in a file without header. STS:
-            `references` in place of sentence1 names several columns or a column of lists, and the similarity is that
-            of the best one; so may `raters`, whose mean is the score where there is no column of it.
+        columns: The column of each role of the type, by name, or by position from 1 in a file without header. For STS,
+            `references` (instead of sentence1) and `raters` take several columns or a column of lists. The similarity
+            is that of the best reference. Without a column `score`, the score is the mean of the raters.
         where: Required values of columns; other rows are ignored.
         score_range: Lowest and highest score.
         positive_from: Retrieval, PairClassification: the score from which a pair counts as positive.
@@ -129,7 +129,7 @@ class TaskSpec(StrictModel):
                 "columns",
             )
         if {"references", "sentence1"} <= set(self.columns):
-            raise FaultAt("columns names references and sentence1; one of them is enough", "columns", "sentence1")
+            raise FaultAt("columns names both references and sentence1; remove one of them", "columns", "sentence1")
         if lists := [role for role, column in self.columns.items() if isinstance(column, list) and role not in several]:
             raise FaultAt(f"{lists[0]} has one column; only {' and '.join(_SEVERAL)} of STS may have a list", "columns")
         if any(isinstance(column, int) for column in self.named) and not by_position(self.named):
@@ -189,12 +189,12 @@ class Pairs:
     """The valid rows of a task.
 
     Attributes:
-        references: The references of each row; of most tasks a single text, sentence1 or query.
+        references: The references of each row; for most tasks a single text, sentence1 or query.
         second: sentence2, or document.
         scores: Gold score of each pair; empty if the task has none.
         labels: Label of each pair; empty if the task has none.
-        raters: What each rater says of each pair; empty if the task has none.
-        systems: What wrote the text of each pair; empty if the task has none.
+        raters: Each rater's score of each pair; empty if the task has none.
+        systems: Name of the system that wrote the text of each pair; empty if the task has none.
         bad: Rows that were left out.
         digest: Digest of the rows.
     """
@@ -215,7 +215,7 @@ class Pairs:
 
     @property
     def sides(self) -> tuple[list[str], list[str]]:
-        """The texts of both sides: every reference of every row, and the texts that are held against them."""
+        """The texts of both sides: every reference of every row, and the texts that are compared with them."""
         return [text for references in self.references for text in references], self.second
 
 
@@ -238,7 +238,7 @@ def load_task_file(path: Path) -> TaskFile:
 
 @dataclass(frozen=True)
 class _Values:
-    """The values of a row, by role; what the task has not is empty, or 0."""
+    """The values of a row, by role; roles that the task lacks are empty, or 0."""
 
     references: tuple[str, ...]
     second: str
@@ -265,7 +265,7 @@ def _read_pairs(file: TaskFile) -> Pairs:
     _require_enough(spec, [row.score for row in rows])
     _tell_repeats(spec, [(row.references[0], row.second) for row in rows])
     roles = set(spec.columns)
-    # Without the newer roles, the revision of the same rows is what it was before there were any.
+    # The digest includes the newer roles only if the task uses them, so that revisions of older tasks stay the same.
     newer = bool(roles & {*_SEVERAL, "system"})
     return Pairs(
         references=[row.references for row in rows],
@@ -284,7 +284,7 @@ def _read_pairs(file: TaskFile) -> Pairs:
 
 
 def _read_row(spec: TaskSpec, checker: RowChecker, place: str, values: Mapping[Column, Any]) -> list[_Values]:
-    """The row, or nothing where a value of it is bad, which is noted."""
+    """Return the row in a list, or an empty list if a value is bad; the checker records the bad value."""
     before, roles = len(checker.bad), spec.columns
 
     def number(place: str, values: Mapping[Column, Any], column: Column) -> float:
@@ -311,7 +311,7 @@ Read = Callable[[str, Mapping[Column, Any], Column], Value]
 def _several(
     read: Read[Value], place: str, values: Mapping[Column, Any], columns: Column | list[Column]
 ) -> tuple[Value, ...]:
-    """The values of several columns, less those that are empty in this row, or of one column, which may hold a list."""
+    """Read the non-empty values of several columns, or the value or list of values of one column."""
     if isinstance(columns, list):
         given = [column for column in columns if column not in values or values[column] not in (None, "")]
         return tuple(read(place, values, column) for column in given or columns)
@@ -335,7 +335,7 @@ def _rows(file: TaskFile) -> Iterator[Row | BadRow]:
         return _rated_rows(local)
     if file.data is None:
         return read_rows(local, [*spec.named, *spec.conditions])
-    # `where` selects rows of the hub's data; a user's own file holds only wanted rows.
+    # `where` selects rows of the hub's data; a user's own file contains only selected rows.
     rows = read_rows(local, spec.named)
     return (row if isinstance(row, BadRow) else (row[0], {**spec.conditions, **row[1]}) for row in rows)
 

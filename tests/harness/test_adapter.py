@@ -220,7 +220,7 @@ def own_config(folder: Path, model: Path, name: str, extra: str) -> Path:
     return path
 
 
-@pytest.mark.fault(15, "and a folder of results of its own")
+@pytest.mark.fault(15, "each has its own folder of results")
 def test_every_setting_that_changes_a_score_changes_the_name_of_the_experiment(
     stella_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +316,7 @@ def test_the_revision_of_a_local_model_changes_with_its_weights_and_only_with_it
     assert len(set(revisions)) == 3
 
 
-@pytest.mark.fault(29, "own prompts that are missing are refused before anything is encoded")
+@pytest.mark.fault(29, "missing own prompts are refused before any text is encoded")
 def test_own_prompts_that_are_missing_are_noticed_before_anything_is_encoded(stella_folder: Path) -> None:
     from stella_mteb import load_encoder
     from stella_mteb.errors import ConfigError
@@ -505,7 +505,9 @@ def test_a_yaml_may_choose_the_similarity_and_has_results_of_its_own(tmp_path: P
 # ------------------------------------------------------------------------------------- MTEB's older runner
 
 
-@pytest.mark.fault(15, "and so has a run of MTEB's older runner, which goes by model and revision alone")
+@pytest.mark.fault(
+    15, "each has its own results with MTEB's older runner too, which distinguishes only model and revision"
+)
 def test_mtebs_older_runner_does_not_answer_one_dimension_with_anothers_result(
     stella_folder: Path, tmp_path: Path
 ) -> None:

@@ -478,7 +478,7 @@ def test_items_of_a_score_with_a_subset_that_has_none_are_none(tiny: Any, tmp_pa
 
 
 @pytest.mark.fault(
-    49, "where the run kept what the score is made of, an edited score does not fit it: a warning, and no interval"
+    49, "if the run kept the values per item, an edited score does not match them: a warning, and no interval"
 )
 def test_items_of_other_data_or_of_another_score_are_stale(
     tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -105,7 +105,7 @@ def test_a_column_of_the_list_that_is_not_there_is_named(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("references: refs", "references: refs, sentence1: refs", "names references and sentence1"),
+        ("references: refs", "references: refs, sentence1: refs", "names both references and sentence1"),
         ("sentence2: text", "sentence2: [text, by]", "sentence2 has one column"),
         ("references: refs, ", "", "must name sentence1"),
         ("references: refs", "references: []", "must be the name of a column"),

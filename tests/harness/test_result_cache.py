@@ -366,7 +366,7 @@ def test_after_an_interruption_between_two_subsets_plain_mteb_computes_the_secon
 
 @pytest.mark.fault(
     12,
-    "refused with exit code 3, at the start, when read and when written; only the output folder itself may be a link",
+    "refused with exit code 3 at the start, on reading and on writing; only the output folder itself may be a link",
 )
 def test_the_output_folder_itself_may_be_a_link(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
     from stella_mteb.outputs.layout import require_writable
@@ -385,7 +385,7 @@ def test_the_output_folder_itself_may_be_a_link(results: dict[str, Any], meta: A
 @pytest.mark.parametrize("link", ["results", "results/hand__letters", "results/hand__letters/r1", "the file"])
 @pytest.mark.fault(
     12,
-    "refused with exit code 3, at the start, when read and when written; only the output folder itself may be a link",
+    "refused with exit code 3 at the start, on reading and on writing; only the output folder itself may be a link",
 )
 def test_a_path_outside_the_output_folder_is_refused_and_nothing_outside_changes(
     results: dict[str, Any], meta: Any, tmp_path: Path, link: str
@@ -413,7 +413,7 @@ def test_a_path_outside_the_output_folder_is_refused_and_nothing_outside_changes
 
 
 @pytest.mark.parametrize("revision", ["../../../outside", "a/../../../../outside", "/outside-of-it"])
-@pytest.mark.fault(47, "refused as a place outside of the output folder")
+@pytest.mark.fault(47, "a path outside the output folder is refused")
 def test_a_revision_cannot_lead_outside(results: dict[str, Any], tmp_path: Path, revision: str) -> None:
     cache = own_cache(tmp_path / "out")
 
@@ -438,7 +438,7 @@ def test_a_link_to_itself_is_an_environment_problem(results: dict[str, Any], met
 # --------------------------------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.fault(21, "no result and no score; the reason is given, and the comparison shows a gap")
+@pytest.mark.fault(21, "no result and no score; the error gives the reason, and the comparison shows a gap")
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, np.float64("nan")])
 def test_a_score_that_is_no_number_is_refused_and_the_old_files_stay(
     results: dict[str, Any], meta: Any, tmp_path: Path, score: float
@@ -453,7 +453,7 @@ def test_a_score_that_is_no_number_is_refused_and_the_old_files_stay(
     assert files(tmp_path) == before
 
 
-@pytest.mark.fault(21, "no result and no score; the reason is given, and the comparison shows a gap")
+@pytest.mark.fault(21, "no result and no score; the error gives the reason, and the comparison shows a gap")
 def test_vectors_that_are_all_alike_leave_no_result(tmp_path: Path) -> None:
     with pytest.raises(StellaMtebError, match=r"no finite main score \(got nan\): the vectors are constant"):
         run(encoder_of(lambda _: [1.0, 0.0]), task(tmp_path), own_cache(tmp_path / "out"))
@@ -466,7 +466,7 @@ def test_vectors_that_are_all_alike_leave_no_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["os.fsync", "pathlib.Path.replace", "mteb.results.TaskResult.to_disk"])
 @pytest.mark.parametrize("good_calls", range(5))
-@pytest.mark.fault(6, "exit code 3; the old file is intact, no temporary one is left, and the same command goes on")
+@pytest.mark.fault(6, "exit code 3; the old file is intact, no temporary file remains, and the same command resumes")
 def test_a_full_disk_leaves_the_old_result_and_says_so(
     results: dict[str, Any],
     meta: Any,
@@ -530,7 +530,7 @@ def _save_for_ever(cache: Any, results: list[Any], meta: Any) -> None:
             cache.save_to_cache(result, meta)
 
 
-@pytest.mark.fault(1, "the old file or the new one, never a mix")
+@pytest.mark.fault(1, "the old file or the new one, never a mixture")
 def test_a_kill_at_any_moment_leaves_a_whole_result(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
     cache = own_cache(tmp_path, notes=lambda _: {"prompts": {}})
     path = cache.get_task_result_path("TinySTS", meta)
@@ -583,7 +583,7 @@ def test_a_folder_that_cannot_be_is_an_environment_problem(tmp_path: Path, below
     assert error.value.exit_code == 3
 
 
-@pytest.mark.fault(6, "found before the run")
+@pytest.mark.fault(6, "reported before the run")
 def test_a_disk_without_room_is_found_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stella_mteb.outputs.layout import require_writable
 
@@ -615,7 +615,7 @@ def test_trying_a_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> No
         "aggregated/nemo/longva.json",
     ],
 )
-@pytest.mark.fault(7, "found before a model is loaded, exit code 3")
+@pytest.mark.fault(7, "exit code 3 before any model is loaded")
 def test_a_folder_where_a_file_has_to_stand_is_found_before_the_run(tmp_path: Path, place: str) -> None:
     from stella_mteb.outputs.layout import require_writable
 

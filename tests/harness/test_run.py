@@ -348,7 +348,7 @@ def test_a_task_that_fails_says_why_stores_nothing_and_the_next_one_runs(
     assert "in evaluate" in caplog.text  # a bug's traceback is shown
 
 
-@pytest.mark.fault(21, "no result and no score; the reason is given, and the comparison shows a gap")
+@pytest.mark.fault(21, "no result and no score; the error gives the reason, and the comparison shows a gap")
 def test_cosines_that_are_all_alike_fail_without_a_score(tiny: Any, tmp_path: Path) -> None:
     rows = [("the same", "text", float(score)) for score in range(5)]
 
@@ -387,7 +387,7 @@ def test_weights_that_cannot_be_read_stop_the_run_with_the_cure(tmp_path: Path) 
     assert result_files(tmp_path / "out") == []
 
 
-@pytest.mark.fault(6, "the run ends at once: going on would lose more")
+@pytest.mark.fault(6, "the run stops at once, because further results would be lost too")
 def test_a_full_disk_stops_the_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -545,7 +545,7 @@ def test_a_task_that_draws_at_random_draws_the_same_for_every_model(
     assert second.score == alone.score
 
 
-@pytest.mark.fault(2, "resumed: the same scores; what was finished is not run again")
+@pytest.mark.fault(2, "after resuming, scores are the same, and finished tasks are not run again")
 def test_after_an_interruption_between_two_dimensions_the_first_is_kept(stella_folder: Path, tmp_path: Path) -> None:
     def interrupt(_: Any) -> None:
         raise KeyboardInterrupt

@@ -200,8 +200,8 @@ def test_a_task_without_data_says_how_to_give_them(tmp_path: Path) -> None:
         _ = file.pairs
 
 
-@pytest.mark.fault(35, "fewer than two rows: refused")
-@pytest.mark.fault(33, "scores that are all alike: refused")
+@pytest.mark.fault(35, "fewer than two rows are refused")
+@pytest.mark.fault(33, "scores that are all equal are refused")
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
@@ -219,7 +219,7 @@ def test_data_that_give_no_correlation_are_refused(
     assert reason in str(caught.value)
 
 
-@pytest.mark.fault(33, "scores that are all alike: refused")
+@pytest.mark.fault(33, "scores that are all equal are refused")
 @pytest.mark.parametrize("text", [RETRIEVAL, PAIRS])
 @pytest.mark.parametrize(("limit", "reason"), [("4", "no pair is"), ("1", "every pair is")])
 def test_data_in_which_all_pairs_are_alike_are_refused(tmp_path: Path, text: str, limit: str, reason: str) -> None:
@@ -236,7 +236,7 @@ def test_where_keeps_only_rows_with_these_values(tmp_path: Path) -> None:
     assert file.pairs.scores == [5.0, 4.5]
 
 
-@pytest.mark.fault(35, "a missing column is named with those that are there")
+@pytest.mark.fault(35, "the error names the missing column and the existing ones")
 def test_where_on_a_column_that_no_row_has_names_the_column(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="genra"):
         _ = task(tmp_path, STS + "where: {genra: western}\n").pairs
@@ -697,7 +697,7 @@ def test_each_clip_cc_prediction_is_relevant_to_the_reference_of_its_clip(tmp_pa
     }
 
 
-@pytest.mark.fault(31, "in data: a bad row, named")
+@pytest.mark.fault(31, "in data: a bad row; the error names it")
 def test_a_bad_clip_cc_prediction_is_named_by_model_and_clip_and_can_be_left_out(tmp_path: Path) -> None:
     file = clip_cc(tmp_path / "c", {"a": {"000": "A0", "001": "half \ud800", "002": "A2"}, "b": {"001": "B1"}})
 
