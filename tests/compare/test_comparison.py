@@ -122,7 +122,7 @@ def test_the_published_scores_cannot_separate_stella_and_bge(published: Comparis
 # ---------------------------------------------------------------------------------------------------- like for like
 
 
-@pytest.mark.fault(48, "scores that are not alike are not compared; the gap says why")
+@pytest.mark.fault(48, "scores under different conditions are not compared; the gap gives the reason")
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -215,7 +215,7 @@ def test_a_public_rerun_of_a_model_does_not_fill_the_gaps_of_its_own_report() ->
     assert any("measured by others and self-reported" in note for note in comparison.notes)
 
 
-@pytest.mark.fault(48, "the model stays in the table, its gaps with their reasons")
+@pytest.mark.fault(48, "the model stays in the table; each gap gives its reason")
 def test_a_model_without_any_task_is_shown_and_takes_no_task_from_the_others() -> None:
     comparison = fast(scores_of(a={"A": 0.5}, none={}, b={"A": 0.7}))
 
@@ -341,7 +341,7 @@ def test_one_common_task_has_a_difference_and_no_interval() -> None:
     assert "too few tasks to tell: 1," in duel.verdict
 
 
-@pytest.mark.fault(50, "identical scores: says so, with p = 1")
+@pytest.mark.fault(50, "identical scores: the report says so, with p = 1")
 def test_identical_scores_say_so_with_p_one() -> None:
     (duel,) = fast(scores_of(a=values(0.5), b=values(0.5))).duels
 
@@ -349,7 +349,7 @@ def test_identical_scores_say_so_with_p_one() -> None:
     assert duel.verdict == "a and b have the same score on 12 common tasks"
 
 
-@pytest.mark.fault(50, "says so, and no winner is named")
+@pytest.mark.fault(50, "the report says so, and names no winner")
 def test_systems_that_share_no_task_say_so() -> None:
     comparison = fast(scores_of(a={"A": 0.5}, b={"B": 0.5}))
     (duel,) = comparison.duels
@@ -582,7 +582,7 @@ def test_items_do_not_bring_scores_together_that_are_not_alike() -> None:
     assert fast(scores, items=items).duels[0].by_task == ()
 
 
-@pytest.mark.fault(50, "one pair: no interval, and says so")
+@pytest.mark.fault(50, "one pair: no interval, and the report says so")
 def test_one_pair_gives_no_interval_and_says_so() -> None:
     scores, items = with_items(
         a={"A": (pairs("A", 0.5, n=5),)}, b={"A": (pairs("A", 0.9, n=5, seed=1),)}, c={"B": (pairs("B", 0.5),)}

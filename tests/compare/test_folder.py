@@ -559,7 +559,7 @@ def test_a_secondary_metric_that_is_not_a_number_costs_nothing(tmp_path: Path) -
     assert one(local_scores(tmp_path))[1]["NFCorpus"].value == 0.42
 
 
-@pytest.mark.fault(48, "the model stays in the table, its gaps with their reasons")
+@pytest.mark.fault(48, "the model stays in the table; each gap gives its reason")
 def test_a_system_of_which_nothing_can_be_read_is_still_there(tmp_path: Path) -> None:
     (our_run(tmp_path) / "STS12.json").write_text("{")
 

@@ -177,7 +177,7 @@ def test_a_model_that_pads_passes_the_same_checks(
     assert statuses(checks(stella_folder)) == statuses(tiny_checks)
 
 
-@pytest.mark.fault(23, "NaN among the weights of a head: `verify` says so")
+@pytest.mark.fault(23, "NaN in the weights of a head: `verify` reports it")
 def test_a_head_that_gives_nan_is_a_failed_check_among_the_others(stella_folder: Path, tmp_path: Path) -> None:
     """What the other checks found is what tells a damaged head from a damaged model."""
     from safetensors.numpy import load_file, save_file
@@ -313,7 +313,7 @@ def test_a_hub_that_cannot_be_reached_comes_with_the_cure(monkeypatch: pytest.Mo
     assert "give --offline" in finding.detail
 
 
-@pytest.mark.fault(43, "the doctor says whether one is set, never which")
+@pytest.mark.fault(43, "the doctor reports whether a token is set, and never shows it")
 @pytest.mark.usefixtures("empty_hub", "online")
 @pytest.mark.parametrize("answers", [True, False])
 @pytest.mark.parametrize("token", [SECRET, None])

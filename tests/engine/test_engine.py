@@ -413,7 +413,7 @@ def test_a_text_longer_than_the_budget_goes_alone(
     assert shapes[0][1] > shapes[1][1] > 10
 
 
-@pytest.mark.fault(34, "a text that stands several times is encoded once")
+@pytest.mark.fault(34, "a repeated text is encoded once")
 def test_a_repeated_text_goes_through_the_backbone_once(
     stella: TextEncoder, either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,7 +429,7 @@ def test_a_repeated_text_goes_through_the_backbone_once(
     assert abs(vectors[0] - vectors[1]).max() > 0.01
 
 
-@pytest.mark.fault(30, "a finite vector; what is beyond the longest input is cut and counted")
+@pytest.mark.fault(30, "a finite vector; texts beyond the longest input are truncated and counted")
 def test_the_stats_count_the_texts_at_the_limit(stella: TextEncoder) -> None:
     encoder = twin(stella, max_length=16)
     exactly = next(text for text in ("x" * n for n in range(40)) if len(stella.tokenise([text])[0]) == 16)
@@ -721,7 +721,7 @@ def test_the_real_tokenizer_gives_the_golden_tokens(tmp_path: Path) -> None:
     assert [row.tolist() for row in ids] == [row["ids"] for row in golden]
 
 
-@pytest.mark.fault(31, "in a text that reaches the engine: read as U+FFFD")
+@pytest.mark.fault(31, "in a text given to the engine: replaced by U+FFFD")
 @pytest.mark.parametrize(
     ("text", "as_if"),
     [
@@ -737,7 +737,7 @@ def test_a_lone_surrogate_is_read_as_the_replacement_character(stella: TextEncod
     np.testing.assert_allclose(stella.encode([text]), stella.encode([as_if]), atol=1e-6)
 
 
-@pytest.mark.fault(30, "a finite vector; what is beyond the longest input is cut and counted")
+@pytest.mark.fault(30, "a finite vector; texts beyond the longest input are truncated and counted")
 @pytest.mark.parametrize("text", ["", " ", "\0", "\n" * 50, "\ud800", "a" * 300_000, "\u0301" * 100])
 def test_odd_texts_have_finite_vectors_of_unit_length(pair: Any, text: str) -> None:
     encoder, _ = pair
@@ -769,7 +769,7 @@ def test_running_out_of_memory_halves_the_batch_and_changes_no_vector(
     assert max(texts for texts, _ in shapes) > 10  # it did run out
 
 
-@pytest.mark.fault(27, "the batch is halved down to one text, and the room that was found stays")
+@pytest.mark.fault(27, "the batch is halved, down to one text if necessary, and the smaller batch size is kept")
 def test_the_lowered_budget_stays_lowered(either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = either(max_length=64, token_budget=64 * 60)
     shapes = watch(monkeypatch, encoder, runs_out_above(10))
@@ -853,7 +853,7 @@ def test_another_runtime_error_passes_through_at_once(
 # ------------------------------------------------------------------------------------------- what is refused by name
 
 
-@pytest.mark.fault(20, "float32: an error that names the text; finished batches are stored, it is not")
+@pytest.mark.fault(20, "float32: an error that names the text; only finished batches are stored")
 def test_nan_names_the_position_in_the_callers_list_and_is_not_stored(
     either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -868,7 +868,7 @@ def test_nan_names_the_position_in_the_callers_list_and_is_not_stored(
     assert len(VectorStore(tmp_path, encoder.fingerprint)) == 0
 
 
-@pytest.mark.fault(20, "float32: an error that names the text; finished batches are stored, it is not")
+@pytest.mark.fault(20, "float32: an error that names the text; only finished batches are stored")
 def test_nan_in_a_later_batch_leaves_the_finished_ones_stored(
     stella: TextEncoder, either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -886,7 +886,7 @@ def test_nan_in_a_later_batch_leaves_the_finished_ones_stored(
     np.testing.assert_allclose(rows[found], stella.pool([TEXTS[7], TEXTS[1]]), atol=1e-5)
 
 
-@pytest.mark.fault(20, "of a head: an error that names the text")
+@pytest.mark.fault(20, "from a head: an error that names the text")
 def test_a_head_that_overflows_is_noticed(stella: TextEncoder) -> None:
     pooled = stella.pool(["x", TEXTS[0]])
     pooled[1] = 3e38
@@ -895,7 +895,7 @@ def test_a_head_that_overflows_is_noticed(stella: TextEncoder) -> None:
         stella.project(pooled, 8192)
 
 
-@pytest.mark.fault(32, "given to the engine: an error that names the position")
+@pytest.mark.fault(32, "passed to the engine: an error that names the position")
 @pytest.mark.parametrize("wrong", [None, 3, float("nan"), b"bytes", ["nested"]])
 def test_a_text_that_is_no_string_is_named_by_its_position(stella: TextEncoder, wrong: Any) -> None:
     with pytest.raises(ConfigError) as error:
@@ -909,7 +909,7 @@ def test_one_string_instead_of_a_list_is_refused(stella: TextEncoder) -> None:
         stella.encode("A man drives a car.")
 
 
-@pytest.mark.fault(23, "an unknown dimension: refused with those that exist; a longer vector is never sliced")
+@pytest.mark.fault(23, "an unknown dimension is refused, with the known ones; a longer vector is never truncated")
 @pytest.mark.parametrize("dimension", [512, 1023, 1])
 def test_a_dimension_without_a_head_is_refused_before_anything_runs(
     stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, dimension: int
@@ -924,7 +924,7 @@ def test_a_dimension_without_a_head_is_refused_before_anything_runs(
     assert shapes == []
 
 
-@pytest.mark.fault(20, "Stella refuses float16 beforehand, with the reason")
+@pytest.mark.fault(20, "Stella refuses float16 in advance, with the reason")
 def test_fp16_is_refused_for_stella_with_the_reason(stella_folder: Path) -> None:
     from stella_mteb.models.resolve import resolve
 

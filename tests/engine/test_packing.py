@@ -418,7 +418,7 @@ def test_packed_or_padded_a_folder_gives_the_vectors_of_sentence_transformers_on
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
-@pytest.mark.fault(19, "a text without a token is zeros, and moves no other")
+@pytest.mark.fault(19, "a text without tokens has a vector of zeros, and changes no other vector")
 @pytest.mark.parametrize("pads", [False, True], ids=["packed", "padded"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_text_without_a_token_is_zeros_alone_and_between_others(backbone: Backbones, mode: str, pads: bool) -> None:

@@ -121,7 +121,7 @@ def test_prompt_and_text_are_not_merely_joined_in_a_key() -> None:
 # ------------------------------------------------------------------------------------------------------ interruption
 
 
-@pytest.mark.fault(2, "vectors of finished batches are kept")
+@pytest.mark.fault(2, "finished batches keep their vectors")
 @pytest.mark.parametrize("finished", [1, 3, 7])
 def test_an_interruption_keeps_what_was_finished(
     stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finished: int
@@ -178,7 +178,7 @@ def test_many_rows_are_written_without_waiting(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------- what is never shared
 
 
-@pytest.mark.fault(15, "each has a store of its own; all dimensions share the one backbone pass")
+@pytest.mark.fault(15, "each has its own store; all dimensions share one backbone pass")
 @pytest.mark.parametrize(
     "other",
     [
@@ -202,7 +202,7 @@ def test_a_setting_that_changes_vectors_has_its_own_store(
     np.testing.assert_array_equal(different.encode(TEXTS, S2S), expected)
 
 
-@pytest.mark.fault(15, "each has a store of its own; all dimensions share the one backbone pass")
+@pytest.mark.fault(15, "each has its own store; all dimensions share one backbone pass")
 def test_another_dtype_makes_another_store(stella_folder: Path, stella: TextEncoder, tmp_path: Path) -> None:
     from stella_mteb.models.resolve import resolve
 
@@ -227,7 +227,7 @@ def test_the_folder_states_the_meaning_of_its_fingerprint(stella: TextEncoder, t
     assert (written["dtype"], written["max_length"]) == ("float32", "512")
 
 
-@pytest.mark.fault(9, "their union; shards are written once under names of their own")
+@pytest.mark.fault(9, "the cache contains the union; each shard is written once under a unique name")
 @pytest.mark.parametrize("writers", [2, 4])
 def test_writers_in_one_folder_give_the_union(tmp_path: Path, writers: int) -> None:
     rows = 30
@@ -362,7 +362,7 @@ def test_leftovers_of_a_killed_writer_are_harmless(stella: TextEncoder, tmp_path
     assert len(VectorStore(tmp_path, stella.fingerprint)) == len(TEXTS)
 
 
-@pytest.mark.fault(7, "exit code 3 with the option that names another place")
+@pytest.mark.fault(7, "exit code 3 with the option that selects another folder")
 def test_a_store_that_cannot_be_written_is_an_environment_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
 
@@ -474,7 +474,7 @@ def test_swapped_keys_give_nobody_the_others_vector(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damaged", [0, 7, 19])
-@pytest.mark.fault(17, "of a shard with damaged rows the others are kept")
+@pytest.mark.fault(17, "a shard with damaged rows keeps its other rows")
 def test_a_damaged_row_spoils_no_other_row(tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: int) -> None:
     keys, vectors = random_rows(40)
     store = VectorStore(tmp_path, IDENTITY)
@@ -499,8 +499,8 @@ def test_a_damaged_row_spoils_no_other_row(tmp_path: Path, caplog: pytest.LogCap
     ]
 
 
-@pytest.mark.fault(17, "of a shard with damaged rows the others are kept")
-@pytest.mark.fault(19, "kept and found like any other")
+@pytest.mark.fault(17, "a shard with damaged rows keeps its other rows")
+@pytest.mark.fault(19, "stored and found like any other vector")
 def test_a_zeroed_block_is_damage_and_a_vector_of_zeros_is_none(tmp_path: Path) -> None:
     keys, vectors = random_rows(20)
     vectors[[3, 11]] = 0
@@ -570,7 +570,7 @@ def test_an_open_store_finds_vectors_that_another_writer_adds(tmp_path: Path) ->
     assert not unknown.any()
 
 
-@pytest.mark.fault(18, "written anew; the vectors are found as before, since there is no index to lose")
+@pytest.mark.fault(18, "written again; the vectors are still found, because there is no index")
 def test_a_store_whose_label_is_lost_keeps_its_vectors_and_says_again_what_it_is(tmp_path: Path) -> None:
     keys, vectors = random_rows(3)
     store = VectorStore(tmp_path, IDENTITY)
@@ -670,7 +670,7 @@ print(sorted({"torch", "mteb", "transformers"} & set(sys.modules)), flush=True)
 """
 
 
-@pytest.mark.fault(9, "their union; shards are written once under names of their own")
+@pytest.mark.fault(9, "the cache contains the union; each shard is written once under a unique name")
 def test_two_processes_that_write_at_once_leave_the_union_and_import_no_torch(tmp_path: Path) -> None:
     writers = [
         subprocess.Popen(
@@ -707,7 +707,7 @@ def test_flushed_vectors_are_written_once(tmp_path: Path) -> None:
     assert sorted(len(load_file(path)["keys"]) for path in shards(tmp_path)) == [1, 3]
 
 
-@pytest.mark.fault(6, "what was encoded stays in memory until it can be written")
+@pytest.mark.fault(6, "encoded vectors stay in memory until they can be written")
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_loses_nothing_that_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     keys, vectors = random_rows(5)

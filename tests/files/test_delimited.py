@@ -85,7 +85,7 @@ def test_a_file_without_quoting_keeps_all_its_rows(
         assert [cell.replace('"', "") for cell in cells.values()] == [cell.replace('"', "") for cell in row]
 
 
-@pytest.mark.fault(33, "a quote that opens in one row and closes in another is refused with both lines")
+@pytest.mark.fault(33, "a quote that opens in one row and closes in another is refused; the error names both lines")
 @pytest.mark.parametrize("delimiter", [",", ";"])
 def test_a_row_that_swallowed_others_is_refused_where_quotes_join_cells(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "pairs.csv"

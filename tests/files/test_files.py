@@ -309,7 +309,7 @@ def test_no_target_appears_when_the_body_raises(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.fault(6, "the old file stands, no temporary one is left, exit code 3")
+@pytest.mark.fault(6, "exit code 3; the old file is intact, and no temporary file remains")
 @pytest.mark.parametrize(
     "step", ["os.fsync", "os.fdopen", "pathlib.Path.replace", "pathlib.Path.chmod", "tempfile.mkstemp"]
 )
@@ -326,7 +326,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(target: Path, monkeypatch: 
     assert only_file(target, "old")
 
 
-@pytest.mark.fault(6, "the old file stands, no temporary one is left, exit code 3")
+@pytest.mark.fault(6, "exit code 3; the old file is intact, and no temporary file remains")
 def test_a_disk_that_fills_up_while_writing_leaves_the_old_file(target: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="No space left"), atomic_write(target) as file:
         file.write("half of the new")
@@ -335,7 +335,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_the_old_file(target: Path) ->
     assert only_file(target, "old")
 
 
-@pytest.mark.fault(7, "named")
+@pytest.mark.fault(7, "the error names the path")
 def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     path = tmp_path / "taken" / "result.json"
@@ -376,7 +376,7 @@ def test_the_content_is_on_the_disk_before_it_takes_the_targets_place(
     assert steps == [("flush", '"new"\n'), ("replace", str(target.parent)), ("flush", "folder")]
 
 
-@pytest.mark.fault(1, "the old file or the new one, never a mix")
+@pytest.mark.fault(1, "the old file or the new one, never a mixture")
 def test_a_process_killed_while_writing_leaves_the_old_file(target: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from stella_mteb.files.atomic import atomic_write\n"

@@ -186,9 +186,11 @@ def jsonl(path: Path, *lines: dict[str, Any] | str) -> Path:
     return path
 
 
-@pytest.mark.fault(33, "a bad row, named by file, line, column")
-@pytest.mark.fault(32, "a bad row, named by file, line, column; it fails the task unless --max-bad-rows allows it")
-@pytest.mark.fault(31, "in data: a bad row, named")
+@pytest.mark.fault(33, "a bad row; the error names file, line and column")
+@pytest.mark.fault(
+    32, "a bad row; the error names file, line and column, and the task fails unless --max-bad-rows allows it"
+)
+@pytest.mark.fault(31, "in data: a bad row; the error names it")
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -239,8 +241,8 @@ def test_a_bad_jsonl_row_stops_the_task_with_line_column_and_reason(
     assert len(pairs_of(path, max_bad_rows=1).first) == 2
 
 
-@pytest.mark.fault(35, "a bad row, named by file, line, column")
-@pytest.mark.fault(33, "a bad row, named by file, line, column")
+@pytest.mark.fault(35, "a bad row; the error names file, line and column")
+@pytest.mark.fault(33, "a bad row; the error names file, line and column")
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 @pytest.mark.parametrize(
     ("row", "message"),
@@ -269,7 +271,9 @@ def test_a_bad_csv_row_stops_the_task_with_line_column_and_reason(
     assert pairs_of(path, max_bad_rows=1).scores == [1.0, 2.0]
 
 
-@pytest.mark.fault(32, "a bad row, named by file, line, column; it fails the task unless --max-bad-rows allows it")
+@pytest.mark.fault(
+    32, "a bad row; the error names file, line and column, and the task fails unless --max-bad-rows allows it"
+)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -435,7 +439,9 @@ _VALUES = st.one_of(
 )  # fmt: skip
 
 
-@pytest.mark.fault(32, "a bad row, named by file, line, column; it fails the task unless --max-bad-rows allows it")
+@pytest.mark.fault(
+    32, "a bad row; the error names file, line and column, and the task fails unless --max-bad-rows allows it"
+)
 @settings(max_examples=50, deadline=None)
 @given(value=_VALUES)
 def test_any_value_is_used_or_noted(value: Any) -> None:
@@ -458,7 +464,7 @@ def test_any_value_is_used_or_noted(value: Any) -> None:
 # ----------------------------------------------------------------------------------------------------------- hub
 
 
-@pytest.mark.fault(35, "hub data are read at the pinned commit only")
+@pytest.mark.fault(35, "hub data is read only at the pinned commit")
 def test_hub_data_is_read_at_the_pinned_commit_only(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 

@@ -119,7 +119,7 @@ def test_a_newline_does_not_end_a_markdown_row() -> None:
     assert markdown_rows(render([{"name": "one\ntwo", "after": "end"}], "md"))[1:] == [["one two", "end"]]
 
 
-@pytest.mark.fault(45, "in tables of every form: text, in its own cell")
+@pytest.mark.fault(45, "in tables of every format: plain text within its cell")
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(MARKS, min_size=1, max_size=25).map(lambda text: f"x{text}x"), min_size=1, max_size=3))
 def test_no_punctuation_acts_in_markdown(texts: list[str]) -> None:
@@ -141,7 +141,7 @@ def test_escape_codes_do_not_reach_the_terminal(form: TableFormat, text: str) ->
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", shown)
 
 
-@pytest.mark.fault(46, "markup is shown as it stands")
+@pytest.mark.fault(46, "markup is printed literally")
 @pytest.mark.parametrize("text", ["[red]x[/red]", "[link=http://y]x[/link]", "[/]", "[b]", ":smile:"])
 def test_rich_markup_is_printed_literally(text: str) -> None:
     assert text in render([{"name": text}], "table", width=80)

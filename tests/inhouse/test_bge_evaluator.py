@@ -78,7 +78,7 @@ def test_shots_choose_how_many_examples_stand_before_a_text(bge: Path) -> None:
     assert prompts[None].startswith(prompts[2].rpartition("<instruct>")[0])
 
 
-@pytest.mark.fault(28, "an example among the texts that are scored is refused by name")
+@pytest.mark.fault(28, "an example among the scored texts is refused; the error names it")
 def test_a_summary_that_is_an_example_is_refused_by_name(bge: Path) -> None:
     evaluator = BgeIclEvaluator({"encoder": {"path": str(bge)}, "processing": {"device": "cpu"}})
     evaluator.initialize()

@@ -69,7 +69,7 @@ def test_stella_1_5b_is_bidirectional_and_closes_with_its_eos() -> None:
 # ------------------------------------------------------------------------------------------------------- faults
 
 
-@pytest.mark.fault(40, "named with its line and the nearest key")
+@pytest.mark.fault(40, "the error names the line and the nearest key")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -151,7 +151,7 @@ def test_an_impossible_value_is_named_with_line_key_and_what_was_given(
     assert message.endswith(reason)
 
 
-@pytest.mark.fault(47, "refused as the name of a task or model, with file and line")
+@pytest.mark.fault(47, "refused as the name of a task or model; the error names file and line")
 @pytest.mark.parametrize("name", ["../escape", "a/b", "''", ".hidden", "a@b", "'a b'"])
 def test_a_name_that_cannot_stand_in_a_spec_or_a_path_is_refused(tmp_path: Path, name: str) -> None:
     (message,) = faults(tmp_path, f"name: {name}\npath: weights\n")

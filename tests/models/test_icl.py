@@ -302,7 +302,7 @@ def test_a_tokenizer_without_the_added_tokens_is_refused_and_they_are_named(tmp_
         of(bge_yaml(tmp_path / "bge.yaml", tmp_path / "model"))
 
 
-@pytest.mark.fault(28, "too long: refused with the numbers of tokens")
+@pytest.mark.fault(28, "too long: refused, with the number of tokens")
 @pytest.mark.parametrize("limit", [{"sliding_window": 256}, {"sliding_window": None, "max_position_embeddings": 256}])
 def test_examples_that_the_model_cannot_see_as_a_whole_are_refused(tmp_path: Path, limit: dict[str, Any]) -> None:
     """A packed pass leaves the window out; beyond it, vectors would not be the model's."""
@@ -402,7 +402,7 @@ def test_a_folder_of_examples_that_is_not_there_is_named_with_its_line(bge: Path
         load_config(path)
 
 
-@pytest.mark.fault(28, "malformed or empty: named with file and number")
+@pytest.mark.fault(28, "malformed or empty: the error names file and number")
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
@@ -499,7 +499,7 @@ def test_a_kept_file_that_was_changed_is_fetched_again(
     assert kept.read_bytes() == content
 
 
-@pytest.mark.fault(41, "few-shot examples: the address, and where to put the file")
+@pytest.mark.fault(41, "few-shot examples: an error with the URL and the path for the file")
 def test_offline_never_asks_the_network_and_says_where_to_put_the_file(served: Callable[[Any], list[str]]) -> None:
     asked = served(b"")
 
@@ -585,7 +585,7 @@ def test_an_evaluation_is_made_with_the_vectors_of_the_prompted_texts(bge: Path,
     assert result.get_score() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.fault(28, "an example among the texts that are scored is refused by name")
+@pytest.mark.fault(28, "an example among the scored texts is refused; the error names it")
 @pytest.mark.parametrize("row", [{"query": "a dog runs", "response": "x"}, {"query": "x", "response": "a dog runs"}])
 def test_an_example_in_the_scored_data_is_refused_by_name(bge: Path, tmp_path: Path, row: dict[str, str]) -> None:
     encoder = own_encoder(bge, tmp_path, rows=[*OWN, row])

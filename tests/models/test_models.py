@@ -114,7 +114,7 @@ def test_the_modules_are_taken_in_the_order_of_the_file_whatever_their_idx(copy:
         read_layout(copy)
 
 
-@pytest.mark.fault(23, "an unknown dimension: refused with those that exist; a longer vector is never sliced")
+@pytest.mark.fault(23, "an unknown dimension is refused, with the known ones; a longer vector is never truncated")
 @pytest.mark.parametrize("sliced", [512, 128, 1023])
 def test_a_dimension_that_is_not_there_is_answered_with_those_that_are(stella_folder: Path, sliced: int) -> None:
     with pytest.raises(ConfigError) as error:
@@ -124,7 +124,7 @@ def test_a_dimension_that_is_not_there_is_answered_with_those_that_are(stella_fo
     assert f"on disk are 256, 768, 1024, 2048, 4096, 6144, 8192 in {stella_folder}" in str(error.value)
 
 
-@pytest.mark.fault(23, "named, with those that are whole")
+@pytest.mark.fault(23, "the error names the head, and the complete heads")
 def test_a_head_without_weights_is_named(copy: Path) -> None:
     (copy / "2_Dense_2048" / "model.safetensors").unlink()
 
@@ -133,7 +133,7 @@ def test_a_head_without_weights_is_named(copy: Path) -> None:
     assert resolve(f"{copy}@1024").layout.dimensions == [256, 768, 1024, 4096, 6144, 8192]
 
 
-@pytest.mark.fault(23, "named, with those that are whole")
+@pytest.mark.fault(23, "the error names the head, and the complete heads")
 def test_no_head_with_weights_at_all_is_an_error(copy: Path) -> None:
     for path in copy.glob("2_Dense_*/model.safetensors"):
         path.unlink()
@@ -149,7 +149,7 @@ def test_a_head_that_is_not_what_its_folder_is_called_is_refused(copy: Path) -> 
         resolve(str(copy))
 
 
-@pytest.mark.fault(23, "of another shape: refused, with the file")
+@pytest.mark.fault(23, "a wrong shape is refused; the error names the file")
 def test_a_head_whose_weights_have_another_shape_is_refused(copy: Path, stella_folder: Path) -> None:
     replace(copy / "2_Dense_768/model.safetensors", (stella_folder / "2_Dense_256/model.safetensors").read_bytes())
     encoder = resolve(f"{copy}@768").load("cpu")
@@ -378,7 +378,7 @@ def test_a_plain_folder_with_a_chat_template_is_refused(copy: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- the weights
 
 
-@pytest.mark.fault(25, "refused, with what to convert them with")
+@pytest.mark.fault(25, "refused, with instructions to convert them")
 def test_pickled_weights_are_refused_with_the_cure(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(b"\x80\x02.")
@@ -447,7 +447,7 @@ def test_a_weight_that_is_nan_never_becomes_a_vector(copy: Path) -> None:
         resolve(str(copy)).load("cpu").encode(["x"])
 
 
-@pytest.mark.fault(42, "refused; the text names the files, and how to consent")
+@pytest.mark.fault(42, "refused; the error names the files, and says how to consent")
 def test_code_of_the_repository_is_refused_naming_the_file_and_the_consent(copy: Path) -> None:
     edit(
         copy / "config.json",
@@ -623,7 +623,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.fault(41, "exit code 3 at once, with the command that fetches what is lacking")
+@pytest.mark.fault(41, "exit code 3 at once, with the command that downloads the missing files")
 def test_offline_with_nothing_cached_says_what_to_download_and_how(hub_cache: Path) -> None:
     started = time.process_time()
 
@@ -889,7 +889,7 @@ def test_without_scaling_the_plain_rotary_embedding_is_used(tmp_path: Path) -> N
     np.testing.assert_allclose(pooled, reference_states(weights, ids, factor=1.0).mean(dim=0), atol=1e-5)
 
 
-@pytest.mark.fault(42, "nobody is asked on the way")
+@pytest.mark.fault(42, "the command never asks for consent interactively")
 def test_the_tokenizer_never_asks_to_run_code_of_the_folder(tmp_path: Path) -> None:
     """transformers, asked nothing, offers to run an auto_map's code, and takes `y` from stdin for consent."""
     folder = write_stella_400m(tmp_path / "stella")

@@ -99,7 +99,7 @@ def test_a_signal_ends_a_command_with_the_line_that_resumes_it(number: signal.Si
 # ---------------------------------------------------------------------------------------------- clocks and names
 
 
-@pytest.mark.fault(10, "no name is made of the time or of seeded random numbers, so none comes twice")
+@pytest.mark.fault(10, "names do not depend on the time or on seeded random numbers, so none is repeated")
 def test_a_clock_that_stands_still_gives_no_name_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for clock in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter"):
         monkeypatch.setattr(time, clock, lambda: 0)
@@ -115,7 +115,7 @@ def test_a_clock_that_stands_still_gives_no_name_twice(tmp_path: Path, monkeypat
     assert into[:, 0].tolist() == list(range(len(KEYS)))
 
 
-@pytest.mark.fault(10, "a cache that was used in the future is not taken for an old one")
+@pytest.mark.fault(10, "a cache with a date in the future is not treated as old")
 def test_a_clock_that_jumps_back_makes_nothing_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = VectorStore(tmp_path, {"pipeline": "2", "model": "m"})
     store.add(KEYS[:1], rows(1))
@@ -140,7 +140,7 @@ def test_a_name_that_is_no_portable_file_name_is_refused(tmp_path: Path, name: s
         load_task_file(own_task(tmp_path, RATED_PAIRS, name))
 
 
-@pytest.mark.fault(13, "a folder or file of any name is read; what is written for it has a name that fits")
+@pytest.mark.fault(13, "a folder or file of any name is read; its results get a shortened name")
 def test_results_of_a_folder_with_the_longest_name_have_names_that_fit(stella_folder: Path, tmp_path: Path) -> None:
     from stella_mteb.harness.adapter import Encoder
     from stella_mteb.harness.result_cache import AtomicResultCache
@@ -156,7 +156,7 @@ def test_results_of_a_folder_with_the_longest_name_have_names_that_fit(stella_fo
         assert max(len(part.encode()) for part in path.parts) <= 250
 
 
-@pytest.mark.fault(13, "a folder or file of any name is read; what is written for it has a name that fits")
+@pytest.mark.fault(13, "a folder or file of any name is read; its results get a shortened name")
 def test_predictions_of_the_longest_name_can_be_written_back(tmp_path: Path) -> None:
     names = ["模" * 83 + "x.csv", "模" * 83 + "y.csv", "z" * 251 + ".csv"]
     for name in names:
@@ -168,7 +168,9 @@ def test_predictions_of_the_longest_name_can_be_written_back(tmp_path: Path) -> 
     assert max(len(f"{slug}.json".encode()) for slug in slugs) <= 255
 
 
-@pytest.mark.fault(13, "two files of predictions that some file system takes for one are refused, both named")
+@pytest.mark.fault(
+    13, "two files of predictions whose names are equal on some file system are refused; the error names both"
+)
 def test_names_that_differ_only_in_their_unicode_form_are_refused(tmp_path: Path) -> None:
     for form in ("NFC", "NFD"):
         (tmp_path / form).mkdir()
@@ -194,7 +196,7 @@ def test_a_store_of_an_older_schema_is_not_read(tmp_path: Path, monkeypatch: pyt
     assert prunable(old) == [old.folder]
 
 
-@pytest.mark.fault(19, "kept and found like any other")
+@pytest.mark.fault(19, "stored and found like any other vector")
 def test_a_vector_of_zeros_is_a_vector(tmp_path: Path) -> None:
     store = VectorStore(tmp_path, {"model": "m"})
     store.add(KEYS[:2], rows(0, 1))
@@ -205,7 +207,7 @@ def test_a_vector_of_zeros_is_a_vector(tmp_path: Path) -> None:
     assert into.tolist() == rows(0, 1, 5).tolist()
 
 
-@pytest.mark.fault(16, "two entries: what stands before a text is part of its key")
+@pytest.mark.fault(16, "two entries: the prompt is part of the key")
 def test_a_text_as_query_and_as_document_has_two_vectors(stella: TextEncoder, tmp_path: Path) -> None:
     encoder = twin(stella)
     query, document = encoder.encode(TEXTS[:1], S2S), encoder.encode(TEXTS[:1])
@@ -238,7 +240,7 @@ def overflowing(stella: TextEncoder, request: pytest.FixtureRequest) -> Callable
     return make
 
 
-@pytest.mark.fault(20, "half precision: an error that names the text and says that fp32 is enough, which it is")
+@pytest.mark.fault(20, "half precision: an error that names the text and recommends fp32, which then succeeds")
 @pytest.mark.parametrize("share", [0.4, 1.0])
 def test_what_half_precision_cannot_hold_is_an_error_that_names_the_text(
     overflowing: Callable[[float], TextEncoder], share: float, tmp_path: Path
@@ -258,7 +260,7 @@ def test_what_half_precision_cannot_hold_is_an_error_that_names_the_text(
     assert np.isfinite(twin(encoder, backbone=deepcopy(encoder.backbone).float()).pool(TEXTS)).all()
 
 
-@pytest.mark.fault(20, "what float32 cannot hold either is an error that names the text; nothing of it is stored")
+@pytest.mark.fault(20, "an overflow in float32 too: an error that names the text; nothing is stored for it")
 def test_what_float32_cannot_hold_either_is_an_error_that_names_the_text(
     overflowing: Callable[[float], TextEncoder], tmp_path: Path
 ) -> None:
@@ -287,7 +289,7 @@ def states_changed(encoder: TextEncoder, change: Callable[[torch.Tensor], torch.
         yield
 
 
-@pytest.mark.fault(22, "an error that says which shape was due; nothing is returned")
+@pytest.mark.fault(22, "an error that gives the expected shape; nothing is returned")
 @pytest.mark.parametrize("kind", ["packed", "padded"])
 @pytest.mark.parametrize(
     "change",
@@ -360,7 +362,7 @@ def test_a_shard_with_a_broken_header_is_set_aside(tmp_path: Path, header: bytes
     assert shard.with_suffix(".damaged").exists()
 
 
-@pytest.mark.fault(30, "a finite vector; what is beyond the longest input is cut and counted")
+@pytest.mark.fault(30, "a finite vector; texts beyond the longest input are truncated and counted")
 @pytest.mark.parametrize(
     "text",
     [
@@ -386,7 +388,7 @@ def test_any_text_has_a_finite_vector_and_what_is_cut_is_counted(stella: TextEnc
     assert encoder.stats.at_limit == (len(stella.tokenise([text])[0]) >= 64)
 
 
-@pytest.mark.fault(31, "in an id: refused with its place, because it could not be written with its score")
+@pytest.mark.fault(31, "in an id: refused, with file and line, because the id could not be written to a file")
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])
 def test_an_id_with_half_a_character_is_refused_before_anything_is_encoded(tmp_path: Path, suffix: str) -> None:
     row = json.dumps({"id": "clip \ud83d", "summary": "a"})
@@ -401,7 +403,7 @@ def test_an_id_with_half_a_character_is_refused_before_anything_is_encoded(tmp_p
 # ------------------------------------------------------------------------------------------------------- the data
 
 
-@pytest.mark.fault(34, "repeated and swapped pairs are counted in a warning, with one of them")
+@pytest.mark.fault(34, "a warning counts repeated and swapped pairs, and shows one")
 @pytest.mark.parametrize(("kind", "repeats"), [("STS", 2), ("PairClassification", 2), ("Retrieval", 1)])
 def test_pairs_that_stand_twice_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str, repeats: int
@@ -430,7 +432,7 @@ def test_pairs_that_stand_once_are_no_news(
     assert caplog.text == ""
 
 
-@pytest.mark.fault(35, "an error that names data set, split, and the way to bring a file")
+@pytest.mark.fault(35, "an error that names data set and split, and says how to give a local file")
 def test_a_split_that_a_data_set_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
@@ -444,7 +446,7 @@ def test_a_split_that_a_data_set_lacks_is_named(tmp_path: Path, monkeypatch: pyt
         list(read_hub("org/set", "a" * 40, None, "dev"))
 
 
-@pytest.mark.fault(36, "refused, and not run")
+@pytest.mark.fault(36, "refused, and not executed")
 def test_a_loading_script_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
@@ -462,7 +464,7 @@ def test_a_loading_script_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.fault(35, "a folder that would be read in place of a pinned data set of the hub is refused")
+@pytest.mark.fault(35, "a local folder with the name of a pinned hub data set is refused")
 def test_a_folder_of_a_data_sets_name_is_not_read_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stella_mteb.files.rows import read_hub
 
@@ -497,7 +499,7 @@ def test_escape_codes_in_a_log_line_do_nothing(call: Call, tmp_path: Path, monke
     assert "\x07" not in out + err
 
 
-@pytest.mark.fault(27, "the batch is halved down to one text, and the room that was found stays")
+@pytest.mark.fault(27, "the batch is halved, down to one text if necessary, and the smaller batch size is kept")
 def test_out_of_memory_with_every_pair_of_texts_ends_at_single_texts(
     stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

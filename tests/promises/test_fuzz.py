@@ -131,7 +131,7 @@ def fuzz(reader: str, folder: Path, examples: int) -> None:
     check()
 
 
-@pytest.mark.fault(39, "any bytes at all: a value, or an error that names the file, within two seconds")
+@pytest.mark.fault(39, "any bytes give a value, or an error that names the file, within two seconds")
 @pytest.mark.parametrize("reader", READERS)
 def test_any_bytes_are_a_value_or_an_error_that_names_the_file(reader: str, tmp_path: Path) -> None:
     fuzz(reader, tmp_path, 100)
@@ -177,7 +177,7 @@ def skeleton(stella_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-@pytest.mark.fault(23, "a model's small files with any value in any place: a layout, or an error that names the file")
+@pytest.mark.fault(23, "any value anywhere in a model's small files gives a layout, or an error that names the file")
 def test_any_value_in_a_models_files_is_a_layout_or_a_config_error(skeleton: Path) -> None:
     from stella_mteb.models.locate import find_config
 
@@ -308,7 +308,7 @@ def test_the_folder_of_any_judge_is_one_name_inside_the_output(text: str) -> Non
 FINGERPRINTS = st.dictionaries(ANY_TEXT.filter(lambda text: text.isascii()), st.text(max_size=12), max_size=4)
 
 
-@pytest.mark.fault(15, "every field of what changes a vector is in the name of the store")
+@pytest.mark.fault(15, "the name of the store depends on every setting that changes a vector")
 @settings(BOUNDED, max_examples=100)
 @given(one=FINGERPRINTS, other=FINGERPRINTS)
 def test_two_stores_share_a_folder_only_if_all_their_fields_agree(
@@ -331,7 +331,7 @@ ENGINES = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@pytest.mark.fault(15, "every field of what changes a vector is in the name of the store")
+@pytest.mark.fault(15, "the name of the store depends on every setting that changes a vector")
 def test_engines_have_one_fingerprint_only_if_they_make_the_same_vectors(stella: TextEncoder) -> None:
     @BOUNDED
     @given(one=ENGINES, other=ENGINES)
@@ -357,8 +357,8 @@ def test_configurations_that_load_a_model_differently_say_so(one: dict[str, Any]
 # --------------------------------------------------------------------------------------------------- text to vector
 
 
-@pytest.mark.fault(30, "any text at all: a finite vector of unit length, in the order of the texts")
-@pytest.mark.fault(31, "any text at all: a finite vector; half a character reads as U+FFFD")
+@pytest.mark.fault(30, "any text: a finite vector of unit length, in the order of the texts")
+@pytest.mark.fault(31, "any text: a finite vector; a lone surrogate is replaced by U+FFFD")
 def test_any_texts_have_vectors_that_are_finite_and_each_texts_own(stella: TextEncoder) -> None:
     encoder = twin(stella, max_length=48)
 
@@ -390,8 +390,8 @@ def no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_colour")
-@pytest.mark.fault(45, "in tables of every form: text, in its own cell")
-@pytest.mark.fault(46, "in tables of every form: text without control characters")
+@pytest.mark.fault(45, "in tables of every format: plain text within its cell")
+@pytest.mark.fault(46, "in tables of every format: text without control characters")
 @settings(BOUNDED, max_examples=150)
 @given(rows=st.lists(st.fixed_dictionaries({"model": ANY_TEXT, "score": CELLS}), min_size=1, max_size=4))
 def test_whatever_stands_in_a_cell_stays_in_it_as_text(rows: list[dict[str, Any]]) -> None:
@@ -476,7 +476,7 @@ class Resume(RuleBasedStateMachine):
         assert self.encoder.stats.encoded == 0  # and all of it is kept
 
 
-@pytest.mark.fault(2, "resumed from any state, the vectors are the same, and what is finished is not encoded again")
+@pytest.mark.fault(2, "after resuming from any state, vectors are the same, and finished texts are not encoded again")
 @pytest.mark.fault(17, "set aside; its texts are encoded again")
 def test_an_encoding_that_is_resumed_from_any_state_gives_the_same_vectors(stella: TextEncoder, tmp_path: Path) -> None:
     Resume.model, Resume.expected, Resume.folder = stella, stella.encode(SENTENCES), tmp_path / "store"
@@ -502,7 +502,7 @@ def own_tasks(folder: Path) -> list[Path]:
     return paths
 
 
-@pytest.mark.fault(2, "resumed from any part of a run, scores are the same, and what is finished is not run again")
+@pytest.mark.fault(2, "after resuming at any point of a run, scores are the same, and finished tasks are not run again")
 @pytest.mark.fault(4, "set aside, and the task runs again")
 def test_a_run_that_is_resumed_from_any_part_of_it_gives_the_same_scores(stella_folder: Path, tmp_path: Path) -> None:
     from stella_mteb.harness.adapter import family

@@ -75,9 +75,9 @@ def assert_nothing_is_lost(tally: Tally) -> None:
     assert tally.resumed > 0
 
 
-@pytest.mark.fault(1, "the old file or the new one, never a mix")
+@pytest.mark.fault(1, "the old file or the new one, never a mixture")
 @pytest.mark.fault(
-    2, "the same command goes on; nothing finished is lost, and every score is that of an undisturbed run"
+    2, "the same command resumes; no finished work is lost, and every score equals that of an undisturbed run"
 )
 def test_runs_that_are_killed_and_resumed_end_as_if_nothing_had_happened(jobs: list[Job], tmp_path: Path) -> None:
     assert_nothing_is_lost(tell(jobs, 10, tmp_path))
@@ -85,9 +85,9 @@ def test_runs_that_are_killed_and_resumed_end_as_if_nothing_had_happened(jobs: l
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
-@pytest.mark.fault(1, "the old file or the new one, never a mix")
+@pytest.mark.fault(1, "the old file or the new one, never a mixture")
 @pytest.mark.fault(
-    2, "the same command goes on; nothing finished is lost, and every score is that of an undisturbed run"
+    2, "the same command resumes; no finished work is lost, and every score equals that of an undisturbed run"
 )
 def test_two_hundred_kills_lose_nothing(jobs: list[Job], tmp_path: Path) -> None:
     tally = tell(jobs, 200, tmp_path)
@@ -110,7 +110,7 @@ def write_page(path: Path) -> None:
     ],
     ids=["a page", "JSON"],
 )
-@pytest.mark.fault(1, "the old file or the new one, never a mix")
+@pytest.mark.fault(1, "the old file or the new one, never a mixture")
 def test_a_kill_at_any_line_of_an_atomic_write_leaves_the_old_file_or_the_new(
     tmp_path: Path, write: Callable[[Path], None], old: bytes, new: bytes | None
 ) -> None:

@@ -58,7 +58,7 @@ HOSTILE_NAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.fault(47, "refused as the name of a task or model, with file and line")
+@pytest.mark.fault(47, "refused as the name of a task or model; the error names file and line")
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_a_name_that_is_no_file_name_everywhere_is_refused(tmp_path: Path, name: str) -> None:
     from stella_mteb.harness.task_yaml import load_task_file
@@ -75,7 +75,7 @@ def test_a_name_that_is_no_file_name_everywhere_is_refused(tmp_path: Path, name:
         load_task_file(task)
 
 
-@pytest.mark.fault(47, "refused as a revision: only a full commit is one")
+@pytest.mark.fault(47, "refused as a revision, which must be a full commit")
 @pytest.mark.parametrize("revision", ["../../..", "main", "/", "a" * 39, "A" * 40, f"{COMMIT}/..", f"{COMMIT}\n"])
 def test_a_revision_is_a_full_commit(tmp_path: Path, revision: str) -> None:
     from stella_mteb.harness.task_yaml import load_task_file
@@ -106,9 +106,7 @@ def test_a_hub_name_is_organisation_and_name(tmp_path: Path, name: str) -> None:
         load_task_file(own_task(tmp_path, f"hub: {{path: {json.dumps(name)}, revision: {COMMIT}}}\n"))
 
 
-@pytest.mark.fault(
-    47, "results of plain `mteb.evaluate` under such names too are written inside the folder, or not at all"
-)
+@pytest.mark.fault(47, "plain `mteb.evaluate` also writes results under such names inside the folder, or not at all")
 @pytest.mark.parametrize("hostile", ["../../../x", "../../../../../../x", "/{root}/x"])
 @pytest.mark.parametrize("where", ["task", "model", "revision"])
 def test_no_result_is_written_outside_the_output_folder(tmp_path: Path, where: str, hostile: str) -> None:
@@ -132,7 +130,7 @@ def test_no_result_is_written_outside_the_output_folder(tmp_path: Path, where: s
     assert outside == []
 
 
-@pytest.mark.fault(47, "a model folder of any name has results under a harmless one")
+@pytest.mark.fault(47, "results of a model folder of any name get a safe name")
 @pytest.mark.parametrize("name", ["CON", "..stella..", "a b", "stella\n", "$(id)", "x" * 200])
 def test_a_folder_of_any_name_is_filed_under_a_harmless_one(stella_folder: Path, tmp_path: Path, name: str) -> None:
     from stella_mteb.models.locate import find_config
@@ -142,7 +140,7 @@ def test_a_folder_of_any_name_is_filed_under_a_harmless_one(stella_folder: Path,
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?<!\.)", find_config(str(tmp_path / name)).name)
 
 
-@pytest.mark.fault(47, "predictions of any file name are filed under a harmless one")
+@pytest.mark.fault(47, "results of predictions of any file name get a safe name")
 def test_predictions_of_any_file_name_are_filed_under_a_harmless_one(tmp_path: Path) -> None:
     for name in ("a b\n", "$(id)", "\\..\\x", "<b>", "x..", "~"):
         (tmp_path / f"{name}.json").write_text('{"1": "a"}')
@@ -233,7 +231,7 @@ def test_a_config_cannot_ask_for_a_kernel_of_the_hub(copy: Path) -> None:
     np.testing.assert_array_equal(encoder.encode(["a text of some words"]), expected)
 
 
-@pytest.mark.fault(42, "without consent no Python file is even downloaded")
+@pytest.mark.fault(42, "without consent, no Python file is downloaded")
 @pytest.mark.parametrize("consent", [False, True])
 def test_no_python_file_is_downloaded_without_consent(
     tmp_path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, consent: bool
@@ -270,8 +268,8 @@ PICKLED = ["npy", "npz", "pkl", "pickle", "pt", "pth", "bin", "joblib", "h5"]
 PACKED = ["zip", "gz", "jsonl.gz", "json.zip", "tar", "tgz", "bz2", "xz", "zst", "7z", "rar"]
 
 
-@pytest.mark.fault(37, "no such format is read, as data, references or predictions")
-@pytest.mark.fault(38, "no archive is opened")
+@pytest.mark.fault(37, "these formats are refused as data, references or predictions")
+@pytest.mark.fault(38, "archives are not opened")
 @pytest.mark.parametrize("suffix", [*PICKLED, *PACKED])
 def test_pickles_and_archives_are_no_data(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"data.{suffix}"
@@ -306,8 +304,8 @@ def packed(kind: str, folder: Path) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.fault(37, "under the suffix of a text or Parquet file: not UTF-8, not Parquet; never unpickled")
-@pytest.mark.fault(38, "under the suffix of a text or Parquet file: not UTF-8, not Parquet; never unpacked")
+@pytest.mark.fault(37, "under the suffix of a text or Parquet file: an error (not UTF-8, not Parquet); never unpickled")
+@pytest.mark.fault(38, "under the suffix of a text or Parquet file: an error (not UTF-8, not Parquet); never unpacked")
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "parquet", "json"])
 @pytest.mark.parametrize("kind", ["gzip", "zip", "tar", "pickle", "numpy"])
 def test_what_only_calls_itself_text_is_not_unpacked(tmp_path: Path, kind: str, suffix: str) -> None:
@@ -342,7 +340,7 @@ def test_a_parquet_file_that_unpacks_to_too_much_is_refused(
         list(read_rows(path))
 
 
-@pytest.mark.fault(37, "what another program left in the metadata of a Parquet file is not looked at")
+@pytest.mark.fault(37, "metadata that another program wrote to a Parquet file is ignored")
 def test_a_pickle_in_the_metadata_of_a_parquet_file_stays_one(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
@@ -418,7 +416,7 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> str:
     return SECRET
 
 
-@pytest.mark.fault(43, "in no result, cache, log or output of a run")
+@pytest.mark.fault(43, "absent from every result, cache, log and output of a run")
 def test_a_run_writes_no_token_anywhere(call: Call, tmp_path: Path, stella_folder: Path, secret: str) -> None:
     task, output = own_task(tmp_path), tmp_path / "out"
 
@@ -434,7 +432,7 @@ def test_a_run_writes_no_token_anywhere(call: Call, tmp_path: Path, stella_folde
         assert secret[::-1] not in text
 
 
-@pytest.mark.fault(43, "masked in errors, tracebacks, tables and the line that resumes")
+@pytest.mark.fault(43, "masked in errors, tracebacks, tables and the command that resumes")
 @pytest.mark.parametrize("form", ["table", "json", "csv", "md"])
 def test_a_token_in_an_error_is_masked(
     call: Call, tmp_path: Path, stella_folder: Path, monkeypatch: pytest.MonkeyPatch, secret: str, form: str
@@ -484,7 +482,7 @@ main()
 """
 
 
-@pytest.mark.fault(43, "masked in the traceback of a bug, and in what a library logs")
+@pytest.mark.fault(43, "masked in the traceback of a bug, and in log lines of libraries")
 def test_a_token_in_the_traceback_of_a_bug_is_masked() -> None:
     done = subprocess.run([sys.executable, "-c", _BUG], capture_output=True, text=True, check=False, timeout=600)
 
@@ -495,7 +493,7 @@ def test_a_token_in_the_traceback_of_a_bug_is_masked() -> None:
     assert "pass-word" not in done.stdout + done.stderr
 
 
-@pytest.mark.fault(43, "masked where it stands in what was typed")
+@pytest.mark.fault(43, "masked where an error repeats the arguments")
 def test_a_token_in_a_models_address_is_masked(call: Call, secret: str) -> None:
     code, out, err = call("verify", "-m", f"https://me:{secret}@hub.example/org/model", "--offline")
 
@@ -587,7 +585,7 @@ COMMANDS: dict[str, tuple[int, Arguments]] = {
 }
 
 
-@pytest.mark.fault(41, "no socket is opened, asserted at the interpreter's own events")
+@pytest.mark.fault(41, "no socket is opened, as the interpreter's audit events confirm")
 @pytest.mark.usefixtures("empty_hub")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_offline_no_command_opens_a_socket(
@@ -604,7 +602,7 @@ def test_offline_no_command_opens_a_socket(
         assert "the task's data is not on this machine" in err
 
 
-@pytest.mark.fault(41, "exit code 3 in under three seconds, with the command that fetches what is lacking")
+@pytest.mark.fault(41, "exit code 3 in under three seconds, with the command that downloads the missing files")
 @pytest.mark.usefixtures("empty_hub")
 def test_offline_a_model_that_is_not_here_is_told_at_once(call: Call, tmp_path: Path, opened: list[str]) -> None:
     arguments = ["run", "-m", "stella_en_1.5B_v5", "-t", "STS12", "--offline", "--output", tmp_path / "out"]
@@ -643,7 +641,7 @@ def as_a_user(home: Path, *arguments: object) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.fault(41, "the option alone is enough: no variable of the environment is needed")
+@pytest.mark.fault(41, "the option is sufficient: no environment variable is needed")
 def test_the_option_alone_keeps_a_run_off_the_network(tmp_path: Path, stella_folder: Path) -> None:
     _, arguments = COMMANDS["run"]
 

@@ -86,7 +86,7 @@ def run(call: Call, stella_folder: Path, tmp_path: Path) -> Callable[..., tuple[
 
 
 @pytest.mark.parametrize("leave", [0, 1, 2, 5])
-@pytest.mark.fault(6, "exit code 3; the old file is intact, no temporary one is left, and the same command goes on")
+@pytest.mark.fault(6, "exit code 3; the old file is intact, no temporary file remains, and the same command resumes")
 def test_a_full_disk_leaves_the_old_file_and_no_temporary_one(disk: Disk, leave: int) -> None:
     path = disk.path / "page.html"
     path.write_bytes(b"old")
@@ -101,7 +101,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_temporary_one(disk: Disk, leave:
     assert sorted(one.name for one in disk.path.iterdir()) == ["ballast", "page.html"]
 
 
-@pytest.mark.fault(6, "exit code 3; the old file is intact, no temporary one is left, and the same command goes on")
+@pytest.mark.fault(6, "exit code 3; the old file is intact, no temporary file remains, and the same command resumes")
 def test_a_disk_that_is_full_at_any_moment_of_a_save_leaves_the_old_result_or_the_new(
     disk: Disk, tmp_path: Path
 ) -> None:
@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_at_any_moment_of_a_save_leaves_the_old_result_or_th
 
 
 @pytest.mark.parametrize("full", ["results", "vectors"])
-@pytest.mark.fault(6, "exit code 3; the old file is intact, no temporary one is left, and the same command goes on")
+@pytest.mark.fault(6, "exit code 3; the old file is intact, no temporary file remains, and the same command resumes")
 def test_a_full_disk_ends_a_run_with_3_and_the_same_command_goes_on(
     disk: Disk, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
@@ -168,7 +168,7 @@ def test_a_full_disk_ends_a_run_with_3_and_the_same_command_goes_on(
 
 
 @pytest.mark.usefixtures("no_model")
-@pytest.mark.fault(7, "found before a model is loaded, exit code 3")
+@pytest.mark.fault(7, "exit code 3 before any model is loaded")
 def test_an_output_folder_that_cannot_be_written_is_found_before_a_model_is_loaded(
     disk: Disk, tmp_path: Path, run: Any
 ) -> None:
@@ -182,7 +182,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_a_model_is_load
 
 @pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize("name", ["Small1.json", "run_settings.jsonl"])
-@pytest.mark.fault(7, "found before a model is loaded, exit code 3")
+@pytest.mark.fault(7, "exit code 3 before any model is loaded")
 def test_a_folder_in_the_place_of_a_file_is_found_before_a_model_is_loaded(tmp_path: Path, run: Any, name: str) -> None:
     path = tmp_path / "out/results/a/b/experiments/c" / name
     path.mkdir(parents=True)
@@ -193,7 +193,7 @@ def test_a_folder_in_the_place_of_a_file_is_found_before_a_model_is_loaded(tmp_p
     assert f"{path}: is a folder but must be a file" in said
 
 
-@pytest.mark.fault(7, "a cache that can only be read serves its vectors; new ones are not kept, and a warning says so")
+@pytest.mark.fault(7, "a read-only cache provides its vectors; new vectors are not stored, and a warning says so")
 def test_a_cache_that_can_only_be_read_serves_its_vectors_and_stays_as_it_is(
     disk: Disk, tmp_path: Path, run: Any
 ) -> None:

@@ -557,7 +557,7 @@ def test_profiles_that_do_not_use_the_configs_prompts_do_not_tell_them_apart(
     assert prompts_id(profile, stella_prompts, [_STELLA]) == prompts_id(profile, changed, [_STELLA]) == profile
 
 
-@pytest.mark.fault(29, "the next best prompt; a warning, and a note with the result")
+@pytest.mark.fault(29, "the next best prompt is used, with a warning and a note in the result")
 def test_a_fallback_is_warned_about_once_and_noted_with_the_result(
     stella_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

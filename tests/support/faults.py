@@ -3,8 +3,8 @@
     @pytest.mark.fault(4, "set aside, and the task runs again")
     def test_...
 
-One mark for each fault that a test injects; the text is what happens. The marks are read from the source, so that
-nothing is imported, and a test of `promises/test_faults.py` holds the page against them.
+Each mark names one fault that a test injects, and the outcome. The marks are read from the source, so that nothing is
+imported. A test in `promises/test_faults.py` compares the page with them.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ FAULTS = {
     2: "`kill -9` between two tasks, or in the middle of encoding",
     3: "SIGINT, SIGTERM",
     4: "truncated result file",
-    5: "result file that is empty, no object, of another task, or of a newer schema",
+    5: "result file that is empty, not an object, of another task, or of a newer schema",
     6: "disk full at write, at flush, at rename",
-    7: "read-only results, unwritable cache, a folder where a file is due",
+    7: "read-only results, unwritable cache, a folder in the place of a file",
     8: "two processes on the same run",
     9: "two processes on the same vector cache",
     10: "clock that jumps, two runs in the same second",
-    11: "lock of a process that is dead",
-    12: "symlink in the results that leads outside",
-    13: "names beyond 255 bytes, names that only case or Unicode form tells apart",
+    11: "lock of a dead process",
+    12: "symlink in the results to a place outside",
+    13: "names of more than 255 bytes, names that differ only in case or Unicode form",
     14: "vector cache of an older schema",
     15: "models, revisions, dimensions, prompts, dtypes that share a cache folder",
     16: "the same text as query and as document",
-    17: "shard cut short, bit flipped, block zeroed",
-    18: "index or label of the cache missing or cut",
-    19: "vector that is rightly all zeros",
-    20: "NaN or infinity in one vector, in all, in long texts of half precision",
+    17: "truncated shard, flipped bit, zeroed block",
+    18: "missing or truncated index or label of the cache",
+    19: "valid vector of zeros",
+    20: "NaN or infinity in one vector, in all vectors, in long texts at half precision",
     21: "constant vectors",
     22: "backbone that returns too few or too many rows, another width, another dtype",
     23: "head missing, of the wrong shape, NaN, or of an unknown dimension",
-    24: "weights cut short, with a broken header, with a header of 2^64 bytes",
+    24: "truncated weights, with a broken header, with a header of 2^64 bytes",
     25: "pickled weights only",
     26: "batch of one or of many, in any order, padded or not",
     27: "out of memory",
     28: "few-shot examples that are empty, malformed, among the scored pairs, or too long",
     29: "no prompt for a task",
     30: "empty, blank, NUL, right-to-left, joined emoji, a million characters",
-    31: "half a character (lone surrogate)",
+    31: "lone surrogate",
     32: "number, null, list, bytes in a text column",
-    33: "score that is text, NaN, out of range; scores that are all alike",
+    33: "score that is text, NaN, out of range; scores that are all equal",
     34: "duplicate ids, repeated and swapped pairs, overlap of training and test",
     35: "missing column or split, no rows, one row, ragged CSV",
     36: "data set that needs a loading script",
     37: "pickles and object arrays as data",
-    38: "archives and files that unpack to far more than they are",
+    38: "archives, and files that decompress to a far larger size",
     39: "malformed YAML, duplicate keys, alias bombs, deep nesting, tabs, `no`, `0123`, tags",
     40: "unknown model, task, benchmark, option, key",
-    41: "offline with nothing at hand",
+    41: "offline with an empty cache",
     42: "remote code without consent, or with consent to another commit",
     43: "access token in the environment or in a URL",
     44: "stdout closed early (`| head`)",
@@ -74,20 +74,20 @@ LIMITS = {
     34: "Nothing is trained here, so training and test cannot overlap; few-shot examples are fault 28.",
     36: "The library that reads hub data has no loading scripts any more.",
     49: (
-        "Does not apply beyond this: results are MTEB's own files, which MTEB, its tools and people merge and mend, so "
-        "there is no manifest that a change would break."
+        "No further check: results are MTEB's own files, which MTEB, its tools and people merge and repair, so there "
+        "is no manifest that a change would break."
     ),
 }
-"""What of a fault does not apply, and why."""
+"""The parts of faults that do not apply, with the reason."""
 
 _HEAD = """\
-# Faults, and what happens
+# Faults and their outcomes
 
-What is injected, what the project does, and the tests that inject it. This page is made from marks at the tests by
-`python -m tests.support.faults > docs/faults.md`, and a test fails when it is not what they say. Tests marked slow
-run before a release; the others always.
+This page lists each injected fault, what the project does, and the tests that inject it. It is generated from marks at
+the tests by `python -m tests.support.faults > docs/faults.md`, and a test fails if it is out of date. Tests marked
+slow run before a release; the others run every time.
 
-| | fault | what happens | tests |
+| | fault | outcome | tests |
 |---|---|---|---|
 """
 
@@ -125,7 +125,7 @@ def _marks_of(path: Path) -> Iterator[tuple[int, Mark]]:
             if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.fault":
                 values = [argument.value for argument in decorator.args if isinstance(argument, ast.Constant)]
                 if len(values) != 2 or values[0] not in FAULTS or not isinstance(values[1], str) or decorator.keywords:
-                    raise ValueError(f"{path.name}:{decorator.lineno}: the form is fault(1 to 50, 'what happens')")
+                    raise ValueError(f"{path.name}:{decorator.lineno}: the form is fault(1 to 50, 'outcome')")
                 yield int(str(values[0])), Mark(values[1], name)
 
 
