@@ -75,7 +75,7 @@ def test_the_output_is_found_by_its_name(nli_folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("labels", "said"),
-    [(("LABEL_0", "LABEL_1", "LABEL_2"), "no output is called contradiction, but label_0, label_1, label_2")],
+    [(("LABEL_0", "LABEL_1", "LABEL_2"), "no output is named contradiction, only label_0, label_1, label_2")],
 )
 def test_a_model_without_that_output_is_refused(
     labels: tuple[str, ...], said: str, nli_folder: Path, tmp_path: Path
