@@ -37,17 +37,17 @@ def submit(
         typer.echo(render([vars(one) for one in found], form))
     met = sum(one.status == "met" for one in found)
     unchecked = len(found) - met - len(lacking)
-    say(f"{met} of {len(found)} checks are met, {len(lacking)} are not; {unchecked} could not be made")
+    say(f"{met} of {len(found)} checks passed, {len(lacking)} failed, and {unchecked} could not be made")
     if unchecked and against is None:
-        say("to check that published scores do not change, give --against a checkout of the results repository")
+        say("to check that published scores do not change, pass a checkout of the results repository with --against")
     if lacking:
-        say("these results cannot be submitted as they are; `stella-mteb compare` can still read them")
+        say("fix the failed checks before you submit; `stella-mteb compare` can read these results as they are")
         raise typer.Exit(1)
     say("submit them as a pull request to the results repository of MTEB, under results/")
 
 
 def _print_by_file(found: Sequence[Finding]) -> None:
-    # Paths are too long for a column of a terminal.
+    # Paths are too long for a terminal column.
     for folder, group in itertools.groupby(found, key=lambda one: _folder(one.path)):
         typer.echo(plain(folder))
         for one in group:

@@ -25,10 +25,15 @@ def load_facts() -> dict[str, Any]:
     """Read the table of the installed MTEB from the package or the cache, or generate it.
 
     Returns:
-        `mteb`: its version; `tasks` by name: `type`, `splits`, `subsets` (their number), `main_score`, `family`, and
-        for an aggregate its `parts`; `benchmarks` by name: `aliases` and `tasks` by name, with `splits` and `subsets`
-        where they are not all of the task's; `models` by name: `revision`, `parameters`, `max_tokens`, `dimension`,
-        `license`, `open`, `released`, and `trained_on`, an index into `training_sets`, lists of tasks. None is unknown.
+        A dictionary with the following keys; None as a value means unknown.
+
+        - `mteb`: the version of MTEB.
+        - `tasks`: by name, `type`, `splits`, `subsets` (their number), `main_score`, `family`, and for an aggregate its
+          `parts`.
+        - `benchmarks`: by name, `aliases`, and `tasks` by name with `splits` and `subsets` if not all count.
+        - `models`: by name, `revision`, `parameters`, `max_tokens`, `dimension`, `license`, `open`, `released`, and
+          `trained_on`, an index into `training_sets`.
+        - `training_sets`: lists of names of tasks.
     """
     installed = importlib.metadata.version("mteb")
     shipped = read_json_object(SHIPPED)
@@ -42,7 +47,7 @@ def load_facts() -> dict[str, Any]:
 
 def make_facts() -> dict[str, Any]:
     """Generate the table of the installed MTEB."""
-    import mteb  # noqa: PLC0415 -- takes seconds, which readers of the table avoid
+    import mteb  # noqa: PLC0415 -- slow, and not needed to read the table
 
     tasks = list(mteb.get_tasks(exclude_superseded=False, exclude_aggregate=False))
     family = families(tasks)
@@ -80,13 +85,13 @@ def _task(task: Any, family: dict[str, str]) -> dict[str, Any]:
 
 
 def families(tasks: Iterable[Any]) -> dict[str, str]:
-    """Find tasks that share texts: same data set, adapted from one another, or similar name.
+    """Group tasks that share texts: same data set, adapted from one another, or similar name.
 
     Args:
         tasks: MTEB tasks.
 
     Returns:
-        By name of a task, the first name in its family.
+        The first name of each task's family, by name of the task.
     """
     parent: dict[str, str] = {}
 

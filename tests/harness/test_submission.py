@@ -124,5 +124,5 @@ def test_the_command_lists_what_does_not_meet_the_rules_and_exits_with_1(call: C
 
     assert code == 1
     assert "STSBenchmark.json: not met: the file is named after its task: task_name is STS12" in " ".join(out.split())
-    assert "1 are not" in err
+    assert "1 failed" in err
     assert call("submit", "--check", write(tmp_path))[:2] == (0, "")
