@@ -26,10 +26,10 @@ DEFAULT_RESULTS = Path("stella-results")
 
 
 class _NewestUnlessSaid(TyperCommand):
-    """`--remote` may stand without its value."""
+    """The `compare` command, with an optional value for `--remote`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give every bare `--remote` the newest revision."""
+        """Add the newest revision as the value of every bare `--remote`."""
         bare = [
             i for i, each in enumerate(args) if each == "--remote" and "".join(args[i + 1 : i + 2])[:1] in {"", "-"}
         ]
@@ -41,57 +41,58 @@ class _NewestUnlessSaid(TyperCommand):
 @app.command(cls=_NewestUnlessSaid, short_help="Compare models like for like.")
 def compare(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="SPEC...", help="Models to compare; all that are found if left out.")
+        list[str] | None, typer.Argument(metavar="SPEC...", help="Models to compare; default: all that are found.")
     ] = None,
     results: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Results of run, or of MTEB; repeatable.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Results folder of run or of MTEB; repeatable.")
     ] = None,
-    published: Annotated[bool, typer.Option("--published", help="Published scores, MTEB(eng, v1); bundled.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Add the bundled published MTEB(eng, v1) scores.")
+    ] = False,
     remote: Annotated[
         str | None,
         typer.Option(
             metavar="[REVISION]",
-            help="MTEB's public results: the newest, or a commit, branch, tag or the folder of a clone.",
+            help="Add MTEB's public results: the newest, or a commit, branch, tag or clone folder.",
         ),
     ] = None,
     benchmark: Annotated[
-        str | None, typer.Option("-b", "--benchmark", metavar="NAME", help='A benchmark of MTEB: "MTEB(eng, v2)".')
+        str | None,
+        typer.Option("-b", "--benchmark", metavar="NAME", help='Use only the tasks of, e.g., "MTEB(eng, v2)".'),
     ] = None,
     types: Annotated[
-        list[str] | None, typer.Option("--type", metavar="TYPE", help="Tasks of this type only; repeatable.")
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Use only tasks of this type; repeatable.")
     ] = None,
     tasks: Annotated[
-        list[str] | None, typer.Option("-t", "--task", metavar="TASK", help="This task only; repeatable.")
+        list[str] | None, typer.Option("-t", "--task", metavar="TASK", help="Use only this task; repeatable.")
     ] = None,
     languages: Annotated[
         list[str] | None,
-        typer.Option("--language", metavar="CODE", help="Subsets in this language (eng) only; repeatable."),
+        typer.Option("--language", metavar="CODE", help="Use only subsets in this language (eng); repeatable."),
     ] = None,
-    english: Annotated[bool, typer.Option("--english", help="English only: --language eng.")] = False,
-    exclude: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Without this task; repeatable.")] = None,
+    english: Annotated[bool, typer.Option("--english", help="Use only English subsets: --language eng.")] = False,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Leave out this task; repeatable.")] = None,
     coverage: Annotated[
-        float, typer.Option(metavar="PERCENT", help="Ranked are models with this share of the tasks at least.")
+        float, typer.Option(metavar="PERCENT", help="Rank models with at least this share of the tasks.")
     ] = 80,
     join: Annotated[
-        bool, typer.Option("--join", help="One row for each model: its revisions and what its authors report.")
+        bool, typer.Option("--join", help="Join a model's revisions and self-reported scores into one row.")
     ] = False,
     any_data_revision: Annotated[
-        bool, typer.Option("--any-data-revision", help="Compare scores on different revisions of the data, too.")
+        bool, typer.Option("--any-data-revision", help="Also compare scores on different data revisions.")
     ] = False,
     max_params: Annotated[
-        str | None, typer.Option(metavar="NUMBER", help="Other models with at most so many parameters (8B) only.")
+        str | None, typer.Option(metavar="NUMBER", help="Limit the parameters of models not named (8B).")
     ] = None,
-    open_weights: Annotated[bool, typer.Option("--open", help="Other models whose weights are open only.")] = False,
-    top: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Beside the models that are named, the N best others.")
-    ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a report, one HTML file.")] = None,
+    open_weights: Annotated[bool, typer.Option("--open", help="Require open weights of models not named.")] = False,
+    top: Annotated[int | None, typer.Option(metavar="N", min=1, help="Add the N best of the models not named.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a report as one HTML file.")] = None,
     form: Format = "table",
 ) -> None:
-    """Compare models like for like: scores with where they are from, how sure, at what price.
+    """Compare models like for like: scores with their sources, significance and costs.
 
-    Without --results, --published and --remote: the results in ./stella-results. With --top, --max-params or --open the
-    other models that are found join those that are named.
+    Without --results, --published and --remote, the results in ./stella-results are compared. With --top, --max-params
+    or --open, other models that are found are added to those named.
     """
     from stella_mteb.compare.comparison import best  # noqa: PLC0415
     from stella_mteb.compare.comparison import compare as compare_scores  # noqa: PLC0415
@@ -105,7 +106,9 @@ def compare(
     from stella_mteb.harness.mteb_facts import load_facts  # noqa: PLC0415
 
     if not 50 < coverage <= 100:
-        raise ConfigError(f"--coverage {coverage:g}: more than 50 and at most 100, so that every two share tasks")
+        raise ConfigError(
+            f"--coverage {coverage:g}: must be more than 50 and at most 100, so that every two models share tasks"
+        )
     mteb = load_facts()
     selection = choose(
         mteb,
@@ -171,7 +174,7 @@ def _sources(
     *,
     others: bool,
 ) -> Found:
-    """What the sources have of the models, and with `others` what the folders have of every other model."""
+    """Read the models from all sources, and with `others` also every other model in the folders."""
     from stella_mteb.compare.folder import local_scores  # noqa: PLC0415
     from stella_mteb.compare.public import remote_scores  # noqa: PLC0415
     from stella_mteb.compare.published import published as published_rows  # noqa: PLC0415
@@ -181,7 +184,7 @@ def _sources(
     if not results and not published and remote is None:
         if not DEFAULT_RESULTS.is_dir():
             raise ConfigError(
-                f"nothing to compare: there is no folder ./{DEFAULT_RESULTS}. Give --results DIR, "
+                f"nothing to compare: the folder ./{DEFAULT_RESULTS} does not exist. Give --results DIR, "
                 "--published, or --remote"
             )
         results = [DEFAULT_RESULTS]
@@ -194,7 +197,9 @@ def _sources(
         found.append(published_rows(selection))
     if remote is not None:
         if not models:
-            raise ConfigError("--remote needs the models to read: the public results hold hundreds")
+            raise ConfigError(
+                "--remote needs the models to read, because the public results have hundreds; name them as arguments"
+            )
         found.append(
             remote_scores(models, revision=remote, selection=selection, facts=_facts(mteb, selection), report=say)
         )
@@ -202,7 +207,7 @@ def _sources(
 
 
 def _facts(mteb: Mapping[str, Any], selection: Selection, folder: Path | None = None) -> Callable[[str], TaskFacts]:
-    """Look a task up in the YAMLs of this project and of the folder, or in MTEB's table."""
+    """Look up a task in the YAML files of this project and of the folder, or in MTEB's table."""
     from stella_mteb.compare.score_file import TaskFacts  # noqa: PLC0415
     from stella_mteb.errors import ConfigError  # noqa: PLC0415
     from stella_mteb.harness.task_yaml import bundled_tasks, load_task_file  # noqa: PLC0415
@@ -210,7 +215,7 @@ def _facts(mteb: Mapping[str, Any], selection: Selection, folder: Path | None = 
     files = list(bundled_tasks().values())
     for pattern in ("*.yaml", "tasks/*.yaml", "tasks/*/*.yaml"):
         for path in sorted(folder.glob(pattern)) if folder else ():
-            with contextlib.suppress(ConfigError):  # not every YAML beside results is a task's
+            with contextlib.suppress(ConfigError):  # some YAML files beside results do not define a task
                 files.append(load_task_file(path))
     own = {file.spec.name: TaskFacts(file.spec.type, (file.spec.split,)) for file in files}
 

@@ -1,4 +1,6 @@
-"""Which model? Scores with where they are from, compared only where they are alike, with how sure and at what price.
+"""Comparison of models on MTEB tasks: scores with their sources, significance tests and costs.
 
-scores (read) ► comparison (like for like, statistics) ► views (terminal, Markdown, JSON, CSV) and report (HTML)
+Only scores with the same splits, subsets, languages and data revision are compared.
+
+scores (read) ► comparison (matching scores, statistics) ► views (terminal, Markdown, JSON, CSV) and report (HTML)
 """

@@ -1,4 +1,4 @@
-"""Scores meet if they are of one task under the same conditions; no task meets its own parts."""
+"""Rules for which scores are comparable: same task and conditions; no task counts beside its own parts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ AGGREGATES: Mapping[str, frozenset[str]] = {
     "CQADupstack-NL": frozenset(f"CQADupstack{forum}-NL" for forum in _FORUMS),
     "SynPerChatbotConvSAClassification": frozenset(f"SynPerChatbotConvSA{feeling}" for feeling in _FEELINGS),
 }
-"""MTEB's text tasks that are the mean of other tasks, which would count twice beside them."""
+"""MTEB's text tasks that are the mean of other tasks. Beside its parts, such a task would count them twice."""
 
 
 class Condition(NamedTuple):
-    """What must agree for two scores of a task to be compared; what one of them does not state contradicts nothing."""
+    """The conditions that must agree for two scores of a task to be compared. An unstated condition agrees with all."""
 
     cells: frozenset[Cell]
     languages: tuple[str, ...]
@@ -35,16 +35,16 @@ class Condition(NamedTuple):
 
     @classmethod
     def of(cls, score: Score, *, any_revision: bool = False) -> Condition:
-        """The condition of a score.
+        """Read the condition of a score.
 
         Args:
             score: The score.
-            any_revision: Leave out the revision of the data.
+            any_revision: Whether to ignore the data revision.
         """
         return cls(score.cells, score.languages, None if any_revision else score.dataset_revision)
 
     def shared(self, other: Condition) -> frozenset[Cell]:
-        """The splits and subsets over which the two can be compared; empty if they contradict each other."""
+        """Find the splits and subsets over which the two can be compared; empty if they contradict each other."""
         if self.revision and other.revision and self.revision != other.revision:
             return frozenset()
         if self.cells != other.cells:
@@ -54,7 +54,7 @@ class Condition(NamedTuple):
 
 
 def with_aggregates(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Scores with the mean of a task's parts where all of them are there and it is not, as MTEB makes it."""
+    """Add each missing aggregate task whose parts all have scores, as the mean of its parts, like MTEB."""
     made = {}
     for task, parts in AGGREGATES.items():
         own = [scores[part] for part in sorted(parts) if part in scores]
@@ -80,14 +80,16 @@ def task_row(
     complete: int | None = None,
     any_revision: bool = False,
 ) -> TaskRow:
-    """One task over all systems: the scores that most systems share, the others as gaps.
+    """Build the row of one task: comparable scores, and a gap for each system without one.
+
+    The condition that most systems share decides which scores are comparable.
 
     Args:
         task: The task.
         scores: By system, then by task.
-        gaps: Why a system has no score, where that is known.
-        complete: How many splits and subsets a complete score is over, where that is known.
-        any_revision: Leave out the revision of the data.
+        gaps: The known reasons for missing scores, by system and task.
+        complete: The number of splits and subsets of a complete score, if known.
+        any_revision: Whether to ignore the data revision.
     """
     found = {system: of[task] for system, of in scores.items() if task in of}
     cells = _compared([score.cells for score in found.values()], complete)
@@ -112,7 +114,7 @@ def task_row(
 
 
 def _compared(found: Sequence[frozenset[Cell]], complete: int | None) -> frozenset[Cell]:
-    """The splits and subsets to compare: those of a complete score, or else those that more than half have."""
+    """Choose the splits and subsets to compare: those of a complete score, else those that more than half have."""
     for cells in found:
         if len(cells) == complete:
             return cells
@@ -129,22 +131,22 @@ def _lacking(task: str, scores: Mapping[str, Score]) -> str:
     if len(missing) == len(parts):
         return "no score"
     if not missing:
-        return "its parts are not alike"
+        return "its parts have different splits or subsets"
     return f"{len(parts) - len(missing)} of its {len(parts)} parts, without {listed(missing)}"
 
 
 def once(tasks: Sequence[str]) -> tuple[str, ...]:
-    """Tasks less the parts of those that are the mean of others."""
+    """Remove the tasks that are parts of another task in the list."""
     parts = {part for task in tasks for part in AGGREGATES.get(task, ())}
     return tuple(task for task in tasks if task not in parts)
 
 
 def _shared(conditions: Iterable[Condition]) -> Condition:
-    """The condition that most scores share; of several the one of the earliest system."""
+    """Find the condition that most scores share. If several tie, take that of the earliest system."""
     conditions = list(conditions)
     best, most = Condition(frozenset(), (), None), 0
     for start in conditions:
-        # Being alike does not carry over: what states no revision is like two that contradict each other.
+        # Compatibility is not transitive: a score without a revision is compatible with two that contradict each other.
         union, count = start, 0
         for one in conditions:
             if union.shared(one):

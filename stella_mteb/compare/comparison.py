@@ -1,4 +1,4 @@
-"""Compare systems like for like: what is not alike is shown as a gap and its reason, never averaged in."""
+"""Compare systems like for like. A score that is not comparable becomes a gap with its reason, outside all means."""
 
 from __future__ import annotations
 
@@ -39,27 +39,28 @@ def compare(
 ) -> Comparison:
     """Compare systems like for like.
 
-    Scores on one task are alike over the splits and subsets that both have if neither languages nor data revisions
-    contradict each other; what a source does not state contradicts nothing. Of a row the scores that most systems share
-    stand, the others become gaps; two systems are compared on all tasks that these two have alike.
+    Two scores on one task are comparable over the splits and subsets that both have, unless their languages or data
+    revisions differ. A source that does not state one of these is not excluded for it. In each task's row, the
+    scores under the condition that most systems share are kept, and the others become gaps. Two systems are compared
+    on every task on which their scores are comparable with each other.
 
     Args:
         scores: By system, then by task.
-        selection: The tasks, and what counts of each.
-        coverage: The share of the tasks that a ranked system has at least; more than half.
-        any_data_revision: Compare scores on different revisions of the data all the same.
-        items: What the scores are made of, by label of the system and task: one entry per subset.
-        prices: Shown as they are.
-        gaps: Why a system has no score on a task, by system and task, where that is known.
-        notes: Shown before those that the comparison itself gives rise to.
-        families: By task, the family of tasks on shared data that it belongs to; a task that is not there is alone.
-        commit: Of MTEB's public results, where scores are from there.
-        alpha: Level of the tests; intervals are 1 - alpha.
-        resamples: Of the bootstrap and the permutations.
-        seed: Of both; the same seed gives the same figures.
+        selection: The tasks, and the splits and subsets that count in each.
+        coverage: The minimum share of the tasks that a ranked system has, from 0.5 (exclusive) to 1.
+        any_data_revision: Whether to compare scores on different data revisions.
+        items: The items behind the scores, by system label and task; one entry per subset.
+        prices: The measured costs, passed through to the report.
+        gaps: The known reasons for missing scores, by system and task.
+        notes: Notes to show before those of the comparison itself.
+        families: For each task, its family of tasks on shared data. A task without an entry is its own family.
+        commit: The commit of MTEB's public results, if scores come from there.
+        alpha: The level of the tests; intervals have level 1 - alpha.
+        resamples: The number of bootstrap and permutation resamples.
+        seed: The seed of both; the same seed gives the same figures.
 
     Raises:
-        ConfigError: If two systems have one label, or a score is not finite or is in per cent.
+        ConfigError: If two systems have the same label, or a score is not finite or is a percentage.
     """
     _require_sound(scores)
     systems, tasks = tuple(scores), _tasks(scores, selection)
@@ -104,15 +105,15 @@ def best(
     coverage: float = 0.8,
     any_data_revision: bool = False,
 ) -> Scores:
-    """The systems with the highest means.
+    """Keep the systems with the highest means.
 
     Args:
         scores: By system, then by task.
-        most: How many, beside those that are kept.
-        kept: Systems that stay whatever their means.
-        selection: As of `compare`.
-        coverage: Likewise.
-        any_data_revision: Likewise.
+        most: The number of systems to keep, not counting those in `kept`.
+        kept: Systems to keep whatever their means.
+        selection: As for `compare`.
+        coverage: As for `compare`.
+        any_data_revision: As for `compare`.
     """
     _require_sound(scores)
     _, _, standing, _ = _places(
@@ -131,7 +132,7 @@ def _places(
     *,
     any_revision: bool,
 ) -> tuple[tuple[TaskRow, ...], tuple[str, ...], list[Standing], list[Unranked]]:
-    """The rows, the tasks of the means, the ranked systems by their means, and the others."""
+    """Compute the rows, the tasks of the means, the standings (best mean first), and the unranked systems."""
     systems = tuple(scores)
     rows = [
         task_row(
@@ -155,14 +156,14 @@ def _require_sound(scores: Scores) -> None:
     labels = [system.label for system in scores]
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
-        raise ConfigError(f"two systems are called {twice!r}; give each a label of its own")
+        raise ConfigError(f"duplicate label {twice!r}; give each system its own label")
     for system, of_system in scores.items():
         for task, score in of_system.items():
             if not math.isfinite(score.value):
-                raise ConfigError(f"{system.label}, {task}: the score is {score.value}; take it out of {score.source}")
+                raise ConfigError(f"{system.label}, {task}: the score is {score.value}; remove it from {score.source}")
             if not -1 <= score.value <= 1:
                 raise ConfigError(
-                    f"{system.label}, {task}: the score is {score.value:g}; scores are from 0 to 1, not %"
+                    f"{system.label}, {task}: score {score.value:g} is outside -1 to 1; divide percentages by 100"
                 )
 
 
@@ -214,21 +215,24 @@ def _notes(
     compared = [[cell for cell in row.cells if isinstance(cell, Score)] for row in rows]
     compared = [cells for cells in compared if len(cells) > 1]
     if common and len(common) < len(once([row.task for row in rows])):
-        yield f"The means are over {many(len(common), 'task')}, those that more than half of all systems have alike"
+        yield (
+            f"The means are over {many(len(common), 'task')}, those on which more than half of all systems have "
+            "comparable scores"
+        )
     estimates = sum(isinstance(cell, Gap) and cell.estimate is not None for row in rows for cell in row.cells)
     if estimates:
         yield (
             f"In the means {many(estimates, 'missing score')} of ranked systems {'is' if estimates == 1 else 'are'} "
-            "estimated: system plus task, fitted to all scores by least squares"
+            "estimated from a system effect plus a task effect, fitted to all scores by least squares"
         )
     yield from _notes_on_revisions(rows)
     for task in common:
         if any(part in {row.task for row in rows} for part in AGGREGATES.get(task, ())):
-            yield f"{task} is a mean of other tasks; those do not count in the means beside it"
+            yield f"{task} is the mean of other tasks; the means count it once and leave those tasks out"
     if unstated := sum(any(score.dataset_revision is None for score in cells) for cells in compared):
         yield (
-            f"On {unstated} of {many(len(compared), 'compared task')} a source does not state the revision of the "
-            "data; the scores are compared all the same"
+            f"On {unstated} of {many(len(compared), 'compared task')} a source does not state the data revision; "
+            "the scores are compared anyway"
         )
     metrics = [{score.metric for score in cells if score.metric} for cells in compared]
     if several := [names for names in metrics if len(names) > 1]:
@@ -236,16 +240,16 @@ def _notes(
         yield f"On {many(len(several), 'task')} the sources name different main scores ({listed(names)})"
     hands = sorted({system.provenance for system, of in scores.items() if of})
     if len(hands) > 1:
-        yield f"The scores are of several hands ({listed(hands)}); a difference can be one of how they were measured"
+        yield f"The scores differ in provenance ({listed(hands)}); a difference can come from how they were measured"
     versions = sorted({score.mteb_version for cells in compared for score in cells if score.mteb_version})
     if len(versions) > 1:
-        yield f"The scores are of several versions of mteb ({listed(versions)}); tasks can change between them"
+        yield f"The scores come from several versions of mteb ({listed(versions)}); tasks can change between versions"
     yield from _notes_on_prices(prices)
     if any(duel.items for duel in duels):
-        yield "So few tasks are tested over their items: ranks and pairs answer for these tasks, not for others"
+        yield "There are few tasks, so tests are over their items: ranks and pairs hold for these tasks, not for others"
     untold = {task for of_tasks in by_item.values() for task, one in of_tasks.items() if one.difference is None}
     if untold:
-        yield f"No test item by item on {listed(sorted(untold))}: too few items, or constant values"
+        yield f"No test over items on {listed(sorted(untold))}: too few items, or constant values"
 
 
 def _notes_on_revisions(rows: Sequence[TaskRow]) -> Iterator[str]:
@@ -253,14 +257,14 @@ def _notes_on_revisions(rows: Sequence[TaskRow]) -> Iterator[str]:
     told = [f"{task} ({many(count, 'score')})" for task, count in apart.items() if count]
     if told:
         yield (
-            f"Other data keeps scores apart on {many(len(told), 'task')}: {listed(told, 12)}; --any-data-revision "
-            "compares them all the same"
+            f"Scores on other data are left out on {many(len(told), 'task')}: {listed(told, 12)}; "
+            "--any-data-revision compares them anyway"
         )
 
 
 def _notes_on_prices(prices: Sequence[Price]) -> Iterator[str]:
     if prices:
-        yield "Speed is of single runs, whatever else the machine did meanwhile; `stella-mteb bench` measures in turns"
+        yield "Speeds are from single runs under unknown load; `stella-mteb bench` measures models in turn"
     machines = {price.machine for price in prices if price.machine}
     if len(machines) > 1:
-        yield f"Speed and memory were measured on {len(machines)} machines; compare them within one machine only"
+        yield f"Speed and memory were measured on {len(machines)} machines; compare them only within one machine"

@@ -1,4 +1,4 @@
-"""Every two systems over the tasks that the two have alike."""
+"""Pairwise tests of systems over the tasks on which both have comparable scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def fight(
     *,
     any_revision: bool = False,
 ) -> tuple[tuple[Duel, ...], int]:
-    """The duels of every two systems, without verdicts, and how many families of tasks a finding takes."""
+    """Test every pair of systems over tasks.
+
+    Returns:
+        The duels, without verdicts, and the number of task families that a finding needs.
+    """
     differences = _differences(placed, scores, tasks, any_revision=any_revision)
     numbers = np.unique([families.get(task, task) for task in tasks], return_inverse=True)[1]
     tested = max_t(differences, numbers, **how._asdict())
@@ -61,7 +65,7 @@ def fight(
 
 
 def _differences(placed: Sequence[System], scores: Scores, tasks: Sequence[str], *, any_revision: bool) -> Array:
-    """[duels, tasks], first minus second over the splits and subsets that both have; NaN where they share none."""
+    """Compute first minus second, [duels, tasks], over shared splits and subsets; NaN where there are none."""
     pairs = np.triu_indices(len(placed), 1)
     found = np.full((len(pairs[0]), len(tasks)), np.nan)
     for column, task in zip(found.T, tasks, strict=True):
@@ -79,7 +83,7 @@ def _differences(placed: Sequence[System], scores: Scores, tasks: Sequence[str],
                 of_pairs[np.ix_(groups[one], groups[other])] = first[:, None] - second
                 of_pairs[np.ix_(groups[other], groups[one])] = second[:, None] - first
         column[:] = of_pairs[pairs]
-    # A task that is the mean of others stands for them, in the duels of those that have it.
+    # If both systems have an aggregate task, its parts do not count beside it.
     number = {task: i for i, task in enumerate(tasks)}
     for whole in AGGREGATES.keys() & number.keys():
         parts = [number[part] for part in AGGREGATES[whole] if part in number]

@@ -1,4 +1,4 @@
-"""A comparison for programs: one JSON object, or CSV with a row for each system and task."""
+"""Export of a comparison for programs: one JSON object, or CSV with a row for each system and task."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stella_mteb.compare.words import headline
 from stella_mteb.files.tables import render, without_secrets
 
 SCHEMA_VERSION = 2
-"""Of the JSON object; raised when a key changes its meaning or goes."""
+"""Version of the JSON schema; increased when a key changes its meaning or is removed."""
 
 
 def as_json(comparison: Comparison) -> str:
-    """One object at full precision; values that are no number are null."""
+    """Serialize a comparison as one JSON object at full precision; NaN and infinity become null."""
     content = {
         "schema_version": SCHEMA_VERSION,
         "headline": headline(comparison),
@@ -42,7 +42,7 @@ def as_json(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """A row for each system and task, with where the score is from, so that a spreadsheet can do all of it again."""
+    """Serialize a comparison as CSV: a row per system and task with its source, enough to repeat the analysis."""
     rows = [
         _score_row(system, row, cell, row.task in comparison.common)
         for row in comparison.rows

@@ -1,4 +1,4 @@
-"""What MTEB knows of models beside their scores, and rows chosen by it."""
+"""Facts of MTEB about models, such as size and license, and selection of rows by them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
 def facts_of(comparison: Comparison, mteb: Mapping[str, Any]) -> Mapping[str, ModelFacts]:
-    """The facts of all systems by label; the zero-shot share is of the tasks that the means are over.
+    """Look up the facts of all systems of a comparison, by label.
+
+    The zero-shot share is taken over the tasks of the means.
 
     Args:
-        comparison: Its systems and tasks.
+        comparison: The comparison.
         mteb: MTEB's table, with `models` and `training_sets`.
     """
     return {system.label: model_facts(system, mteb, comparison.common) for system in comparison.systems}
 
 
 def model_facts(system: System, mteb: Mapping[str, Any], tasks: Sequence[str]) -> ModelFacts:
-    """What MTEB's table says of a model.
+    """Look up the facts of a model in MTEB's table.
 
-    The system's own settings, and the config of a model of this project, stand before the table: MTEB gives Stella's
-    intermediate size, 8960, as a dimension, and 131072 positions as the longest input.
+    The system's own settings take precedence, then the model's bundled config. For Stella, MTEB states the intermediate
+    size, 8960, as a dimension, and 131072 positions as the longest input.
 
     Args:
-        system: One row of the model.
-        mteb: The table.
-        tasks: Of which the zero-shot share is.
+        system: A row of the model.
+        mteb: MTEB's table.
+        tasks: The tasks for the zero-shot share.
     """
     known, config = mteb["models"].get(system.model, {}), bundled().get(system.model)
     length = system.settings.get("max_length") or (config and config.max_length)
@@ -59,13 +61,16 @@ def _zero_shot(trained_on: int | None, training_sets: Sequence[Sequence[str]], t
 def within(
     scores: Scores, mteb: Mapping[str, Any], *, max_parameters: int | None, open_weights: bool
 ) -> tuple[Scores, list[str]]:
-    """The rows of models within bounds, and which were left out for what.
+    """Keep the rows of models within a size limit and with open weights.
 
     Args:
-        scores: From which to choose.
-        mteb: MTEB's table; a model that it does not know is left out.
-        max_parameters: No model with more.
-        open_weights: Only models whose weights are open.
+        scores: The scores to choose from.
+        mteb: MTEB's table; a limit excludes models that the table does not know.
+        max_parameters: The largest number of parameters; None for no limit.
+        open_weights: Whether to keep only models with open weights.
+
+    Returns:
+        The scores that are kept, and one note for each reason to leave models out.
     """
     kept, out = {}, defaultdict(list)
     for system, of in scores.items():
@@ -86,11 +91,11 @@ def _refused(facts: ModelFacts, max_parameters: int | None, *, open_weights: boo
 
 
 def number_of_parameters(text: str) -> int:
-    """Read `8B`, `600M` or a plain number.
+    """Parse a number of parameters: `8B`, `600M` or a plain number.
 
     Raises:
-        ConfigError: If it is none of these.
+        ConfigError: If the text is none of these.
     """
     if not (found := re.fullmatch(r"(\d+\.?\d*)\s*([KMB]?)", text.strip().upper())):
-        raise ConfigError(f"{text!r} is no number of parameters; write 8B, 600M or 1000000")
+        raise ConfigError(f"{text!r} is not a number of parameters; write 8B, 600M or 1000000")
     return round(float(found[1]) * _UNITS[found[2]])

@@ -1,4 +1,4 @@
-"""The scores of a folder in MTEB's layout: one system for each model, revision and experiment. Needs no mteb."""
+"""Read scores from a folder in MTEB's layout, without mteb: one system per model, revision and experiment."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from stella_mteb.outputs.old_result import current_name, is_old
 from stella_mteb.outputs.result_file import read_result
 
 Facts = Callable[[str], TaskFacts]
-"""From the name of a task to what is known of it."""
+"""Function from the name of a task to its facts."""
 
 _LAYOUT = "results/<organisation>__<name>/<revision>/<Task>.json"
-_EXTERNAL = "external"  # MTEB's revision folder of what authors report of themselves
+_EXTERNAL = "external"  # MTEB's revision folder for self-reported scores
 _UNKNOWN = {_EXTERNAL, "no_revision_available"}
 
 
@@ -38,16 +38,16 @@ def local_scores(
     selection: Selection = EVERYTHING,
     facts: Facts = task_facts,
 ) -> Found:
-    """The scores of a folder in MTEB's layout.
+    """Read the scores of a folder in MTEB's layout.
 
     Args:
         folder: An output folder (`<folder>/results/...`), a results folder itself, or a clone of MTEB's public results.
         models: Specs; only results of these models are read. None for all.
-        selection: Only results of these tasks are read, and what counts of them is kept.
-        facts: What is known of tasks; by default only of those of MTEB(eng, v1).
+        selection: The tasks to read, and the splits and subsets to keep.
+        facts: Function that returns the facts of a task; by default it knows the tasks of MTEB(eng, v1).
 
     Raises:
-        ConfigError: If there is no such folder, or it holds nothing of that layout.
+        ConfigError: If the folder does not exist, or holds no results in this layout.
     """
     return read_folder(folder, models, origin=str(folder), selection=selection, facts=facts)
 
@@ -61,15 +61,18 @@ def read_folder(
     facts: Facts = task_facts,
     of_others: bool = False,
 ) -> Found:
-    """As `local_scores`, of results that may all be of others.
+    """Read a folder like `local_scores`, with a name for display and a choice of provenance.
 
     Args:
-        folder: See `local_scores`, as for all but the following.
-        models: Specs, or None for all.
-        origin: How the folder is called in what people see.
-        selection: See `local_scores`.
-        facts: What is known of tasks.
-        of_others: Nothing in it was measured here.
+        folder: As for `local_scores`.
+        models: As for `local_scores`.
+        origin: Name of the folder in reports.
+        selection: As for `local_scores`.
+        facts: As for `local_scores`.
+        of_others: Whether all results were measured by others.
+
+    Raises:
+        ConfigError: As for `local_scores`.
     """
     root = results_folder(folder)
     if not root.is_dir():
@@ -86,7 +89,7 @@ def read_folder(
                 notes.append(f"{origin}: {no_results(name)}{hint}")
     places, stray = _places(root, [present[name] for name in sorted(chosen)])
     if stray:
-        notes.append(f"{origin}: {listed(stray)} lie in no place of a result, which is {_LAYOUT}")
+        notes.append(f"{origin}: ignored {listed(stray)}, because a result is at {_LAYOUT}")
     if not places and models is None:
         raise ConfigError("\n".join([f"{folder}: holds no results in MTEB's layout, {_LAYOUT}", *notes]))
     rows = [_row(place, root, origin, facts, selection, of_others=of_others) for place in places]
@@ -94,7 +97,7 @@ def read_folder(
 
 
 class _Place(NamedTuple):
-    """A folder of result files, and what its path says of them."""
+    """A folder of result files, with the model, revision and experiment from its path."""
 
     folder: Path
     files: list[Path]
@@ -104,10 +107,10 @@ class _Place(NamedTuple):
 
 
 def _places(root: Path, models: Sequence[Path]) -> tuple[list[_Place], list[str]]:
-    """The folders of result files of models, and every other JSON file of theirs and of the root."""
+    """Find the folders of result files of models, and the JSON files under the models or the root that are outside."""
     places = []
     for model in models:
-        # Early versions of mteb made no folder of the revision.
+        # Early versions of mteb did not create a folder for the revision.
         if (model / "model_meta.json").is_file() or any(map(_is_result, _result_files(model))):
             places.append(_Place(model, _result_files(model), model.name))
         for revision in _subfolders(model):
@@ -143,12 +146,12 @@ def _is_result(path: Path) -> bool:
 
 
 def folders_of(spec: str) -> set[str]:
-    """The folders in which results of a spec, or of a label, may stand."""
+    """List the possible names of the results folders of a spec or a label."""
     return _folder_names(Meaning.of(spec.partition(" (")[0]).models)  # a label has its details after the spec
 
 
 def _folder_names(models: Iterable[str]) -> set[str]:
-    """The folders in which results of a model may stand: with its organisation, or without."""
+    """List the possible names of the results folders of models: with and without the organisation."""
     return {name for model in models for name in (model_folder(model), model_folder(model.rpartition("/")[2]))}
 
 
@@ -165,7 +168,7 @@ def _row(place: _Place, root: Path, origin: str, facts: Facts, selection: Select
         task = current_name(path.stem)
         known = facts(task)
         if known == TaskFacts() and (details := details_path(path)):
-            # Of a task that nobody knows any more, as the run noted it.
+            # For an unknown task, use the type that the run stored.
             known = TaskFacts(task_type(details) or known.type)
         if not selection.reads(task, known.type):
             continue
@@ -181,13 +184,13 @@ def _row(place: _Place, root: Path, origin: str, facts: Facts, selection: Select
             undecided.append(f"{task} ({', '.join(others)})")
     remarks = [*remarks_on(system), *faults]
     if undecided:
-        remarks.append(f"the split test is shown; there are others of {', '.join(undecided)}")
+        remarks.append(f"the scores are on the split test; other splits exist for {', '.join(undecided)}")
     taken = {task: score for task, score in with_aggregates(scores).items() if selection.takes(task, score.type)}
     return Row(system, taken, gaps, tuple(remarks))
 
 
 def _system(place: _Place, root: Path, origin: str, *, of_others: bool) -> tuple[System, list[str]]:
-    """The system of a folder of result files, and what is wrong with its description."""
+    """Read the system of a folder of result files, and the faults in its model_meta.json."""
     description = place.folder / "model_meta.json"
     faults = []
     meta: Mapping[str, Any] = {}
@@ -195,7 +198,7 @@ def _system(place: _Place, root: Path, origin: str, *, of_others: bool) -> tuple
         try:
             meta = read_result(description)
         except ConfigError as error:
-            faults.append(f"settings are not known: {description.relative_to(root).as_posix()}: {error}")
+            faults.append(f"settings are unknown: {description.relative_to(root).as_posix()}: {error}")
     stated = meta.get("experiment_kwargs")
     settings: dict[str, Any] = {"experiment": place.experiment} if place.experiment else {}
     if isinstance(stated, dict) and stated:
@@ -205,7 +208,7 @@ def _system(place: _Place, root: Path, origin: str, *, of_others: bool) -> tuple
     if isinstance(name, str) and (place.revision is None or place.model in _folder_names([name])):
         model = name
     elif isinstance(name, str):
-        faults.append(f"its model_meta.json says that it is {name}")
+        faults.append(f"model_meta.json states another model, {name}")
     revision = place.revision or meta.get("revision")
     system = System(
         label="",

@@ -1,4 +1,4 @@
-"""A comparison as one HTML file."""
+"""Render a comparison as one HTML file."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def write_report(comparison: Comparison, path: Path) -> None:
     """Write one self-contained HTML file, atomically.
 
     Args:
-        comparison: What to show.
-        path: The file; what stands there is replaced.
+        comparison: The comparison to show.
+        path: The file; an existing file is replaced.
 
     Raises:
-        StorageProblem: If it cannot be written.
+        StorageProblem: If the file cannot be written.
     """
     with atomic_write(path) as file:
         file.write(render_report(comparison))
 
 
 def render_report(comparison: Comparison) -> str:
-    """The same as text; the same comparison gives the same bytes."""
+    """Render the page as text; the same comparison gives the same bytes."""
     named = shown(comparison)
     return _template().render(
         c=comparison,
@@ -94,16 +94,16 @@ def _template() -> Template:
 
 def _finding(duel: Duel, alpha: float) -> str:
     better = words.winner(duel, alpha)
-    return "cannot be told" if better is None else "better" if better is duel.first else "worse"
+    return "not significant" if better is None else "better" if better is duel.first else "worse"
 
 
 def _against(comparison: Comparison) -> list[Duel]:
-    """The duels of the first place."""
+    """Select the duels of the first place."""
     return [duel for duel in comparison.duels if duel.first == comparison.standings[0].system]
 
 
 def _duels_data(comparison: Comparison) -> str:
-    """Every duel in figures, for the page's script: in the order of the pairs of the leaderboard, None without one."""
+    """Serialize all duels for the page's script, in the order of the leaderboard's pairs; null without a duel."""
     known = {(duel.first, duel.second): duel for duel in comparison.duels}
     rows = [_figures(known[pair]) if pair in known else None for pair in combinations(_placed(comparison), 2)]
     return json.dumps(rows, separators=(",", ":"))
@@ -119,7 +119,7 @@ def _figures(duel: Duel) -> list[float | None]:
 
 @dataclass(frozen=True)
 class _Cell:
-    """One score of the table of tasks, or the number of the reason for its lack and its estimate in the means."""
+    """One cell of the table of tasks: a score, or the number of the gap's reason and its estimate in the means."""
 
     score: Score | None
     reason: int | None
@@ -129,7 +129,7 @@ class _Cell:
 
 @dataclass(frozen=True)
 class _Task:
-    """A row of the table of tasks; the cells stand in the order of the leaderboard."""
+    """One row of the table of tasks, with cells in the order of the leaderboard."""
 
     row: TaskRow
     cells: Sequence[_Cell]
@@ -160,7 +160,7 @@ def _order(comparison: Comparison) -> list[int]:
 
 
 def _placed(comparison: Comparison) -> list[System]:
-    """The ranked systems, best first, then the others."""
+    """List the ranked systems, best mean first, then the unranked ones."""
     return [*(one.system for one in comparison.standings), *(one.system for one in comparison.unranked)]
 
 
@@ -176,7 +176,7 @@ def _reasons(comparison: Comparison) -> list[str]:
 
 @dataclass(frozen=True)
 class _Labels:
-    """One system's table by label: cells are text and number."""
+    """The table by label of one system; a cell is a text and a number to sort by."""
 
     task: str
     system: str

@@ -1,4 +1,4 @@
-"""Two systems on the items (pairs, queries, texts) of their tasks: task by task, and over all where tasks are few."""
+"""Tests of two systems over items (pairs, queries, texts): per task, and over all tasks if these are few."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from stella_mteb.outputs.items import Items
 
 Known = Mapping[tuple[str, str], Sequence["Items"]]
-"""By label of a system and task: one entry per subset."""
+"""Items by system label and task; one entry per subset."""
 
 
 class How(NamedTuple):
-    """How every test of a comparison is made."""
+    """The parameters that all tests of a comparison share."""
 
     alpha: float
     resamples: int
@@ -28,7 +28,7 @@ class How(NamedTuple):
 
 
 class ByItem(NamedTuple):
-    """Two systems on one task."""
+    """The difference of two systems on one task; None without a test."""
 
     difference: Difference | None
     items: int
@@ -36,7 +36,11 @@ class ByItem(NamedTuple):
 
 
 def differences_by_item(scores: Scores, known: Known, how: How) -> defaultdict[tuple[str, str], dict[str, ByItem]]:
-    """By two labels in either order, then by task: where both systems have the same items."""
+    """Test each pair of systems on each task for which both have the same items.
+
+    Returns:
+        The differences by two labels (in either order), then by task.
+    """
     found: defaultdict[tuple[str, str], dict[str, ByItem]] = defaultdict(dict)
     for task in sorted({task for of in scores.values() for task in of}):
         for labels, parts, unit in _same_items(scores, known, [task]):
@@ -49,7 +53,7 @@ def differences_by_item(scores: Scores, known: Known, how: How) -> defaultdict[t
 
 
 def task_differences(by_item: Mapping[str, ByItem]) -> tuple[TaskDifference, ...]:
-    """The tasks of a duel, adjusted for their number."""
+    """Adjust the p-values of a duel for the number of its tasks (Holm)."""
     known = {task: (one.difference, one) for task, one in by_item.items() if one.difference}
     adjusted = holm([difference.p for difference, _ in known.values()])
     return tuple(
@@ -59,15 +63,16 @@ def task_differences(by_item: Mapping[str, ByItem]) -> tuple[TaskDifference, ...
 
 
 def tested_by_item(duels: Sequence[Duel], needed: int, scores: Scores, known: Known, how: How) -> tuple[Duel, ...]:
-    """Where no duel has the tasks that a finding takes, test those whose items are all known over these.
+    """Test duels over items if no duel has enough tasks for a finding.
 
-    The difference is the same, the mean over tasks. Interval and p are adjusted for the number of duels (Bonferroni).
+    A duel is tested over items if these are known on all of its tasks. The difference stays the mean over tasks.
+    Interval and p are adjusted for the number of duels (Bonferroni).
 
     Args:
-        duels: Tested over tasks.
-        needed: How many families of tasks a finding takes.
-        scores: Of the systems.
-        known: Their items.
+        duels: The duels, tested over tasks.
+        needed: The number of task families that a finding needs.
+        scores: The scores of the systems.
+        known: The items of the systems.
         how: Level, resamples and seed.
     """
     if any(duel.families >= needed for duel in duels):
@@ -96,7 +101,11 @@ def tested_by_item(duels: Sequence[Duel], needed: int, scores: Scores, known: Kn
 def _same_items(
     scores: Scores, known: Known, tasks: Sequence[str]
 ) -> Iterator[tuple[Sequence[str], Sequence[Part], str]]:
-    """Each two systems or more that have the same items on all these tasks: labels, parts, the unit of the first."""
+    """Group the systems that have the same items on all these tasks.
+
+    Yields:
+        For each group, its labels, its parts, and the unit of the first task's items.
+    """
     same = defaultdict(list)
     for system in scores:
         own = [sorted(known.get((system.label, task), ()), key=lambda one: one.subset) for task in tasks]

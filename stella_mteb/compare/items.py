@@ -1,4 +1,4 @@
-"""The items and the cost that belong to a score, where our own `run` has left them beside its result."""
+"""Read the items and the cost of a score, which `run` stores beside its results."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 
 def items_of(score: Score) -> tuple[Items, ...]:
-    """The items that a score is made of, one entry for each of its subsets, in their order.
+    """Read the items of a score, one entry per subset in the order of `Score.subsets`.
 
-    None at all unless they are there for every subset and give the score again: a file that is left from other data,
-    or is damaged, counts as none.
+    The result is empty unless items exist for every subset and reproduce the score. So a damaged file, or a file for
+    other data, is ignored.
 
     Args:
-        score: Its `source` is the path of a result in MTEB's layout.
+        score: A score whose `source` is the path of a result in MTEB's layout.
     """
     path = details_path(Path(score.source))
     if path is None:
@@ -30,16 +30,16 @@ def items_of(score: Score) -> tuple[Items, ...]:
         return ()
     items = tuple(known[subset] for subset in score.subsets)
     if not all_give(items, score.value):
-        logger.warning("%s: its items do not give the score of %.6f; left out", path, score.value)
+        logger.warning("%s: the items do not reproduce the score of %.6f; ignored", path, score.value)
         return ()
     return items
 
 
 def price_of(system: System, source: str) -> Price | None:
-    """What a system cost in our own runs; None where they did not encode, or are not ours.
+    """Read the cost of a system in our own runs; None without a measurement.
 
-    The figures are of one run on one machine: of all entries of the machine that ran last, the one with the most
-    tokens.
+    The figures come from one run on one machine: the entry with the most tokens among those of the machine that ran
+    last.
 
     Args:
         system: The system.

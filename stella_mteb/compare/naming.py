@@ -1,4 +1,4 @@
-"""Systems by their specs: what a system is called, and which systems a spec means."""
+"""Labels of systems, and the systems that a spec matches."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _LONGEST = 60
 
 
 def labels(systems: Sequence[System]) -> list[str]:
-    """What systems are called beside each other; no two are called the same.
+    """Give each system a label; all labels differ.
 
-    Our own runs are called by a spec that says what is not as the bundled config has it, others by model, provenance
-    and settings. Systems that would be called the same get what tells them apart, and a number if nothing does.
+    The label of our own run is a spec with the settings that differ from the bundled config. Other labels are model,
+    provenance and settings. Systems with the same label also get the settings that distinguish them, or a number if
+    none does.
     """
     shown = [_always_shown(system) for system in systems]
     other = sorted({key for system in systems for key in system.settings} - set(IN_SPEC))
@@ -89,7 +90,7 @@ def _short(key: str, value: object) -> str:
 
 @functools.cache
 def bundled() -> Mapping[str, ModelConfig]:
-    """The bundled configs by every name that they go by."""
+    """Index the bundled configs by all of their names."""
     return {name: config for config in bundled_models() for name in (config.name, *_hub_names(config))}
 
 
@@ -97,17 +98,17 @@ def _hub_names(config: ModelConfig) -> tuple[str, ...]:
     return (config.full_name, *(config.hub.aliases if config.hub else ()))
 
 
-# ----------------------------------------------------------------------------------------------- which ones are meant
+# ----------------------------------------------------------------------------------------------------- specs to systems
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a spec means among results.
+    """The results that a spec matches.
 
     Attributes:
-        spec: The spec.
-        models: Names under which results of the model may stand.
-        config: The model's config, if there is one.
+        spec: The parsed spec.
+        models: Names that results of the model may have.
+        config: The model's config; None without one.
     """
 
     spec: Spec
@@ -116,10 +117,10 @@ class Meaning:
 
     @classmethod
     def of(cls, name: str) -> Meaning:
-        """Read a spec; its name is that of a config, of the hub, of a YAML or of a model folder.
+        """Resolve a spec whose name is that of a config, of a hub model, of a YAML file or of a model folder.
 
         Raises:
-            ConfigError: If it is no spec, or the YAML or the folder is no model.
+            ConfigError: If the text is not a spec, or the YAML file or the folder is not a model.
         """
         spec = Spec.parse(name)
         path = Path(spec.name).expanduser()
@@ -129,14 +130,14 @@ class Meaning:
         elif config is None and path.is_dir():
             config = find_config(spec.name)
         if registered := spec.registered_as or (config and config.registered_as):
-            return cls(spec, (registered,), None)  # MTEB's registry, which is not read here, has its settings
+            return cls(spec, (registered,), None)  # its settings are in MTEB's registry, which is not read here
         return cls(spec, _hub_names(config) if config else (spec.name,), config)
 
     def fits(self, system: System) -> bool:
-        """Whether a system is meant.
+        """Check whether the spec matches a system.
 
-        A bare name means every row of the model, whoever measured it. A spec with settings means the rows with exactly
-        these settings; what it does not name is as the model's config has it.
+        A bare name matches every row of the model from every source. A spec with settings matches the rows with exactly
+        these settings; those that it does not name have the values of the model's config.
         """
         if system.model not in self.models:
             return False

@@ -1,4 +1,4 @@
-"""Pictures of a comparison; their numbers stand in the page's tables."""
+"""Figures of a comparison. The tables of the page have the same numbers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Picture:
     """A figure of the report.
 
     Attributes:
-        title: What it shows.
-        caption: How to read it, or why there is none.
-        svg: None where there is nothing to draw.
+        title: Title of the figure.
+        caption: Instructions for reading it, or the reason why it is not drawn.
+        svg: The drawing; None without one.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Picture:
 
 
 def pictures(comparison: Comparison) -> list[Picture]:
-    """All that can be drawn, and why the rest cannot."""
+    """Draw all figures; one that cannot be drawn has the reason in its caption."""
     return [
         *(differences(comparison, duel, f"differences-{i}") for i, duel in enumerate(main_duels(comparison), 1)),
         quality_and_speed(comparison),
@@ -48,12 +48,12 @@ def pictures(comparison: Comparison) -> list[Picture]:
 
 @dataclass(frozen=True)
 class Strips:
-    """The leaderboard as a picture: a strip for each row, all on one axis.
+    """The column of the leaderboard that draws means: one strip per row, all on one axis.
 
     Attributes:
-        axis: For the head of the column.
-        rows: By the system's label; each draws its mean, and the interval of its difference from the first place, drawn
-            from that place's mean, whose line runs through all strips.
+        axis: The axis, for the head of the column.
+        rows: The strips by system label. A strip draws the system's mean, and the interval of its difference from the
+            first place, measured from the mean of the first place. A vertical line marks that mean in all strips.
     """
 
     axis: Markup
@@ -61,7 +61,7 @@ class Strips:
 
 
 def strips(comparison: Comparison) -> Strips | None:
-    """The means with their intervals, or None where fewer than two systems have a mean."""
+    """Draw the means with their intervals; None if fewer than two systems have a mean."""
     means = {one.system.label: 100 * one.mean for one in comparison.standings if one.mean is not None}
     if len(means) < 2:
         return None
@@ -74,7 +74,7 @@ def strips(comparison: Comparison) -> Strips | None:
     }
     low, high = min(means.values()), max(means.values())
     room = max((high - low) * 0.15, 0.5)
-    reach = (low - room, high + room)  # an interval that goes further is cut: it tells no more than that
+    reach = (low - room, high + room)  # longer intervals are clipped here, so that they do not compress the scale
     x, axis = svg.strip_axis(*reach)
     rows = {}
     for other, mean in means.items():
@@ -104,19 +104,19 @@ class _Row:
 
 
 def differences(comparison: Comparison, duel: Duel, key: str) -> Picture:
-    """Two systems task by task: a mark for each difference, sorted by size, with its interval where items are known.
+    """Draw the differences of two systems by task, sorted by size, with intervals where items are known.
 
     Args:
-        comparison: Both systems are of it.
-        duel: Of these two.
-        key: Unique within the page, as the beginning of ids.
+        comparison: The comparison that contains both systems.
+        duel: The duel of the two systems.
+        key: Prefix of element ids, unique within the page.
     """
     named = shown(comparison)
     first, second = named[duel.first.label].short, named[duel.second.label].short
     title = f"{first} minus {second}, task by task"
     rows = _rows(comparison, duel)
     if not rows:
-        return Picture(title, "They share no task that can be compared.", None)
+        return Picture(title, "The two systems have no task with comparable scores.", None)
     left, right, top, step = 30 + 7 * min(max(len(one.task) for one in rows), _TASK), 648, 50, 19
     bottom = top + step * len(rows)
     reach = max(abs(end) for one in rows for end in (one.value, one.low, one.high) if end is not None) or 0.01
@@ -158,19 +158,20 @@ def _rows(comparison: Comparison, duel: Duel) -> list[_Row]:
 
 
 def _how_to_read(comparison: Comparison, duel: Duel, rows: Sequence[_Row], first: str, second: str) -> str:
-    text = f"Sorted by size. Circle: {first} is higher; diamond: {second} is."
+    text = f"Sorted by size. Circle: {first} is higher; diamond: {second} is higher."
     known = sum(one.p is not None for one in rows)
     if known:
         text += (
             f" A bar is the {per_cent(comparison.alpha)} interval over the items of the task; a hollow mark is not "
-            f"beyond doubt (adjusted p of {comparison.alpha:g} or more)."
+            f"significant (adjusted p of {comparison.alpha:g} or more)."
         )
     if known < len(rows):
         which = "a mark on a thin stem has no interval" if known else "no mark has an interval"
-        text += f" Predictions for single items are not at hand for {'the others' if known else 'any task'}: {which}."
+        text += f" Predictions for single items are unavailable for {'the others' if known else 'all tasks'}: {which}."
     if len(rows) < duel.tasks:
         text += (
-            f" {duel.tasks - len(rows)} of their tasks are not drawn: these two have them alike, but not as the others."
+            f" {duel.tasks - len(rows)} of their tasks are not drawn: on these, the two scores are comparable with "
+            "each other, but not with those of most systems."
         )
     return text
 
@@ -206,7 +207,7 @@ class _Dot:
 
 
 def quality_and_speed(comparison: Comparison) -> Picture:
-    """Mean score against tokens per second, with the Pareto front; only where one machine measured them all."""
+    """Draw mean score against tokens per second with the Pareto front, if all speeds are from one machine."""
     title = "Quality against speed"
     means = {one.system.label: one.mean for one in comparison.standings}
     named = shown(comparison)
@@ -220,7 +221,9 @@ def quality_and_speed(comparison: Comparison) -> Picture:
     places = machines(comparison)
     if len(places) > 1 or places == ["not stated"]:
         where = "not stated" if len(places) == 1 else f"different: {'; '.join(map(plain, places))}"
-        return Picture(title, f"Not drawn: speeds of different machines do not compare, and theirs are {where}.", None)
+        return Picture(
+            title, f"Not drawn: speeds are comparable only on one machine, and these machines are {where}.", None
+        )
     front = pareto([(speed, mean) for speed, mean, _ in found])
     order = [system.label for system in comparison.systems]
     axes = _Axes([speed for speed, _, _ in found], [100 * mean for _, mean, _ in found], _log_ticks)
@@ -240,7 +243,7 @@ def quality_and_speed(comparison: Comparison) -> Picture:
     summary = f"On the Pareto front, from fast to good: {'; '.join(dot.told for dot in best)}."
     caption = (
         f"Up is better, right is faster; measured on {places[0]}. Filled marks are the Pareto front: no other system "
-        "is better without being slower. For a hollow mark, below the line, there is one at least as good and as fast."
+        "is better without being slower. A hollow mark has another system that is at least as good and as fast."
     )
     return Picture(
         title,
@@ -250,7 +253,7 @@ def quality_and_speed(comparison: Comparison) -> Picture:
 
 
 def pareto(both: Sequence[tuple[float, float]]) -> list[int]:
-    """The places of pairs that no other pair matches or beats in both and beats in one; by falling first value."""
+    """Find the indices of the Pareto-optimal pairs (more is better), in descending order of the first value."""
     return [
         i
         for i, (a, b) in sorted(enumerate(both), key=lambda one: (-one[1][0], -one[1][1]))
@@ -262,7 +265,7 @@ def pareto(both: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def score_by_dimension(comparison: Comparison) -> Picture | None:
-    """Mean score against the length of the vectors, where one model, otherwise run alike, has several; else None."""
+    """Draw mean score against vector length for models with several, otherwise run alike; None without one."""
     lines: dict[tuple[str, str, str], list[tuple[int, float, System]]] = {}
     for one in comparison.standings:
         system = one.system
@@ -286,7 +289,7 @@ def score_by_dimension(comparison: Comparison) -> Picture | None:
         dots[-1] = _Dot(dots[-1].x, dots[-1].y, name, dots[-1].told, number)
         parts += [svg.polyline([(dot.x, dot.y) for dot in dots], f"s{number % svg.SHAPES}"), *_labelled(dots)]
         told += [dot.told for dot in dots]
-    caption = "Each line is one model, run alike but for the dimension. A vector takes 4 bytes for each dimension."
+    caption = "Each line is one model; only the dimension differs. A vector takes 4 bytes per dimension."
     return Picture(title, caption, svg.figure("dimension", axes.height, title, "; ".join(told) + ".", parts))
 
 
@@ -294,7 +297,7 @@ def score_by_dimension(comparison: Comparison) -> Picture | None:
 
 
 class _Axes:
-    """A field for dots: logarithmic to the right, linear upwards, a little room around them."""
+    """Axes of a scatter plot with a margin: x is logarithmic, y is linear."""
 
     left, right, top, bottom, height = 62, svg.WIDTH - 24, 30, 320, 366
 
@@ -328,8 +331,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _labelled(dots: Sequence[_Dot]) -> list[Markup]:
-    # A label stands above its mark, on the side with more room; from the top down, one that would cover another moves
-    # under it.
+    # A label is above its mark, on the side with more room. Labels are placed from the top down; one that would overlap
+    # another is moved below it.
     parts, placed = [], list[tuple[float, float, float]]()
     for dot in sorted(dots, key=lambda dot: dot.y):
         parts.append(svg.group(dot.told, svg.mark(dot.shape, dot.x, dot.y, 5.5, _colour(dot))))
@@ -353,7 +356,7 @@ def _colour(dot: _Dot) -> str:
 
 
 def _stairs(front: Sequence[_Dot]) -> list[tuple[float, float]]:
-    # What lies under it is beaten; the front comes from fast to good.
+    # Points under the steps are dominated; the front is ordered from fast to good.
     corners = [(slow.x, fast.y) for fast, slow in pairwise(front)]
     places = zip_longest([(dot.x, dot.y) for dot in front], corners)
     return [place for both in places for place in both if place]

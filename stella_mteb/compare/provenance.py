@@ -1,4 +1,4 @@
-"""Where scores are from, with what is the same for many of them said once."""
+"""Sources of scores, with conditions that many scores share stated once."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _OF_TASK: Mapping[str, Callable[[Score], str]] = {
     "revision of the data": lambda score: score.dataset_revision or "",
     "metric": lambda score: score.metric or "",
 }
-"""Find the conditions of a task that most of its scores share."""
+"""Conditions of a score, by name; each value reads one from a score as text."""
 UNSTATED = "not stated"
 
 
 @dataclass(frozen=True)
 class TaskCondition:
-    """How most scores of one task were made; the texts are in the order of `CONDITIONS`."""
+    """The conditions that most scores of one task share; `stated` is in the order of `CONDITIONS`."""
 
     task: str
     stated: Sequence[str]
@@ -30,12 +30,12 @@ class TaskCondition:
 
 @dataclass(frozen=True)
 class Stated:
-    """Find the conditions in which a system's scores differ from most.
+    """A fact about some of a system's scores.
 
     Attributes:
-        name: Of what is stated.
-        value: As text.
-        tasks: Of which tasks; all of the system's if empty.
+        name: Name of the fact: `source`, `mteb`, or a condition that differs from most scores.
+        value: Its value as text.
+        tasks: The tasks that it holds for; empty for all tasks of the system.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Stated:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where one system's scores are from.
+    """The sources of one system's scores.
 
     Attributes:
         system: The system.
-        scores: How many it has.
-        versions: Of mteb.
-        stated: Files, versions, and whatever is not as most scores of a task have it.
+        scores: The number of its scores.
+        versions: The versions of mteb that made them.
+        stated: Their files and versions, and the conditions that differ from most scores of a task.
     """
 
     system: System
@@ -61,11 +61,11 @@ class Sources:
 
 
 CONDITIONS = tuple(_OF_TASK)
-"""Names of what stands in `TaskCondition.stated`."""
+"""Names of the texts in `TaskCondition.stated`."""
 
 
 def conditions(comparison: Comparison) -> list[TaskCondition]:
-    """How most scores of each task were made."""
+    """Find the conditions that most scores of each task share."""
     found = []
     for row in comparison.rows:
         scores = [cell for cell in row.cells if isinstance(cell, Score)]
@@ -75,7 +75,7 @@ def conditions(comparison: Comparison) -> list[TaskCondition]:
 
 
 def sources(comparison: Comparison) -> list[Sources]:
-    """Where each system's scores are from, in the order of `Comparison.systems`."""
+    """Collect the sources of each system's scores, in the order of `Comparison.systems`."""
     usual = {one.task: dict(zip(CONDITIONS, one.stated, strict=True)) for one in conditions(comparison)}
     return [
         _sources(system, [cell for row in comparison.rows if isinstance(cell := row.cells[i], Score)], usual)
@@ -88,7 +88,7 @@ def _sources(system: System, scores: Sequence[Score], usual: Mapping[str, Mappin
     places = {score.task: score.source.removeprefix(folder) for score in scores}
     stated = [Stated("folder", folder, ())] if folder else []
     if folder and all(place == f"{task}.json" for task, place in places.items()):
-        stated.append(Stated("file", "that of each task, TASK.json", ()))
+        stated.append(Stated("file", "TASK.json for each task", ()))
     else:
         stated += _grouped("source", places)
     stated += _grouped("mteb", {score.task: score.mteb_version or UNSTATED for score in scores})
@@ -108,7 +108,7 @@ def _grouped(name: str, values: Mapping[str, str], every: int | None = None) -> 
 
 
 def _folder(paths: Sequence[str]) -> str:
-    """The folder that different paths have in common."""
+    """Find the folder that different paths share; empty without one."""
     folders = zip(*(path.split("/")[:-1] for path in paths), strict=False)
     shared = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, folders)]
     return "/".join([*shared, ""]) if shared and len(set(paths)) > 1 else ""

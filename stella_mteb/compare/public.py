@@ -1,4 +1,4 @@
-"""MTEB's public results, as a sparse clone of their repository: the files of the named models only."""
+"""Read MTEB's public results from a sparse clone of their repository, with only the files of the named models."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ def remote_scores(
     facts: Facts = task_facts,
     report: Callable[[str], None] = lambda _: None,
 ) -> Found:
-    """The scores of models in MTEB's public results at one commit.
+    """Read the scores of models in MTEB's public results at one commit.
 
-    A call fetches the files that are not here yet. For a full commit whose files are here it asks no network.
+    Missing files are fetched. For a full commit whose files are in the cache, no network is used.
 
     Args:
         models: Specs; only results of these models are fetched and read.
-        cache: Folder of the clone, as `mteb.ResultCache` takes it; None for one of our own.
-        revision: A commit, short or full, a branch, a tag, or the folder of a clone, which is read as it is checked
-            out; the newest commit by default.
-        remote: Where the repository is.
-        selection: See `local_scores`.
-        facts: See `local_scores`.
-        report: Told what is fetched.
+        cache: Cache folder of the clone, as in `mteb.ResultCache`; None for our own.
+        revision: A commit (short or full), a branch, a tag, or the folder of a clone, which is read as checked out; by
+            default the newest commit.
+        remote: URL of the repository.
+        selection: As for `local_scores`.
+        facts: As for `local_scores`.
+        report: Function that receives a line for each fetch.
 
     Raises:
         ConfigError: If there is no such revision.
-        EnvironmentProblem: If the repository is not to be had.
+        EnvironmentProblem: If the repository is unavailable, or git is not installed.
     """
     where, folder = _shown(remote), (cache or cache_folder() / "public-results") / "remote"
     if revision and (clone := Path(revision).expanduser()).is_dir():
         where, folder, remote = str(clone), clone, ""
     cure = (
-        f"check the network, or clone {where} on a machine that has one, check the revision out there, and give that "
-        "folder as a results folder"
+        f"check the network, or clone {where} on a machine with network access, check out the revision, and pass that "
+        "folder with --results"
     )
     try:
         commit = _git(folder, "rev-parse", "HEAD") if not remote else _resolved(folder, remote, revision)
@@ -61,7 +61,7 @@ def remote_scores(
         if remote:
             _check_out(folder, commit, models, report)
     except FileNotFoundError as error:
-        raise EnvironmentProblem(f"git is needed for {where} and is not installed; {cure}") from error
+        raise EnvironmentProblem(f"reading {where} needs git, which is not installed; {cure}") from error
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines()
         why = f": {_shown(lines[-1])}" if lines else ""
@@ -73,7 +73,7 @@ def remote_scores(
 
 
 def _resolved(folder: Path, remote: str, revision: str) -> str:
-    """The full commit of a revision; asks the network unless it is a full commit."""
+    """Resolve a revision to a full commit; only a full commit needs no network."""
     if not (folder / ".git").is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         _git(folder, "init", "--quiet")
@@ -85,7 +85,7 @@ def _resolved(folder: Path, remote: str, revision: str) -> str:
         return revision
     listed = [line.split("\t") for line in _git(folder, "ls-remote", "origin").splitlines()]
     commits = {name: commit for commit, name in listed}
-    # An annotated tag is an object of its own; what it stands for is listed under its name with ^{}.
+    # An annotated tag is a separate object; its commit is listed under the name of the tag with ^{}.
     for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}^{{}}", f"refs/tags/{revision}"):
         if name in commits:
             return commits[name]
@@ -95,13 +95,13 @@ def _resolved(folder: Path, remote: str, revision: str) -> str:
             return commit
     branches = ", ".join(name.removeprefix("refs/heads/") for name in commits if name.startswith("refs/heads/"))
     raise ConfigError(
-        f"{_shown(remote)} has no commit, branch or tag {revision!r}, and there is no such folder; its branches are "
+        f"{_shown(remote)} has no commit, branch or tag {revision!r}, and no folder has this name; its branches are "
         f"{branches}"
     )
 
 
 def _check_out(folder: Path, commit: str, models: Sequence[str], report: Callable[[str], None]) -> None:
-    """Bring a clone to a commit with the files of some models; without the network if they are there already."""
+    """Check out a commit with the files of some models; uses the network only for missing files."""
     if _git(folder, "rev-parse", "--revs-only", "HEAD") != commit:
         report("fetching the list of files")
         _git(folder, "fetch", "--quiet", "--depth", "1", "--filter=blob:none", "origin", commit)

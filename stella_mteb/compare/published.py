@@ -1,4 +1,4 @@
-"""The published scores that ship with the package, and what is known of others' results."""
+"""Published scores that ship with the package, and remarks on results of others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FOLDER = Path(str(importlib.resources.files("stella_mteb.compare"))) / "publish
 
 
 def published(selection: Selection = EVERYTHING) -> Found:
-    """The scores on MTEB(eng, v1) that the authors of Stella and BGE-en-ICL published; they ship with the package.
+    """Read the bundled scores on MTEB(eng, v1) that the authors of Stella and BGE-en-ICL published.
 
     Args:
-        selection: Of which tasks.
+        selection: The tasks to read, and the splits and subsets to keep.
     """
     scores: dict[str, dict[str, Score]] = {}
     for line in published_table():
@@ -39,19 +39,19 @@ def published(selection: Selection = EVERYTHING) -> Found:
 
 @functools.cache
 def published_table() -> list[dict[str, str]]:
-    """The lines of `published/mteb_eng_v1.csv`."""
+    """Read the lines of `published/mteb_eng_v1.csv`."""
     return list(csv.DictReader(io.StringIO(read_text(_FOLDER / "mteb_eng_v1.csv"))))
 
 
 def task_facts(task: str) -> TaskFacts:
-    """Type and split of a task of MTEB(eng, v1); nothing of another."""
+    """Look up type and split of a task of MTEB(eng, v1); unknown for any other task."""
     return next(
         (TaskFacts(line["type"], (line["split"],)) for line in published_table() if line["task"] == task), TaskFacts()
     )
 
 
 def remarks_on(system: System) -> list[str]:
-    """Give the remarks on a system's scores from `published/remarks.yaml`."""
+    """Read the remarks on a system's scores from `published/remarks.yaml`."""
     return [
         f"{entry['text']} ({entry['source']})"
         for entry in _remarks()

@@ -1,4 +1,4 @@
-"""Scores with where each is from, and the comparison that is made of them."""
+"""Data classes for scores with their sources, and for a comparison of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class System:
     """One row of a leaderboard: a model, run in one way, reported by one source.
 
     Attributes:
-        label: What people call it, unique within a comparison; for our own runs a spec (`all_minilm_l6_v2[bf16]`).
+        label: Display name, unique within a comparison; for our own runs a spec (`all_minilm_l6_v2[bf16]`).
         model: `organisation/name`.
-        provenance: Who measured.
+        provenance: Who measured the scores.
         origin: The results folder, the repository at its revision, or the citation.
-        revision: Of the model; None where the source does not say.
-        settings: What else tells this row from others: embed_dim, dtype, prompts, max_length, shots, plugin, ...
+        revision: Revision of the model; None if the source does not state it.
+        settings: Other settings of the run: embed_dim, dtype, prompts, max_length, shots, plugin, ...
     """
 
     label: str
@@ -35,7 +35,7 @@ class System:
 
     @property
     def dimension(self) -> int | None:
-        """Length of the vectors, where the source says it."""
+        """Length of the vectors; None if the source does not state it."""
         value = self.settings.get("embed_dim")
         return value if isinstance(value, int) else None
 
@@ -49,10 +49,10 @@ class Part:
     """The main score of one split and subset of a task.
 
     Attributes:
-        split: Name.
-        subset: Name.
-        value: From 0 to 1.
-        languages: Sorted; empty where the source does not say.
+        split: Name of the split.
+        subset: Name of the subset.
+        value: Main score, from 0 to 1.
+        languages: Language codes, sorted; empty if the source does not state them.
     """
 
     split: str
@@ -69,15 +69,15 @@ class Score:
         task: Name of the task.
         type: Its task type (`STS`, `Retrieval`, ...).
         value: Mean of the main score over splits and subsets, from 0 to 1.
-        split: The splits that were evaluated, as text.
-        subsets: Their subsets, sorted; scores over different ones are different quantities.
-        languages: Of these subsets, sorted; empty where the source does not say.
-        dataset_revision: None where the source does not say.
-        metric: Name of the main score; None where the source does not say.
-        mteb_version: Of the run; None where the source does not say.
-        source: File or citation of this one figure.
-        per_label: Rows per label, of tasks that have labels.
-        parts: What the value is the mean of; empty where only the value is known.
+        split: Names of the evaluated splits, joined by commas.
+        subsets: Names of their subsets, sorted; scores over different subsets are different quantities.
+        languages: Language codes of these subsets, sorted; empty if the source does not state them.
+        dataset_revision: Revision of the data set; None if the source does not state it.
+        metric: Name of the main score; None if the source does not state it.
+        mteb_version: Version of mteb that made the score; None if the source does not state it.
+        source: File or citation of this figure.
+        per_label: One row per label, for tasks that have labels.
+        parts: The parts whose mean is the value; empty if only the value is known.
     """
 
     task: str
@@ -95,20 +95,20 @@ class Score:
 
     @property
     def cells(self) -> frozenset[Cell]:
-        """The splits and subsets that the value is over."""
+        """The splits and subsets that the value averages over."""
         if self.parts:
             return frozenset((part.split, part.subset) for part in self.parts)
         return frozenset({(self.split, ", ".join(self.subsets))})
 
     def over(self, cells: Collection[Cell]) -> Score:
-        """The score over some of its cells."""
+        """Restrict the score to some of its cells."""
         if self.cells == cells:
             return self
         return self.made_of([part for part in self.parts if (part.split, part.subset) in cells])
 
     def made_of(self, parts: Sequence[Part]) -> Score:
-        """The score that is the mean of these parts."""
-        told = all(part.languages for part in parts)  # half a list would hide a language
+        """Replace the value with the mean of these parts."""
+        told = all(part.languages for part in parts)  # a partial list would hide a language
         return replace(
             self,
             value=math.fsum(part.value for part in parts) / len(parts),
@@ -126,12 +126,12 @@ Scores = Mapping[System, Mapping[str, Score]]
 
 @dataclass(frozen=True)
 class Gap:
-    """Why a system has no comparable score on a task.
+    """The lack of a comparable score of a system on a task.
 
     Attributes:
-        reason: As text.
-        value: The score that it has on other data.
-        estimate: What stands for it in means: the score that the system's and the task's other scores lead to expect.
+        reason: The reason, as text.
+        value: The system's score on other data; None without one.
+        estimate: The value used in means, predicted from the system's and the task's other scores; None if unused.
     """
 
     reason: str
@@ -144,10 +144,10 @@ class TaskRow:
     """One task over all systems, in the order of `Comparison.systems`.
 
     Attributes:
-        task: Name.
+        task: Name of the task.
         type: Task type.
-        cells: A score, or the gap in its place.
-        condition: Split, subsets and data revision that the scores share, as text; empty if there are fewer than two.
+        cells: One score or gap per system.
+        condition: Split, subsets and data revision that the scores share, as text; empty with fewer than two scores.
     """
 
     task: str
@@ -158,21 +158,21 @@ class TaskRow:
 
 @dataclass(frozen=True)
 class Standing:
-    """One system's place.
+    """The place of one system on the leaderboard.
 
     Attributes:
-        system: The system.
+        system: The ranked system.
         mean: Mean main score over `Comparison.common`, 0 to 1; None if that is empty.
-        by_type: The same by task type.
-        best_rank: 1 + the number of systems that are better beyond doubt (adjusted p < alpha); less where a system
-            below has a better one.
-        worst_rank: The number of systems - the number that are worse beyond doubt; more where one above has a worse
-            one.
-        tasks: How many of the tasks of the means it has a score for, comparable or not.
+        by_type: Mean main score by task type, 0 to 1.
+        best_rank: 1 + the number of systems that are significantly better (adjusted p < alpha); less if a system with a
+            lower mean has a better best rank.
+        worst_rank: The number of systems - the number that are significantly worse; more if a system with a higher mean
+            has a worse worst rank.
+        tasks: The number of tasks of the means on which it has a score, comparable or not.
         mean_by_type: The mean of `by_type`.
-        borda: Rank by Borda's count, as MTEB's leaderboard has it: of each task a point for every system that is worse.
-        coverage: The share of the selection's tasks that it has a score for.
-        estimated: How many of the tasks of the means stand as an estimate.
+        borda: Rank by Borda's count, as on MTEB's leaderboard: one point per task for every system that is worse.
+        coverage: The share of the selected tasks on which it has a score.
+        estimated: The number of tasks of the means on which its score is an estimate.
     """
 
     system: System
@@ -189,14 +189,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class Unranked:
-    """A system with too few of the tasks to have a place.
+    """A system with scores on too few tasks to be ranked.
 
     Attributes:
-        system: The system.
-        tasks: How many of the selection's tasks it has a score for.
-        coverage: Their share.
-        reason: What it lacks, as text, and what would answer.
-        lacking: The tasks that it has no score for.
+        system: The unranked system.
+        tasks: The number of selected tasks on which it has a score.
+        coverage: The same as a share of the selected tasks.
+        reason: The missing scores, as text, and an option that would supply them.
+        lacking: The tasks without a score.
     """
 
     system: System
@@ -208,16 +208,16 @@ class Unranked:
 
 @dataclass(frozen=True)
 class TaskDifference:
-    """Two systems on one task whose items (pairs, queries) are known: first minus second.
+    """The difference of two systems on one task whose items (pairs, queries, texts) are known.
 
     Attributes:
-        task: Name.
-        difference: Of the main scores, first minus second.
+        task: Name of the task.
+        difference: Main score of the first system minus that of the second.
         low: Lower end of the interval.
-        high: Upper end.
-        p: Of the hypothesis that there is no difference; two-sided.
-        p_adjusted: The same, adjusted for the number of tasks of this duel.
-        items: How many pairs or queries.
+        high: Upper end of the interval.
+        p: Two-sided p-value of no difference.
+        p_adjusted: The p-value adjusted for the number of tasks in this duel.
+        items: The number of items.
         unit: `pairs`, `queries` or `texts`.
     """
 
@@ -233,25 +233,25 @@ class TaskDifference:
 
 @dataclass(frozen=True)
 class Duel:
-    """Two systems over the tasks that both have, alike: first minus second. The first is the better placed one.
+    """The difference of two systems over the tasks on which both have comparable scores.
 
     Attributes:
-        first: A system.
-        second: Another.
-        tasks: How many tasks.
-        families: How many families these are: tasks on shared data are no independent evidence.
+        first: The system that is placed higher; differences are first minus second.
+        second: The system that is placed lower.
+        tasks: The number of these tasks.
+        families: The number of task families; tasks on shared data are not independent evidence.
         difference: Mean difference of main scores; None without a common task.
-        low: Lower end of its interval over tasks, for all duels together; None with too few families.
-        high: Upper end.
-        p: Of sign flips of families, two-sided; None without a common task.
-        p_adjusted: The same, adjusted for all duels; below alpha exactly where the interval leaves out 0.
-        wins: Tasks on which the first is better.
-        ties: Tasks on which they are equal.
-        losses: Tasks on which the second is better.
-        verdict: A sentence, for people.
-        by_task: Where items are known.
-        items: How many items (pairs, queries, texts) the test is over, of all tasks, where these are too few for a test
-            over tasks; 0 where it is over tasks.
+        low: Lower end of its interval over tasks, adjusted for all duels; None with too few families.
+        high: Upper end of the interval.
+        p: Two-sided p-value from sign flips of families; None without a common task.
+        p_adjusted: The p-value adjusted for all duels; below alpha exactly if the interval excludes 0.
+        wins: The number of tasks on which the first is better.
+        ties: The number of tasks on which they are equal.
+        losses: The number of tasks on which the second is better.
+        verdict: The result as a sentence.
+        by_task: The differences on tasks whose items are known.
+        items: The number of items (pairs, queries, texts) under test if there are too few tasks for a test over tasks;
+            0 if the test is over tasks.
     """
 
     first: System
@@ -273,17 +273,17 @@ class Duel:
 
 @dataclass(frozen=True)
 class Price:
-    """The cost of a system in our own runs; None where it was not measured.
+    """The cost of a system in our own runs; a figure is None if it was not measured.
 
     Attributes:
-        system: The system.
-        machine: Processor or GPU, cores; figures of different machines are never put in one column unsaid.
-        dtype: Of the backbone.
-        tokens_per_second: Encoding only.
-        texts_per_second: Encoding only.
-        peak_memory_bytes: Of the process (CPU) or of the GPU.
-        vector_bytes: Of one vector in float32.
-        parameters: Of the backbone and the head.
+        system: The measured system.
+        machine: Processor or GPU, and cores; a report that mixes machines says so.
+        dtype: Data type of the backbone.
+        tokens_per_second: Encoding speed in tokens.
+        texts_per_second: Encoding speed in texts.
+        peak_memory_bytes: Peak memory of the process (CPU) or of the GPU.
+        vector_bytes: Size of one vector in float32.
+        parameters: Number of parameters of the backbone and the head.
     """
 
     system: System
@@ -298,15 +298,15 @@ class Price:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model beside its scores; None is unknown.
+    """The facts about a model other than its scores; None if unknown.
 
     Attributes:
-        parameters: How many.
-        max_tokens: Longest input.
+        parameters: Number of parameters.
+        max_tokens: Longest input in tokens.
         dimension: Length of its vectors.
-        license: As the hub names it.
+        license: Name of the license on the hub.
         open: Whether the weights are open.
-        released: Date, YYYY-MM-DD.
+        released: Release date, YYYY-MM-DD.
         zero_shot: Share of the tasks of the means whose data it was not trained on, from 0 to 1.
     """
 
@@ -321,27 +321,27 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything a report shows.
+    """The result of a comparison, with everything that a report shows.
 
     Attributes:
-        systems: In the order they were asked for.
-        rows: Every task that any system has.
-        common: The tasks that the means are over: those asked for, or else those that more than half of all systems
-            have alike. Parts of a task that is itself among them are left out.
-        standings: The systems that have enough of these tasks, best first.
-        duels: Every two systems, over all tasks that the two have alike.
-        needed: How many families of tasks a duel must have for any difference to be a finding.
-        prices: Where our own runs measured them.
-        per_label: Rows per label by task and system label.
-        notes: What a reader must know: gaps, unstated revisions, different machines.
-        alpha: Level of the tests; intervals are 1 - alpha.
-        resamples: Of the bootstrap and the permutations.
-        seed: Of both.
-        unranked: The other systems.
-        selection: What was asked for.
-        coverage: The share of the tasks that a ranked system has at least.
-        commit: Of MTEB's public results, where scores are from there.
-        facts: Of the models, by label.
+        systems: The compared systems, in the order of the request.
+        rows: One row for every task on which any system has a score.
+        common: The tasks of the means: the requested ones, or else those on which more than half of all systems have
+            comparable scores. If a task is the mean of other tasks, those are left out.
+        standings: The systems with scores on enough of these tasks, best mean first.
+        duels: One duel for every two systems.
+        needed: The number of task families that a duel must have for any difference to be significant.
+        prices: The costs, for systems that our own runs measured.
+        per_label: Rows per label, by task and system label.
+        notes: Caveats for the reader: gaps, unstated revisions, different machines.
+        alpha: Level of the tests; intervals have level 1 - alpha.
+        resamples: Number of bootstrap and permutation resamples.
+        seed: Seed of both.
+        unranked: The systems with scores on too few of the tasks.
+        selection: The request.
+        coverage: The minimum share of the tasks that a ranked system has.
+        commit: The commit of MTEB's public results, if scores come from there.
+        facts: Facts about the models, by label.
     """
 
     systems: tuple[System, ...]

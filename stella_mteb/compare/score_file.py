@@ -1,4 +1,4 @@
-"""One result file of MTEB's layout, read without mteb: its main score, or the reason why it has none."""
+"""Read one result file in MTEB's layout, without mteb: its main score, or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _MAIN_SCORES = {
     "Summarization": ("cosine_spearman",),
 }
 _NO_DATA = {"None", "1"}
-"""Revisions that result files state and that are none of the data."""
+"""Placeholders in result files that are not data revisions."""
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """The facts of a task that the reader of a result needs; `unknown` and no splits if nobody knows it."""
+    """The facts of a task that are needed to read its result; an unknown task has type `unknown` and no splits."""
 
     type: str = "unknown"
     splits: tuple[str, ...] = ()
@@ -38,27 +38,27 @@ class TaskFacts:
 
 
 def read_score(path: Path, task: TaskFacts, selection: Selection = EVERYTHING) -> tuple[Score | None, list[str]]:
-    """The score of a result file: the mean over all subsets of the splits that count.
+    """Read the score of a result file: the mean over all subsets of the splits that count.
 
-    These are the splits that the task defines, or else the only one, or else `test`.
+    The splits that count are those that the task defines, or else the only split in the file, or else `test`.
 
     Args:
-        path: The file; it must be called as its task is. One of mteb before 1.11 is read as one of today.
+        path: The file, named after its task. The format of mteb before 1.11 is also read.
         task: Facts of the task.
-        selection: What counts of it.
+        selection: The splits, subsets and languages that count.
 
     Returns:
-        The score, None if it is in other languages only, and the other splits if it was not the task that decided
-        between them.
+        The score, or None if it is in other languages only. Then the splits that were not used, if the task does not
+        define its splits and `test` was chosen.
 
     Raises:
-        ConfigError: If the file has no score that could be shown; the text is the reason, without the path.
+        ConfigError: If the file has no usable score; the text is the reason, without the path.
     """
     content, name = read_result(path), current_name(path.stem)
     if is_old(content):
         content = modern(content, [*filter(None, [task.main_score]), *_MAIN_SCORES.get(task.type, ())])
     if current_name(content.get("task_name", name)) != name:
-        raise ConfigError(f"the file says that it is of task {content['task_name']}")
+        raise ConfigError(f"the file is for another task, {content['task_name']}")
     by_split = entries_by_split(content)
     splits, others = _choose_splits(sorted(by_split), task.splits)
     entries = [entry for split in splits for entry in by_split[split].values()]
@@ -79,7 +79,7 @@ def read_score(path: Path, task: TaskFacts, selection: Selection = EVERYTHING) -
         for subset, entry in by_split[split].items():
             try:
                 value = _value(subset, entry)
-            except ConfigError as error:  # it matters only if this subset counts
+            except ConfigError as error:  # raised below, if this subset counts
                 value, faults[split, subset] = math.nan, error
             parts.append(Part(split, subset, value, _languages(entry)))
     counted = selection.narrow(score.made_of(parts))
@@ -94,13 +94,13 @@ def _choose_splits(present: list[str], defined: Sequence[str]) -> tuple[list[str
         return scored or present, []
     if "test" in present:
         return ["test"], [split for split in present if split != "test"]
-    raise ConfigError(f"has the splits {_some(present)}, and nothing says which of them counts")
+    raise ConfigError(f"has the splits {_some(present)}, and the task does not define which of them counts")
 
 
 def _value(subset: str, entry: Entry) -> float:
     value = main_score(entry)
     if not -1 <= value <= 1:
-        raise ConfigError(f"subset {subset}: main score {str(value)[:8]} is not from -1 to 1 (a percentage?)")
+        raise ConfigError(f"subset {subset}: main score {str(value)[:8]} is outside -1 to 1 (a percentage?)")
     return value
 
 
@@ -125,14 +125,14 @@ def _stated(value: object) -> str | None:
 
 
 def _metric(task_type: str, entries: Iterable[Mapping[str, Any]]) -> str | None:
-    # MTEB does not write its name down, but the score stands a second time under it.
+    # MTEB does not store the name of the main score, but repeats the score under that name.
     entries = list(entries)
     names = _MAIN_SCORES.get(task_type, ())
     return next((name for name in names if all(entry.get(name) == entry["main_score"] for entry in entries)), None)
 
 
 def _versions(content: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> str | None:
-    # A file that was completed later has a version for each entry.
+    # A file that was completed later has a version per entry.
     stated = {_stated(entry.get("mteb_version") or content.get("mteb_version")) for entry in entries}
     return ", ".join(sorted(version for version in stated if version)) or None
 

@@ -1,4 +1,4 @@
-"""Which tasks are compared, and which splits and subsets of each count."""
+"""Selection of the tasks to compare, and of the splits and subsets that count in each."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LANGUAGE = re.compile(r"[a-z]{3}(-[A-Z][a-z]{3})?")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What counts of a task in a benchmark.
+    """The splits and subsets of a task that a benchmark scores.
 
     Attributes:
-        splits: Names.
-        subsets: Names; None for all that the task has.
-        cells: How many splits and subsets a complete score is over.
+        splits: Their names.
+        subsets: Their names; None for all of the task.
+        cells: The number of (split, subset) pairs of a complete score.
     """
 
     splits: tuple[str, ...]
@@ -33,16 +33,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is compared; everything that was found unless something is asked for.
+    """The tasks to compare; by default every task that was found.
 
     Attributes:
-        benchmark: Name in MTEB.
-        types: Task types.
-        tasks: Names.
+        benchmark: Its name in MTEB.
+        types: Task types to keep; empty for all.
+        tasks: Names of tasks to keep; empty for all.
         languages: Codes, `eng` or `eng-Latn`; a subset counts if all its languages are among them.
-        exclude: Names of tasks.
+        exclude: Names of tasks to leave out.
         required: The tasks of the means; None for those that more than half of all systems have.
-        wanted: What counts, by task; where nothing is said, all that the files have.
+        wanted: The splits and subsets that count, by task. For a task without an entry, all in the files count.
     """
 
     benchmark: str | None = None
@@ -68,7 +68,7 @@ class Selection:
         )
 
     def narrow(self, score: Score) -> Score | None:
-        """The score over what counts of it; None if that is nothing, because it is in other languages.
+        """Reduce a score to the subsets that count; None if all are in other languages.
 
         Raises:
             ConfigError: If it has none of the subsets, or does not state its languages; the text is the reason.
@@ -102,23 +102,24 @@ def choose(
     languages: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> Selection:
-    """A selection as people write it; what is given twice over must hold together.
+    """Build a selection from the options of `compare`.
 
     Args:
         facts: The table of MTEB's tasks and benchmarks.
-        benchmark: Name or alias.
-        types: Task types, in any case.
-        tasks: Names.
-        languages: Codes as MTEB has them.
-        exclude: Names of tasks.
+        benchmark: A name or an alias.
+        types: Task types; case is ignored.
+        tasks: Names of tasks; with a benchmark, they must belong to it.
+        languages: Language codes of MTEB.
+        exclude: Names of tasks to leave out; with a benchmark, they must belong to it.
 
     Raises:
-        ConfigError: If there is no such benchmark, type, language, or task of the benchmark; the text has the nearest.
+        ConfigError: If MTEB has no such benchmark or type, the benchmark has no such task, a language is not a code, or
+            the selection is empty. For an unknown name the text lists the nearest ones.
     """
     known = facts["tasks"]
     for code in languages:
         if not _LANGUAGE.fullmatch(code):
-            raise ConfigError(f"{code!r} is no language; MTEB's codes have three letters: eng, or eng-Latn")
+            raise ConfigError(f"{code!r} is not a language code; MTEB's codes have three letters: eng, or eng-Latn")
     asked_types = tuple(_known(name, {task["type"] for task in known.values()}, "task type", "MTEB") for name in types)
     scope = None
     if benchmark is not None:
@@ -132,7 +133,7 @@ def choose(
         kept = [task for task in required if task not in exclude]
         kept = [task for task in kept if not asked_types or task not in known or known[task]["type"] in asked_types]
         if not kept:
-            raise ConfigError("the selection is empty: no task is left of what was asked for")
+            raise ConfigError("the selection is empty: no task matches all of the options")
         required = tuple(dict.fromkeys(kept))
     return Selection(
         benchmark,

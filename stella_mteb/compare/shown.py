@@ -1,4 +1,4 @@
-"""What views call a system: the name that tells it apart, with the rest of its label beside it."""
+"""Short names of systems for display, with the rest of the label beside them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stella_mteb.compare.words import names
 
 @dataclass(frozen=True)
 class Name:
-    """A system's name in parts.
+    """The display name of a system, in parts.
 
     Attributes:
-        short: Without organisation and details where that is enough to tell it from all others.
-        telling: Without organisation, with the details.
-        model: As short, even where others share it; `rest` stands beside it.
-        rest: The organisation, settings, and who measured, unless that is as for most.
+        short: Model name, with details only if another system has the same model name.
+        telling: Model name with details, without the organisation.
+        model: Model name alone, not necessarily unique; shown beside `rest`.
+        rest: Organisation, settings, and the provenance unless it is the most frequent one.
     """
 
     short: str
@@ -27,7 +27,7 @@ class Name:
 
 
 def shown(comparison: Comparison) -> dict[str, Name]:
-    """The names by label."""
+    """Compute the display names of all systems, by label."""
     usual = usual_provenance(comparison)
     provenance = {system.label: system.provenance for system in comparison.systems}
     forms: dict[str, tuple[str, str, str]] = {}
@@ -47,6 +47,6 @@ def shown(comparison: Comparison) -> dict[str, Name]:
 
 
 def usual_provenance(comparison: Comparison) -> Provenance | None:
-    """Name the source of most rows' scores; None without one. That a row mixes sources is always said beside it."""
+    """Find the provenance of most rows; None without one. Rows of mixed provenance always state it."""
     counts = Counter(system.provenance for system in comparison.systems if system.provenance != "mixed")
     return max(counts, key=counts.__getitem__, default=None)

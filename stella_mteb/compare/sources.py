@@ -1,10 +1,10 @@
-"""Sources give rows of systems; specs choose among them.
+"""Rows of scores from several sources, and their selection by specs.
 
     found = merge(local_scores(Path("results/sts")), published())
     scores = select(found.scores, ["all_minilm_l6_v2", "NovaSearch/stella_en_1.5B_v5"])
     notes = found.notes_on(scores)
 
-What cannot be read is a gap with its reason, never a score and never silent.
+An unreadable score becomes a gap with its reason; it is never dropped silently.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SHOWN_LABELS = 10
 
 @dataclass(frozen=True)
 class Row:
-    """What one source has of one system.
+    """The scores of one system in one source.
 
     Attributes:
         system: The system.
-        scores: By task.
-        gaps: Why a task that has a file has no score, by task.
-        remarks: What else a reader must know.
+        scores: The scores, by task.
+        gaps: Reasons why a result file has no score, by task.
+        remarks: Further caveats for the reader.
     """
 
     system: System
@@ -41,12 +41,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Found:
-    """What sources have.
+    """The rows found in one or more sources.
 
     Attributes:
-        rows: One for each system; no two have the same label.
-        notes: What belongs to no system.
-        commit: Of MTEB's public results, where rows are from there.
+        rows: One row per system, with distinct labels.
+        notes: Notes that do not concern a single system.
+        commit: The commit of MTEB's public results, if rows come from there.
     """
 
     rows: tuple[Row, ...] = ()
@@ -55,16 +55,16 @@ class Found:
 
     @property
     def scores(self) -> Scores:
-        """All scores. A system of which nothing could be read is there too, with none."""
+        """All scores by system. A system without a readable score is included with an empty mapping."""
         return {row.system: row.scores for row in self.rows}
 
     @property
     def gaps(self) -> Mapping[System, Mapping[str, str]]:
-        """Why a task that has a file has no score, by system and task."""
+        """Reasons why a result file has no score, by system and task."""
         return {row.system: row.gaps for row in self.rows}
 
     def notes_on(self, systems: Iterable[System]) -> tuple[str, ...]:
-        """Everything a reader must know of these systems, and what belongs to none."""
+        """Collect the remarks and gaps of these systems, and the notes that do not concern a single system."""
         wanted = set(systems)
         rows = [row for row in self.rows if row.system in wanted]
         of_rows = [
@@ -76,10 +76,10 @@ class Found:
 
 
 def merge(*found: Found) -> Found:
-    """The rows of several sources, labelled anew so that no two are called the same.
+    """Combine the rows of several sources, with new distinct labels.
 
-    A system whose results stand in several folders, each task once, is one row: so are the tasks of two runs compared
-    together. Where folders have different scores of one task, each keeps its row.
+    If results of one system are in several folders and the folders do not disagree on any task, they become one row, so
+    the tasks of two runs are compared together. If the folders have different scores for a task, each keeps its row.
     """
     rows: list[Row] = []
     for row in (row for source in found for row in source.rows):
@@ -93,14 +93,15 @@ def merge(*found: Found) -> Found:
 
 
 def join(found: Found, main_revisions: Mapping[str, str | None]) -> Found:
-    """One row for each model and its settings, as MTEB's leaderboard joins revisions and what authors report.
+    """Join the rows of each model and settings, as MTEB's leaderboard joins revisions and self-reported scores.
 
-    Of several scores on a task the one of the model's main revision stands, or else that which names its version of
-    MTEB, then that which names a revision, then that of the newest version. What was measured here is not joined.
+    Among several scores on a task, the score of the model's main revision is preferred, then one that states its
+    version of MTEB, then one that states a model revision, then the one of the newest version. Our own runs are not
+    joined.
 
     Args:
-        found: The rows.
-        main_revisions: By model; the revision that MTEB's registry has.
+        found: The rows to join.
+        main_revisions: The revision in MTEB's registry, by model.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for i, row in enumerate(found.rows):
@@ -145,8 +146,8 @@ def _mixed(rows: Sequence[Row], main_revision: str | None) -> Row:
         with_aggregates(scores),
         {task: gap for row in used for task, gap in row.gaps.items() if task not in scores},
         (
-            f"its scores are of several rows: {', '.join(counts)}",
-            *(f"what is {_name(row)}: {remark}" for row in used for remark in row.remarks),
+            f"its scores are combined from several rows: {', '.join(counts)}",
+            *(f"scores {_name(row)}: {remark}" for row in used for remark in row.remarks),
         ),
     )
 
@@ -178,24 +179,25 @@ def _joined(one: Row, other: Row) -> Row:
 
 
 def labelled(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The same rows, no two called the same."""
+    """Give the rows distinct labels."""
     names = labels([row.system for row in rows])
     return tuple(replace(row, system=replace(row.system, label=name)) for row, name in zip(rows, names, strict=True))
 
 
 def select(scores: Scores, names: Sequence[str], *, notes: Sequence[str] = ()) -> Scores:
-    """The systems that specs mean, in their order.
+    """Select the systems that match specs, in the order of the specs.
 
-    A label means its system. A bare name (of a config, or of the hub) means every row of that model, whoever measured
-    it. A spec with settings means the rows with exactly these: what it does not name is as the model's config has it.
+    A label matches its system. A bare name (of a config, or of the hub) matches every row of that model from every
+    source. A spec with settings matches the rows with exactly these settings; those that it does not name have the
+    values of the model's config.
 
     Args:
-        scores: From which to choose.
+        scores: The scores to select from.
         names: Specs or labels.
-        notes: What the sources say of what they do not have.
+        notes: Notes of the sources, used in the error for a model that they lack.
 
     Raises:
-        ConfigError: If one of them matches nothing; the text gives what comes nearest, and where it was looked for.
+        ConfigError: If a spec matches nothing; the text lists the nearest names and the places searched.
     """
     chosen: dict[System, Mapping[str, Score]] = {}
     for name in names:
@@ -225,15 +227,15 @@ def _nothing_of(name: str, scores: Scores, notes: Sequence[str]) -> str:
     called = {text.casefold(): system.label for system in scores for text in (system.model, system.label)}
     near = difflib.get_close_matches(name.casefold(), called, n=3, cutoff=0.5)
     if of_model := [system.label for system in scores if system.model in models]:
-        hint = f"of this model there are {'; '.join(of_model)}"
+        hint = f"the results of this model are {'; '.join(of_model)}"
     elif near:
         hint = f"the nearest are {'; '.join(dict.fromkeys(called[text] for text in near))}"
     else:
-        hint = f"there are {'; '.join(names[:_SHOWN_LABELS])}" if names else "there are no results at all"
+        hint = f"found {'; '.join(names[:_SHOWN_LABELS])}" if names else "found no results at all"
     places = ", ".join(dict.fromkeys(system.origin for system in scores)) or "nothing"
     return f"{no_results(name)}; {hint}. Searched: {places}"
 
 
 def no_results(name: str) -> str:
-    """Say that nothing was found."""
-    return f"no results of {name!r}"
+    """Word the error for a model without results."""
+    return f"no results for {name!r}"

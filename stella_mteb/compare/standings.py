@@ -1,4 +1,4 @@
-"""Who is ranked, and the means: what a ranked system lacks is estimated from all other scores."""
+"""Ranking of systems and their means. A missing score of a ranked system is estimated from all other scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ Array = NDArray[np.float64]
 
 
 def tasks_of_means(rows: Sequence[TaskRow], scores: Scores, selection: Selection) -> tuple[str, ...]:
-    """The tasks that are asked for, or else those that more than half of the systems with any score have alike."""
+    """Choose the tasks of the means: the requested ones, or those with comparable scores of most systems.
+
+    Most is more than half of the systems that have any score.
+    """
     if selection.required is not None:
         return once([task for task in selection.required if selection.takes(task, _types(rows).get(task, ""))])
     systems = sum(bool(of) for of in scores.values())
@@ -32,9 +35,12 @@ def _types(rows: Sequence[TaskRow]) -> dict[str, str]:
 def place(
     rows: Sequence[TaskRow], systems: Sequence[System], tasks: Sequence[str], coverage: float
 ) -> tuple[list[System], list[Unranked]]:
-    """The systems that have enough of the tasks, and the others with what they lack, those with the most first.
+    """Separate ranked systems from those with scores on too few of the tasks.
 
     A ranked system has comparable scores on more than half of the tasks, so every two have tasks in common.
+
+    Returns:
+        The ranked systems, and the others with the tasks that they lack, most complete first.
     """
     ranked, unranked = [], []
     of_task = {row.task: row for row in rows}
@@ -53,7 +59,7 @@ def place(
         together = {task for other, own in held.items() if other.model == system.model for task in own}
         rows_of_model = sum(other.model == system.model for other in systems)
         if len(together) > len(held[system]) and len(together) >= coverage * len(tasks):
-            reason += f"; --join makes one row of its {rows_of_model}: {len(together)} of {many(len(tasks), 'task')}"
+            reason += f"; --join combines its {rows_of_model} rows: {len(together)} of {many(len(tasks), 'task')}"
         unranked.append(Unranked(system, len(held[system]), share, reason, lacking))
     return ranked, sorted(unranked, key=lambda one: -one.tasks)
 
@@ -65,22 +71,22 @@ def _is_held(cell: Score | Gap) -> bool:
 def _reason(total: int, lacking: Sequence[str], alike: int, coverage: float) -> str:
     held = total - len(lacking)
     if not total:
-        return "shares no task with more than half of the others"
+        return "has no task in common with more than half of the others"
     if not held:
         return f"has none of the {many(total, 'task')}"
     if held / total < coverage:
-        return f"has {held} of {many(total, 'task')} ({held / total:.0%}), without {listed(lacking)}"
+        return f"has {held} of {many(total, 'task')} ({held / total:.0%}), lacking {listed(lacking)}"
     return f"has {many(held, 'task')}, but only {alike} on the data that most others have"
 
 
 def fill(
     rows: Sequence[TaskRow], systems: Sequence[System], ranked: Sequence[System], tasks: Sequence[str]
 ) -> list[TaskRow]:
-    """The rows with an estimate in each gap of a ranked system on a task of the means.
+    """Put an estimate into each gap of a ranked system on a task of the means.
 
-    The estimate is the system's level plus the task's, fitted by least squares to all scores of ranked systems. So a
-    complete system's mean is the plain mean of its scores, and the means of two systems alone differ as the two do on
-    the tasks that both have.
+    The estimate is a system effect plus a task effect, fitted by least squares to all scores of ranked systems. So the
+    mean of a complete system is the plain mean of its scores. If only two systems are ranked, their means differ by
+    their mean difference on the tasks that both have.
     """
     of_means = [i for i, row in enumerate(rows) if row.task in tasks]
     places = [systems.index(system) for system in ranked]
@@ -103,7 +109,7 @@ def fill(
 
 
 def _fitted(values: Array) -> Array:
-    """System plus task, by least squares, of values [systems, tasks]; NaN for a task that no system has."""
+    """Fit a system effect plus a task effect to values [systems, tasks]; NaN for a task without any value."""
     seen = np.isfinite(values)
     known = np.nan_to_num(values)
     normal = np.block([[np.diag(seen.sum(axis=1)), seen], [seen.T, np.diag(seen.sum(axis=0))]]).astype(float)
@@ -115,13 +121,13 @@ def _fitted(values: Array) -> Array:
 def standings(
     rows: Sequence[TaskRow], systems: Sequence[System], ranked: Sequence[System], selected: int
 ) -> list[Standing]:
-    """The ranked systems, best first, with ranks that are still to be found.
+    """Compute the standings of the ranked systems, best mean first. The caller sets the range of ranks.
 
     Args:
-        rows: Of the means, filled.
-        systems: In the order of the cells.
-        ranked: Which of them are ranked.
-        selected: How many tasks were asked for.
+        rows: The rows of the means, with estimates.
+        systems: All systems, in the order of the cells.
+        ranked: The ranked systems.
+        selected: The number of requested tasks.
     """
     table = [[_in_mean(row.cells[systems.index(system)]) for row in rows] for system in ranked]
     values = np.array(table, dtype=float).reshape(len(ranked), len(rows))

@@ -1,4 +1,4 @@
-"""A comparison as text: for a terminal, as Markdown, JSON or CSV."""
+"""Render a comparison as text: for a terminal, as Markdown, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ from stella_mteb.compare.words import (
 from stella_mteb.files.tables import TableFormat, plain, render
 
 _GAP = 3
-"""Columns between those of a table."""
+"""Width between the columns of a table, in characters."""
 _TYPE = 5
-"""Columns of a task type: a score in points."""
+"""Width of a task type's column, in characters: a score in points."""
 _LEAST_NAME = 16
 _ELSEWHERE = "see --format md, or the page of --html FILE"
 _MOST = 15
-"""Rows and lines of a section on a terminal, but those that answer the question."""
+"""The most rows or lines of a section on a terminal, except in sections that are always whole."""
 _MARKS = re.compile(r"([|\\`<>\[\]*_&~])")
 _BEGINS_A_BLOCK = re.compile(r"^(\d*)([#+.)=-])")
 
 
 def render_comparison(comparison: Comparison, form: TableFormat, width: int | None = None) -> str:
-    """A comparison as text.
+    """Render a comparison as text.
 
     Args:
-        comparison: What to show.
+        comparison: The comparison to show.
         form: `table` for a terminal, `md`, `json` or `csv`; for the last two see `export`.
-        width: Columns of the terminal; None for what it is.
+        width: Width in characters; None for that of the terminal.
     """
     if form == "json":
         return as_json(comparison)
@@ -74,7 +74,7 @@ def render_comparison(comparison: Comparison, form: TableFormat, width: int | No
 
 @dataclass(frozen=True)
 class _Section:
-    """A title with sentences and a table under it; any of them may be missing. A terminal may show the first few."""
+    """A title, sentences and a table. Unless `whole`, a terminal shows only the first lines and rows."""
 
     title: str
     lines: Sequence[str] = ()
@@ -85,7 +85,7 @@ class _Section:
 def _sections(comparison: Comparison, width: int) -> Iterator[_Section]:
     shown = {label: name.telling for label, name in short_names(comparison).items()}
     verdicts = [duel.verdict for duel in comparison.duels]
-    if len(verdicts) == 1:  # it says what the headline says, and how sure that is
+    if len(verdicts) == 1:  # the verdict repeats the headline and adds the uncertainty
         yield _Section(verdicts[0])
     else:
         yield _Section(headline(comparison, shown), verdicts if len(verdicts) <= 3 else ())
@@ -124,11 +124,11 @@ def _leaderboard(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
     ]
     lines = []
     if len({system.provenance for system in comparison.systems}) > 1:
-        lines.append(f"Where nothing stands beside a name, the scores are {usual}.")
+        lines.append(f"Unless a name says otherwise, its scores are {usual}.")
     elif usual:
         lines.append(f"All scores are {usual}.")
     if any(one.best_rank != one.worst_rank for one in standings):
-        lines.append("A rank such as 1-2: these results cannot tell which of these places it is.")
+        lines.append("A rank such as 1-2 is a range: these results cannot tell which place in it is right.")
     lines += [NO_MEAN] if not comparison.common else [ESTIMATED] * any(one.estimated for one in standings)
     return _Section(f"Leaderboard: mean score in points (x 100) over {means_over(comparison)}", lines, rows, whole=True)
 
@@ -139,7 +139,7 @@ def _unranked(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
 
 
 def _by_type(comparison: Comparison, shown: Mapping[str, str], width: int) -> _Section:
-    """Types as columns: with their whole names where all fit, else short ones, as many as leave room for a name."""
+    """Show types as columns: full headings if all fit, else short ones, as many as leave room for the system."""
     kinds = types(comparison)
     headings = {kind: f"{plain(kind)} ({number})" for kind, number in kinds.items()}
     room = width - max(map(len, shown.values()), default=0)
@@ -156,7 +156,7 @@ def _by_type(comparison: Comparison, shown: Mapping[str, str], width: int) -> _S
 
 
 def _abbreviated(kind: str) -> str:
-    """The first two words of a CamelCase name, each cut to the width of a score."""
+    """Shorten a CamelCase name to its first two words, each cut to the width of a score."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+", kind)
     return " ".join(word if len(word) <= _TYPE else f"{word[: _TYPE - 1]}." for word in words[:2])
 
@@ -175,7 +175,7 @@ def _models(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
         }
         for label in (one.system.label for one in comparison.standings)
     ]
-    title = "Models, as MTEB describes them; zero-shot: the share of the tasks whose data it was not trained on"
+    title = "Models, as MTEB describes them; zero-shot: the share of the tasks whose data the model was not trained on"
     return _Section(title, (), rows)
 
 
@@ -184,13 +184,13 @@ def _missing(missing: Mapping[tuple[str, str], Sequence[str]], shown: Mapping[st
         f"{shown[label]}, {many(len(tasks), 'task')}: {reason} ({listed(tasks)})"
         for (label, reason), tasks in sorted(missing.items(), key=lambda one: -len(one[1]))
     ]
-    return _Section("Gaps: no score that compares with those of most others", lines)
+    return _Section("Gaps: no score that is comparable with those of most other systems", lines)
 
 
 def _duels(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
-    found, title, first = comparison.duels, "Two by two", "first minus second"
+    found, title, first = comparison.duels, "Pairwise comparison", "first minus second"
     if len(found) > 3:
-        found, title = found[: len(comparison.standings) - 1], "The first place against each of the others"
+        found, title = found[: len(comparison.standings) - 1], "First place against each of the others"
         first = f"{shown[found[0].first.label]} minus each"
     rows = [
         {
@@ -205,9 +205,9 @@ def _duels(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
     ]
     level = per_cent(comparison.alpha)
     adjusted = (
-        f"; intervals and p are adjusted for all {len(comparison.duels)} duels" if len(comparison.duels) > 1 else ""
+        f"; intervals and p are adjusted for all {len(comparison.duels)} pairs" if len(comparison.duels) > 1 else ""
     )
-    title += f": {first}, mean difference in points with its {level} interval; tasks won/even/lost{adjusted}"
+    title += f": {first}, mean difference in points with its {level} interval; tasks won/tied/lost{adjusted}"
     return _Section(title, (), rows)
 
 
@@ -223,8 +223,8 @@ def _by_task(comparison: Comparison, duel: Duel, shown: Mapping[str, str]) -> _S
         for one in duel.by_task
     ]
     return _Section(
-        f"{shown[duel.first.label]} minus {shown[duel.second.label]}, task by task where each item's prediction is "
-        f"known: difference in points with its {per_cent(comparison.alpha)} interval",
+        f"{shown[duel.first.label]} minus {shown[duel.second.label]}, on tasks with a known prediction for each item: "
+        f"difference in points with its {per_cent(comparison.alpha)} interval",
         (),
         rows,
     )
@@ -258,7 +258,7 @@ def _prices(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
     places = machines(comparison)
     title = "Price, measured on one machine" if len(places) == 1 else "Price, on different machines: not comparable"
     if places == ["not stated"]:
-        title = "Price, the machine is not stated"
+        title = "Price, on a machine that is not stated"
     shared = [key for key in ("machine", "dtype") if len({row[key] for row in rows}) == 1]
     values = ", ".join(f"{key} {rows[0][key]}" for key in shared if rows[0][key] != "not stated")
     rows = [{key: cell for key, cell in row.items() if key not in shared} for row in rows]
@@ -282,7 +282,7 @@ def _sources(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
     return _Section(f"Where the scores are from: {froms[0]}" if shared else "Where the scores are from", lines)
 
 
-# --------------------------------------------------------------------------------------------------- as people read
+# ---------------------------------------------------------------------------------------------- terminal, Markdown
 
 
 def _terminal(section: _Section, width: int) -> str:
@@ -302,13 +302,13 @@ def _terminal(section: _Section, width: int) -> str:
 
 
 def _stacked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    # A heading of several words stands on several lines where its cells are narrower.
+    # A heading that is wider than its cells has one word per line.
     widest = {key: max(len(plain(row[key])) for row in rows) for key in rows[0]}
     return [{key.replace(" ", "\n") if len(key) > widest[key] else key: row[key] for key in row} for row in rows]
 
 
 def _flush_right(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    # Figures are formatted here (two decimals, always), and a table puts only numbers to the right by itself.
+    # Figures are text here (always two decimals), and `render` aligns only numbers to the right.
     figures = re.compile(r"-|[<+-]? ?[\d.,]+")
     padded = {}
     for column in rows[0]:
@@ -319,7 +319,7 @@ def _flush_right(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _fitted(rows: Sequence[Mapping[str, Any]], width: int) -> list[dict[str, Any]]:
-    """Names cut in their middle where the table is too wide: their ends are what tells them apart."""
+    """Cut names in the middle if the table is too wide; names differ mostly at their ends."""
     cut = [column for column in rows[0] if column in {"system", "first", "second", "task"}]
     others = sum(
         _GAP + max(_columns(column), *(_columns(plain(row[column])) for row in rows))

@@ -1,4 +1,4 @@
-"""A comparison in words and figures, for every view of it: plain, and careful. Points are scores x 100."""
+"""Sentences and formatted figures of a comparison, shared by all views. Points are scores x 100."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stella_mteb.files.tables import plain
 
 
 def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> str:
-    """The answer in one sentence: who is best, or that the results cannot tell.
+    """Summarize a comparison in one sentence: the best system, or that the results cannot tell.
 
     Args:
-        comparison: What is told.
-        shown: What systems are called, by label; their labels if left out.
+        comparison: The comparison.
+        shown: Display names by label; by default the labels.
     """
     shown = names(comparison) if shown is None else shown
     standings = [standing for standing in comparison.standings if standing.tasks]
@@ -36,57 +36,57 @@ def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> 
         return f"{start} results cannot separate {listed(top or labels)}"
     others = [label for label in labels if label != top[0]]
     if min(standing.worst_rank for standing in standings) > 1:
-        return f"{top[0]} leads, but not beyond doubt against each of the others"
+        return f"{top[0]} leads, but the results do not separate it from each of the others"
     return f"{top[0]} is better than {others[0] if len(others) == 1 else f'each of the other {len(others)}'}"
 
 
 def _too_few(comparison: Comparison, ranked: Sequence[str]) -> str:
     systems = len(comparison.systems)
     if systems < 2:
-        return f"{ranked[0]} stands alone: there is nothing to compare it with" if ranked else "No results to compare"
+        return f"{ranked[0]} has no other system to be compared with" if ranked else "No results to compare"
     if not comparison.common:
-        return f"No task has comparable scores of {'both' if systems == 2 else 'more than half of the'} systems"
-    return f"Of {systems} systems {f'{ranked[0]} alone' if ranked else 'none'} has enough of the tasks to be ranked"
+        return f"No task has comparable scores for {'both' if systems == 2 else 'more than half of the'} systems"
+    return f"Of {systems} systems, {f'only {ranked[0]}' if ranked else 'none'} has enough of the tasks to be ranked"
 
 
 def winner(duel: Duel, alpha: float) -> System | None:
-    """The system that is better beyond doubt over tasks, if one is."""
+    """Return the significantly better system of a duel, or None."""
     if duel.difference is None or duel.p_adjusted is None or duel.p_adjusted >= alpha:
         return None
     return duel.first if duel.difference > 0 else duel.second
 
 
 def verdict(duel: Duel, needed: int, duels: int, alpha: float) -> str:
-    """A duel in one sentence, over tasks and item by item.
+    """Summarize a duel in one sentence: the test over tasks and the tests over items.
 
     Args:
-        duel: Tested, and adjusted.
-        needed: How many families of tasks a finding takes.
-        duels: How many there are, for the adjustment to be named.
+        duel: The duel, with adjusted p-values.
+        needed: The number of task families that a finding needs.
+        duels: The number of duels that the adjustment covers.
         alpha: Level of the tests.
     """
     said = defaultdict(list)
     for one in duel.by_task:
         better = duel.first if one.difference > 0 else duel.second
-        said[f"{better.label} is better on" if one.p_adjusted < alpha else "no difference is certain on"].append(
+        said[f"{better.label} is better on" if one.p_adjusted < alpha else "no significant difference on"].append(
             one.task
         )
     by_item = ", ".join(f"{words} {listed(tasks)}" for words, tasks in said.items())
-    return _over_tasks(duel, needed, duels, alpha) + (f"; item by item {by_item}" if by_item else "")
+    return _over_tasks(duel, needed, duels, alpha) + (f"; over items, {by_item}" if by_item else "")
 
 
 def _over_tasks(duel: Duel, needed: int, duels: int, alpha: float) -> str:
     first, second = duel.first.label, duel.second.label
     if duel.difference is None:
-        return f"{first} and {second} have no task in common that was measured alike"
+        return f"{first} and {second} have no task with comparable scores"
     if not duel.wins and not duel.losses:
         return f"{first} and {second} have the same score on {many(duel.tasks, 'common task')}"
     better = winner(duel, alpha)
     if better is None and duel.families < needed and not duel.items:
         of = f" on {many(duel.families, 'data set')}" if duel.families < duel.tasks else ""
         return (
-            f"{first} and {second}: too few tasks to tell: {duel.tasks}{of}, where no test can tell with fewer than "
-            f"{needed} (difference {signed(duel.difference)} points)"
+            f"{first} and {second}: {many(duel.tasks, 'task')}{of}, too few to tell; a test needs {needed} "
+            f"(difference {signed(duel.difference)} points)"
         )
     figures = (duel.difference, duel.low, duel.high)
     start = f"{first} and {second} cannot be separated: difference"
@@ -100,31 +100,31 @@ def _over_tasks(duel: Duel, needed: int, duels: int, alpha: float) -> str:
     p = p_value(duel.p_adjusted)
     over = f"{duel.items:,} items of {many(duel.tasks, 'task')}" if duel.items else many(duel.tasks, "task")
     return f"{start} {signed(difference)} points{between} over {over}, p {p if p[0] == '<' else f'= {p}'}" + (
-        f" (adjusted for {duels} duels)" if duels > 1 else ""
+        f" (adjusted for {duels} pairs)" if duels > 1 else ""
     )
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
-    """Names in a row, no more than `most` of them."""
+    """Join names with commas and `and`; after `most` items, `N more` replaces the rest."""
     if len(names) > most:
         names = [*names[: most - 1], f"{len(names) - most + 1} more"]
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def many(count: int, noun: str) -> str:
-    """A number with its noun."""
+    """Format a count with its noun: `1 task`, `2 tasks`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-NO_MEAN = "No mean: no task has comparable scores of more than half of the systems."
+NO_MEAN = "No mean: no task has comparable scores for more than half of the systems."
 ESTIMATED = (
-    "Where a ranked system has no comparable score, its mean takes an estimate: its own level on other tasks plus the "
-    "level of this task among the others."
+    "If a ranked system has no comparable score on a task, its mean uses an estimate: a system effect plus a task "
+    "effect, fitted by least squares to the scores of all ranked systems."
 )
 
 
 def means_over(comparison: Comparison) -> str:
-    """The tasks of the means: `41 tasks of MTEB(eng, v2)`."""
+    """Describe the tasks of the means: `41 tasks of MTEB(eng, v2)`."""
     of = comparison.selection.benchmark if comparison.selection else None
     return many(len(comparison.common), "task") + (f" of {of}" if of else "")
 
@@ -133,34 +133,34 @@ def means_over(comparison: Comparison) -> str:
 
 
 def points(value: float | None) -> str:
-    """A score x 100 with two decimals."""
+    """Format a score x 100 with two decimals."""
     return "-" if value is None or not math.isfinite(value) else f"{100 * value:.2f}"
 
 
 def signed(value: float | None) -> str:
-    """A difference x 100 with its sign."""
+    """Format a difference x 100 with its sign and two decimals."""
     return "-" if value is None or not math.isfinite(value) else f"{round(100 * value, 2) + 0:+.2f}"  # no -0.00
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """An interval of differences."""
+    """Format an interval of differences: `-0.10 to +2.44`."""
     return "-" if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
 def p_value(value: float | None) -> str:
-    """A probability with three decimals."""
+    """Format a p-value with three decimals."""
     if value is None or not math.isfinite(value):
         return "-"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def per_cent(alpha: float) -> str:
-    """The level of intervals: `95 %`."""
+    """Format the level of intervals: `95 %`."""
     return f"{100 * (1 - alpha):g} %"
 
 
 def rank(standing: Standing) -> str:
-    """`1`, or `1-2` where the results cannot tell; none without any score."""
+    """Format a rank: `1`, a range such as `1-2`, or `-` without any score."""
     low, high = standing.best_rank, standing.worst_rank
     if not standing.tasks:
         return "-"
@@ -168,22 +168,22 @@ def rank(standing: Standing) -> str:
 
 
 def in_bytes(value: float | None) -> str:
-    """Bytes in decimal units, three digits."""
+    """Format bytes in decimal units with three digits."""
     return _scaled(value, ("B", "kB", "MB", "GB", "TB"))
 
 
 def count(value: float | None) -> str:
-    """A large number in three digits: `1.54 B`."""
+    """Format a large number with three digits: `1.54 B`."""
     return _scaled(value, ("", "k", "M", "B"))
 
 
 def weights(facts: ModelFacts) -> str:
-    """The licence of weights that are open, or that they are closed."""
+    """Name the license of open weights; `closed` for closed weights."""
     return "closed" if facts.open is False else facts.license or "-"
 
 
 def share(value: float | None) -> str:
-    """A share in whole per cent, rounded down as MTEB does."""
+    """Format a share in whole percent, rounded down as MTEB does."""
     return "-" if value is None else f"{math.floor(100 * value + 1e-9)} %"
 
 
@@ -197,11 +197,11 @@ def _scaled(value: float | None, units: Sequence[str]) -> str:
     return f"{figures} {units[power]}".rstrip()
 
 
-# --------------------------------------------------------------------------------------- parts of a comparison, named
+# --------------------------------------------------------------------------------------- parts of a comparison
 
 
 def names(comparison: Comparison) -> dict[str, str]:
-    """Labels as one line without control characters, still unlike each other."""
+    """Clean all labels to single lines without control characters; they stay distinct."""
     shown: dict[str, str] = {}
     for system in comparison.systems:
         name = plain(system.label).strip() or "(no name)"
@@ -214,29 +214,29 @@ def names(comparison: Comparison) -> dict[str, str]:
 
 
 def settings(system: System) -> str:
-    """Join the settings that tell the row from others into one line."""
+    """Join the settings of a system into one line."""
     return ", ".join(f"{key}={value}" for key, value in sorted(system.settings.items()))
 
 
 def types(comparison: Comparison) -> dict[str, int]:
-    """The task types of the means, in alphabetical order, with how many tasks each has."""
+    """Count the tasks of the means by task type, in alphabetical order."""
     of_task = {row.task: row.type for row in comparison.rows}
     counted = [of_task[task] for task in comparison.common if task in of_task]
     return {name: counted.count(name) for name in sorted(set(counted))}
 
 
 def machines(comparison: Comparison) -> list[str]:
-    """The machines that prices were measured on; 'not stated' is one of them."""
+    """List the machines of the measured prices; an unknown machine is 'not stated'."""
     return sorted({price.machine or "not stated" for price in comparison.prices})
 
 
 def main_duels(comparison: Comparison) -> Sequence[Duel]:
-    """The duels that are shown task by task: all, or of more than three only that of the first two places."""
+    """Select the duels shown task by task: all up to three, else only that of the first two places."""
     return comparison.duels if len(comparison.duels) <= 3 else comparison.duels[:1]
 
 
 def gaps(comparison: Comparison) -> dict[tuple[str, str], list[str]]:
-    """The tasks that a system has no comparable score for, by its label and the reason."""
+    """Group the tasks without a comparable score by system label and reason."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in comparison.rows:
         for system, cell in zip(comparison.systems, row.cells, strict=True):

@@ -180,4 +180,4 @@ def test_only_the_files_of_the_named_models_are_read(
 
     assert code == 0
     assert [parts for parts in read if "someone__else" in parts] == []
-    assert "no results of 'someone/elsewhere'; the nearest are someone/else" in err
+    assert "no results for 'someone/elsewhere'; the nearest are someone/else" in err

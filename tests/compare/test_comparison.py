@@ -222,7 +222,7 @@ def test_a_model_without_any_task_is_shown_and_takes_no_task_from_the_others() -
     assert [(s.system.label, s.mean, s.tasks) for s in comparison.standings] == [("b", 0.7, 1), ("a", 0.5, 1)]
     assert [(one.system.label, one.reason) for one in comparison.unranked] == [("none", "has none of the 1 task")]
     assert comparison.common == ("A",)
-    assert duel_of(comparison, "a", "none").verdict == "a and none have no task in common that was measured alike"
+    assert duel_of(comparison, "a", "none").verdict == "a and none have no task with comparable scores"
 
 
 def test_a_known_reason_for_a_gap_is_given() -> None:
@@ -239,7 +239,7 @@ def test_a_known_reason_for_a_gap_is_given() -> None:
 def test_a_gap_is_said_to_narrow_the_means() -> None:
     notes = fast(scores_of(a={"A": 0.5, "B": 0.5}, b={"A": 0.5})).notes
 
-    assert "The means are over 1 task, those that more than half of all systems have alike" in notes
+    assert "The means are over 1 task, those on which more than half of all systems have comparable scores" in notes
 
 
 def test_a_task_and_its_parts_do_not_both_count() -> None:
@@ -253,7 +253,8 @@ def test_a_task_and_its_parts_do_not_both_count() -> None:
     assert comparison.duels[0].tasks == 2
     assert len(comparison.rows) == 14
     assert (
-        "CQADupstackRetrieval is a mean of other tasks; those do not count in the means beside it" in comparison.notes
+        "CQADupstackRetrieval is the mean of other tasks; the means count it once and leave those tasks out"
+        in comparison.notes
     )
 
 
@@ -287,12 +288,12 @@ def test_a_score_that_is_not_finite_is_refused_by_name(value: float) -> None:
 
 
 def test_per_cent_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"model, A: the score is 71.2; scores are from 0 to 1, not %"):
+    with pytest.raises(ConfigError, match=r"model, A: score 71.2 is outside -1 to 1; divide percentages by 100"):
         fast(scores_of(model={"A": 71.2}))
 
 
 def test_two_systems_of_one_label_are_refused() -> None:
-    with pytest.raises(ConfigError, match="two systems are called 'twin'"):
+    with pytest.raises(ConfigError, match="duplicate label 'twin'"):
         fast({system("twin"): {}, system("twin", model="org/other"): {}})
 
 
@@ -324,7 +325,7 @@ def test_the_better_system_of_a_duel_may_be_the_one_with_the_lower_mean() -> Non
     assert duel_of(comparison, "high", "low").verdict.startswith("low is better than high: +9.00 points (+")
 
 
-@pytest.mark.parametrize(("tasks", "words"), [(5, "too few tasks to tell: 5"), (6, "is better than")])
+@pytest.mark.parametrize(("tasks", "words"), [(5, "5 tasks, too few to tell"), (6, "is better than")])
 def test_fewer_than_six_tasks_cannot_tell(tasks: int, words: str) -> None:
     (duel,) = fast(scores_of(a=dict.fromkeys(TASKS[:tasks], 0.9), b=dict.fromkeys(TASKS[:tasks], 0.1))).duels
 
@@ -338,7 +339,7 @@ def test_one_common_task_has_a_difference_and_no_interval() -> None:
 
     assert duel.difference == pytest.approx(0.8)
     assert (duel.p, duel.p_adjusted, duel.low, duel.high) == (1, 1, None, None)
-    assert "too few tasks to tell: 1," in duel.verdict
+    assert "1 task, too few to tell" in duel.verdict
 
 
 @pytest.mark.fault(50, "identical scores: the report says so, with p = 1")
@@ -355,9 +356,9 @@ def test_systems_that_share_no_task_say_so() -> None:
     (duel,) = comparison.duels
 
     assert (duel.tasks, duel.difference, duel.p) == (0, None, None)
-    assert duel.verdict == "a and b have no task in common that was measured alike"
+    assert duel.verdict == "a and b have no task with comparable scores"
     assert [one.system.label for one in comparison.unranked] == ["a", "b"]
-    assert headline(comparison) == "No task has comparable scores of both systems"
+    assert headline(comparison) == "No task has comparable scores for both systems"
 
 
 def test_all_duels_are_tested_together() -> None:
@@ -377,7 +378,7 @@ def test_all_duels_are_tested_together() -> None:
     assert [duel.p for duel in comparison.duels] == pytest.approx(expected.p.tolist())
     assert [duel.p_adjusted for duel in comparison.duels] == pytest.approx(expected.p_adjusted.tolist())
     assert comparison.needed == expected.needed
-    assert "(adjusted for 6 duels)" in duel_of(comparison, "top", "one").verdict
+    assert "(adjusted for 6 pairs)" in duel_of(comparison, "top", "one").verdict
 
 
 def test_tasks_of_a_family_are_one_piece_of_evidence() -> None:
@@ -473,7 +474,7 @@ def test_a_difference_on_one_task_is_found_item_by_item_where_tasks_are_too_few(
     assert first.p_adjusted == pytest.approx(2 * first.p) == 2 / 500
     assert second.low < 0 < second.high
     assert duel.verdict.startswith("good is better than bad:")
-    assert duel.verdict.endswith("; item by item good is better on A, no difference is certain on B")
+    assert duel.verdict.endswith("; over items, good is better on A, no significant difference on B")
 
 
 def queries(task: str, values: np.ndarray) -> Items:
@@ -591,7 +592,7 @@ def test_one_pair_gives_no_interval_and_says_so() -> None:
     comparison = fast(scores, items=items)
 
     assert duel_of(comparison, "a", "b").by_task == ()
-    assert "No test item by item on A: too few items, or constant values" in comparison.notes
+    assert "No test over items on A: too few items, or constant values" in comparison.notes
 
 
 def test_three_systems_need_not_have_the_same_items() -> None:

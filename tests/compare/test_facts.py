@@ -89,7 +89,7 @@ def test_a_number_of_parameters_has_a_unit_or_none(text: str, number: int) -> No
 
 
 def test_what_is_no_number_of_parameters_is_refused_with_the_cure() -> None:
-    with pytest.raises(ConfigError, match="'eight' is no number of parameters; write 8B, 600M or 1000000"):
+    with pytest.raises(ConfigError, match="'eight' is not a number of parameters; write 8B, 600M or 1000000"):
         number_of_parameters("eight")
 
 

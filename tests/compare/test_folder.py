@@ -134,9 +134,7 @@ def test_a_run_without_its_settings_stays_ours_and_says_so(tmp_path: Path) -> No
     system, scores = one(found)
     assert (system.provenance, scores["STS12"].value) == ("measured here", 0.8)
     assert folder.name[:40] in system.label
-    assert re.search(
-        r"settings are not known: .*model_meta\.json: not valid JSON \(line 1", found.notes_on([system])[0]
-    )
+    assert re.search(r"settings are unknown: .*model_meta\.json: not valid JSON \(line 1", found.notes_on([system])[0])
 
 
 @pytest.mark.parametrize("inside", [".", "results"])
@@ -184,7 +182,7 @@ def test_a_description_of_another_model_is_not_believed_and_said(tmp_path: Path)
     (row,) = local_scores(tmp_path).rows
 
     assert row.system.model == STELLA
-    assert "its model_meta.json says that it is org/other" in row.remarks
+    assert "model_meta.json states another model, org/other" in row.remarks
 
 
 @pytest.mark.parametrize("described", [True, False])
@@ -218,7 +216,7 @@ def test_every_json_file_ends_as_a_score_a_gap_or_a_note(tmp_path: Path) -> None
     (note,) = found.notes
     for stray in ("old/STS13.json", "experiments/STS14.json", "STS12.json", "odd.json"):
         assert stray in note
-    assert "lie in no place of a result, which is results/<organisation>__<name>/<revision>/<Task>.json" in note
+    assert "because a result is at results/<organisation>__<name>/<revision>/<Task>.json" in note
 
 
 def test_the_type_of_a_task_that_is_not_known_any_more_is_as_the_run_noted_it(tmp_path: Path) -> None:
@@ -428,8 +426,10 @@ def test_a_split_is_never_chosen_without_a_word(tmp_path: Path) -> None:
     system, scores = one(found)
     assert {task: (score.split, score.value) for task, score in scores.items()} == {"NoSuchTask": ("test", 0.5)}
     notes = found.notes_on([system])
-    assert any("split test is shown; there are others of NoSuchTask (validation)" in note for note in notes)
-    assert any("LEMBNeedleRetrieval: has the splits test_256, test_512, and nothing says" in note for note in notes)
+    assert any("scores are on the split test; other splits exist for NoSuchTask (validation)" in note for note in notes)
+    assert any(
+        "LEMBNeedleRetrieval: has the splits test_256, test_512, and the task does not define" in note for note in notes
+    )
 
 
 def test_a_lone_split_keeps_its_name_even_if_the_task_scores_another(tmp_path: Path) -> None:
@@ -483,7 +483,7 @@ def test_a_metric_is_named_only_where_the_file_shows_it(
         ("[" * 100_000, "nested too deeply"),
         (b'{"a": "\xff"}', "not UTF-8 (byte 7)"),
         ('{"task_name": "STS12", "task_name": "STS12"}', "duplicate key 'task_name'"),
-        ('{"task_name": "STS13", "scores": {}}', "the file says that it is of task STS13"),
+        ('{"task_name": "STS13", "scores": {}}', "the file is for another task, STS13"),
         ('{"test": {"cos_sim": {"spearman": 0.7}}}', "has no scores by split"),
         (
             '{"mteb_dataset_name": "STS12", "test": {"cos_sim": {"pearson": 0.7}}}',
@@ -514,7 +514,7 @@ def test_a_metric_is_named_only_where_the_file_shows_it(
         # As BGE-en-ICL's figures once stood in the public results.
         (
             '{"scores": {"test": [{"main_score": 70.073, "hf_subset": "en"}]}}',
-            "70.073 is not from -1 to 1 (a perc",
+            "70.073 is outside -1 to 1 (a perc",
         ),
         (
             f'{{"scores": {{"test": [{{"main_score": 1{"0" * 400}, "hf_subset": "en"}}]}}}}',

@@ -117,8 +117,8 @@ def test_a_row_that_lacks_tasks_says_that_joined_it_has_them() -> None:
     comparison = compare(found.scores, selection=selection, resamples=99)
 
     assert [(one.tasks, one.reason.partition("; ")[2]) for one in comparison.unranked] == [
-        (35, "--join makes one row of its 2: 56 of 56 tasks"),
-        (21, "--join makes one row of its 2: 56 of 56 tasks"),
+        (35, "--join combines its 2 rows: 56 of 56 tasks"),
+        (21, "--join combines its 2 rows: 56 of 56 tasks"),
     ]
 
 
@@ -167,5 +167,5 @@ def test_the_main_revision_stands_before_what_authors_report(tmp_path: Any) -> N
     assert {task: score.value for task, score in row.scores.items()} == {"STS12": 0.5, "STS13": 0.7}
     assert row.system.provenance == "mixed"
     assert row.remarks[0] == (
-        f"its scores are of several rows: 1 measured by others (revision {main[:7]}), 1 self-reported"
+        f"its scores are combined from several rows: 1 measured by others (revision {main[:7]}), 1 self-reported"
     )

@@ -169,7 +169,7 @@ def test_what_cannot_be_fetched_is_an_environment_problem_with_its_cure(
     tmp_path: Path, public: tuple[Path, str, str]
 ) -> None:
     repository, first, _ = public
-    cure = "check the network, or clone .* on a machine that has one, .* give that folder as a results folder"
+    cure = "check the network, or clone .* on a machine with network access, .* pass that folder with --results"
 
     with pytest.raises(EnvironmentProblem, match=f"{'0' * 40} could not be fetched: .*; {cure}"):
         remote_scores([STELLA], tmp_path / "cache", revision="0" * 40, remote=str(repository))
@@ -207,7 +207,7 @@ def test_a_missing_git_and_an_unwritable_cache_are_environment_problems(
         remote_scores([STELLA], tmp_path / "file", revision=first, remote=str(repository))
 
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EnvironmentProblem, match=r"git is needed for .* and is not installed"):
+    with pytest.raises(EnvironmentProblem, match=r"reading .* needs git, which is not installed"):
         remote_scores([STELLA], tmp_path / "cache", revision=first, remote=str(repository))
 
 

@@ -143,7 +143,7 @@ def test_a_yaml_of_ones_own_means_the_results_of_its_model(tmp_path: Path) -> No
 
     assert select(scores, [str(tmp_path / "mine.yaml")]) == scores
     assert select(scores, [f"{tmp_path / 'mine.yaml'}@32"]) == scores
-    with pytest.raises(ConfigError, match="of this model there are local/mine"):
+    with pytest.raises(ConfigError, match="the results of this model are local/mine"):
         select(scores, [f"{tmp_path / 'mine.yaml'}@64"])
 
 
@@ -151,15 +151,15 @@ def test_a_spec_that_matches_nothing_is_an_error_with_what_comes_nearest_and_whe
     many: Found,
 ) -> None:
     with pytest.raises(
-        ConfigError, match=r"no results of 'all_minilm_l6_v3'; the nearest are all_minilm_l6_v2"
+        ConfigError, match=r"no results for 'all_minilm_l6_v3'; the nearest are all_minilm_l6_v2"
     ) as error:
         select(many.scores, ["all_minilm_l6_v3"])
     assert "published scores that ship with stella-mteb" in str(error.value)
     assert all(origin in str(error.value) for origin in {system.origin for system in many.scores})
 
-    with pytest.raises(ConfigError, match=r"of this model there are .*stella_en_1\.5B_v5@256; .*Searched: "):
+    with pytest.raises(ConfigError, match=r"the results of this model are .*stella_en_1\.5B_v5@256; .*Searched: "):
         select(many.scores, ["stella_en_1.5B_v5@8192"])
-    with pytest.raises(ConfigError, match=r"there are no results at all\. Searched: nothing"):
+    with pytest.raises(ConfigError, match=r"found no results at all\. Searched: nothing"):
         select({}, ["stella_en_1.5B_v5"])
     with pytest.raises(ConfigError, match="invalid model spec"):
         select(many.scores, ["a[b"])
@@ -174,5 +174,6 @@ def test_only_the_models_that_are_asked_for_are_read(tmp_path: Path) -> None:
     assert labelled(found) == {"all_minilm_l6_v2": {"STS12": 0.7}}
     (note,) = found.notes
     assert (
-        "no results of 'sentence-transformers/all-MiniLM-L12-v2'; the nearest are sentence-transformers/all-Min" in note
+        "no results for 'sentence-transformers/all-MiniLM-L12-v2'; the nearest are sentence-transformers/all-Min"
+        in note
     )

@@ -31,7 +31,7 @@ def test_ranked_is_who_has_enough_of_the_tasks(coverage: float, ranked: list[str
     assert [one.system.label for one in comparison.standings] == ranked
     few = next(one for one in comparison.unranked if one.system.label == "few")
     assert (few.coverage, few.lacking) == (0.7, ("Task07", "Task08", "Task09"))
-    assert few.reason == "has 7 of 10 tasks (70%), without Task07, Task08 and Task09"
+    assert few.reason == "has 7 of 10 tasks (70%), lacking Task07, Task08 and Task09"
 
 
 def test_a_missing_score_is_estimated_by_least_squares_and_a_complete_mean_is_plain() -> None:
@@ -95,7 +95,7 @@ def test_other_data_makes_a_gap_says_what_it_costs_and_counts_when_it_is_asked_f
 
     assert strict.rows[0].cells[2] == Gap("on revision new of the data, not old", 0.7, pytest.approx(0.7))
     assert {one.system.label: one.coverage for one in strict.standings}["other"] == 1
-    assert any("apart on 1 task: Task00 (1 score); --any-data-revision" in note for note in strict.notes)
+    assert any("left out on 1 task: Task00 (1 score); --any-data-revision" in note for note in strict.notes)
     assert all(isinstance(cell, Score) for row in lax.rows for cell in row.cells)
     assert not any("--any-data-revision" in note for note in lax.notes)
 

@@ -75,10 +75,10 @@ def in_order(ranks: list[tuple[int, int]]) -> Comparison:
         ([(1, 2), (1, 2)], "These results cannot separate a and b"),
         ([(1, 1), (2, 3), (2, 3)], "a is better than each of the other 2"),
         ([(1, 2), (1, 2), (3, 3)], "At the top, these results cannot separate a and b"),
-        ([(1, 2), (2, 3), (2, 3)], "a leads, but not beyond doubt against each of the others"),
+        ([(1, 2), (2, 3), (2, 3)], "a leads, but the results do not separate it from each of the others"),
         ([(1, 3), (1, 3), (1, 3)], "These results cannot separate a, b and c"),
         ([(1, 6)] * 6, "These results cannot separate a, b, c and 3 more"),
-        ([(1, 1)], "a stands alone: there is nothing to compare it with"),
+        ([(1, 1)], "a has no other system to be compared with"),
         ([], "No results to compare"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_system_without_any_score_has_no_rank_and_does_not_blur_the_headline()
 
     comparison = replace(comparison, standings=(a, replace(b, best_rank=2), without))
 
-    assert words.headline(comparison) == "a leads, but not beyond doubt against each of the others"
+    assert words.headline(comparison) == "a leads, but the results do not separate it from each of the others"
     assert re.search(r" - +c +- +- +- +2 of 2", render_comparison(comparison, "table", 80))
 
 
@@ -108,8 +108,8 @@ def test_without_a_common_task_nobody_wins() -> None:
     shown = render_comparison(comparison, "table", 80)
 
     assert shown.startswith("a and b share no task that can be compared.")
-    assert words.headline(comparison) == "No task has comparable scores of both systems"
-    assert "No mean: no task has comparable scores of more than half of the systems." in shown
+    assert words.headline(comparison) == "No task has comparable scores for both systems"
+    assert "No mean: no task has comparable scores for more than half of the systems." in shown
     assert re.search(r"1-2 +a +- +- +- +0 of 0", shown)
 
 
@@ -147,8 +147,8 @@ def test_the_leaderboard_has_ranks_means_borda_and_how_many_tasks_compare() -> N
     text = " ".join(table.split())
     assert "over 7 tasks" in text
     assert "All scores are measured here." in text
-    assert "its mean takes an estimate" in text
-    assert "these results cannot tell which of these places it is" in text
+    assert "its mean uses an estimate" in text
+    assert "these results cannot tell which place in it is right" in text
 
 
 def test_who_is_not_ranked_stands_below_with_what_is_lacking() -> None:
@@ -160,7 +160,7 @@ def test_who_is_not_ranked_stands_below_with_what_is_lacking() -> None:
         replace(comparison, systems=(*comparison.systems, lost), rows=(), unranked=(unranked,)), "table", 80
     )
 
-    assert "Where nothing stands beside a name, the scores are measured here." in shown
+    assert "Unless a name says otherwise, its scores are measured here." in shown
     assert section(shown, "Not ranked").splitlines() == [
         "Not ranked: less than 80 % of the tasks",
         "lost (self-reported): has 2 of 9 tasks (22%), without STS1, STS2 and 5 more",
@@ -231,14 +231,12 @@ def test_a_terminal_shows_the_first_of_many_and_says_where_all_stand() -> None:
     cells = {("x", "STS"): [score("x", "STS", 0.9 - i / 100) for i in range(20)]}
     comparison = compare_by_hand(systems, cells)
 
-    board, duels = (
-        section(render_comparison(comparison, "table", 80), title) for title in ("Leaderboard", "The first")
-    )
+    board, duels = (section(render_comparison(comparison, "table", 80), title) for title in ("Leaderboard", "First"))
 
     assert [f"m{i:02}" in board for i in range(20)] == [True] * 20
     assert [f"m{i:02}" in duels for i in range(1, 20)] == [True] * 15 + [False] * 4
     assert duels.endswith("... and 4 more: see --format md, or the page of --html FILE")
-    assert "m19" in render_comparison(comparison, "md").partition("The first place")[2].partition("###")[0]
+    assert "m19" in render_comparison(comparison, "md").partition("First place")[2].partition("###")[0]
 
 
 def test_every_gap_is_listed_with_its_reason() -> None:
@@ -261,7 +259,7 @@ def test_items_known_give_a_difference_its_interval_and_p() -> None:
 
 def test_of_many_systems_the_first_is_held_against_each_other() -> None:
     comparison = ten_by_fifty()
-    table = section(render_comparison(comparison, "table", 200), "The first place against")
+    table = section(render_comparison(comparison, "table", 200), "First place against")
 
     rows = table.splitlines()[4:]
     assert len(rows) == 9
@@ -293,7 +291,7 @@ def test_what_was_not_measured_is_a_dash() -> None:
 
     table = section(render_comparison(replace(comparison, prices=(price,)), "table", 80), "Price")
 
-    assert table.startswith("Price, the machine is not stated")
+    assert table.startswith("Price, on a machine that is not stated")
     assert re.search(r"all_minilm_l6_v2 +65\.00( +-){5}$", table)
 
 
@@ -325,7 +323,7 @@ def test_a_row_of_several_sources_always_says_so_even_where_most_are() -> None:
 
     table = section(render_comparison(comparison, "table", 80), "Leaderboard")
 
-    assert "Where nothing stands beside a name, the scores are self-reported." in table
+    assert "Unless a name says otherwise, its scores are self-reported." in table
     assert [re.split(r" {2,}", line.strip())[1] for line in table.splitlines()[-3:]] == ["a (mixed)", "b (mixed)", "c"]
 
 

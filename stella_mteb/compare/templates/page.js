@@ -10,7 +10,7 @@
 
   const columnOf = (name) => [...board.tHead.rows[0].cells].find((cell) => cell.dataset.name === name).cellIndex;
   const [mean, rank] = [columnOf("mean"), columnOf("rank")];
-  // In the order of the leaderboard as it was written, which is that of the columns of the tasks and of the duels.
+  // In the initial order of the leaderboard, which is also the order of the task columns and of the duels.
   const systems = [...board.tBodies[0].rows].map((row) => ({
     row,
     mark: row.querySelector(".picture .mark"),
@@ -31,7 +31,7 @@
       `${shown} of ${systems.length} systems, ${left} of ${rows.length} tasks`;
   };
 
-  // Means over the tasks that are shown, places by these means, and the circles moved to them.
+  // Recompute the means over the visible tasks and the ranks by these means, and move the circles.
   const recompute = () => {
     const counted = [...tasks.tBodies[0].rows].filter((row) => "counts" in row.dataset && !row.hidden);
     const means = systems.map((_, i) => {
@@ -68,8 +68,8 @@
     else {
       const count = recompute();
       note.textContent =
-        `Means and ranks are now over the ${count} task${count === 1 ? "" : "s"} of type ${type} alone. ` +
-        "Ranks are by these means; whether a difference is more than chance was tested over all tasks.";
+        `Means and ranks are now over only the ${count} task${count === 1 ? "" : "s"} of type ${type}. ` +
+        "Ranks follow these means; significance was tested over all tasks.";
     }
     page.sort(board, board.tHead.rows[0].cells[mean], true);
     tell();
@@ -84,7 +84,7 @@
     tell();
   };
 
-  // A box for each column of the leaderboard but the first.
+  // Add a checkbox for each column of the leaderboard except the first.
   for (const header of [...board.tHead.rows[0].cells].slice(1)) {
     const box = document.createElement("input");
     const label = document.createElement("label");
@@ -100,7 +100,7 @@
 
   const signed = (value) => (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(2);
 
-  // One row of the table of duels: the chosen system minus another, from figures of the better placed minus the worse.
+  // Build a row of the duels table: the chosen system minus another. `figures` are the higher placed minus the lower.
   const duelRow = (other, figures, turned, alpha) => {
     let [difference, low, high, p, number, won, even, lost] = figures;
     if (turned) {
@@ -121,7 +121,7 @@
     add("number", difference === null ? "-" : signed(difference), difference);
     add("line", low === null || high === null ? "-" : `${signed(low)} to ${signed(high)}`);
     add("number", p === null ? "-" : p < 0.001 ? "< 0.001" : p.toFixed(3), p);
-    add("line", p === null || p >= alpha ? "cannot be told" : difference > 0 ? "better" : "worse");
+    add("line", p === null || p >= alpha ? "not significant" : difference > 0 ? "better" : "worse");
     for (const one of [number, won, even, lost]) add("number", one, one);
     return row;
   };
