@@ -332,8 +332,8 @@ def test_the_clip_cc_data_are_read_whole_with_their_known_gap() -> None:
     assert all("126" in (*one.missing, *one.empty) and not one.unknown for one in found)
 
 
-def test_the_demos_inputs_hold_the_bundled_pairs(tmp_path: Path) -> None:
-    from stella_mteb.cli.demo import write_judge_inputs
+def test_the_demos_candidates_have_the_bundled_pairs_of_one_fault_each(tmp_path: Path) -> None:
+    from stella_mteb.cli.demo import CANDIDATES, write_judge_inputs
     from stella_mteb.harness.task_yaml import bundled_tasks
 
     folder = bundled_tasks()["VideoSummarySTS"].path.parent
@@ -343,14 +343,12 @@ def test_the_demos_inputs_hold_the_bundled_pairs(tmp_path: Path) -> None:
     references = read_references(references_file)
     found = {one.slug: one for one in read_candidates([predictions_folder], references)}
 
-    assert references == {row["clip_id"]: (row["reference"],) for row in pairs}
-    assert sum(len(one.texts) for one in found.values()) == len(pairs)
-    assert {row["candidate"] for row in pairs} == {text for one in found.values() for text in one.texts.values()}
-    scores = {row["candidate"]: row["score"] for row in pairs}
-    for clip in references:
-        grades = [
-            scores[found[name].texts[clip]] for name in ("faithful", "mild_fault", "fault", "bad_fault", "worst_fault")
-        ]
-        assert grades == sorted(grades, reverse=True)
+    texts = {(row["clip_id"], row["fault"]): (row["reference"], row["candidate"]) for row in pairs}
+    clips = {clip for clip, _ in texts if all((clip, fault) in texts for fault in CANDIDATES.values())}
+    assert clips
+    assert references == {clip: (texts[clip, "paraphrase"][0],) for clip in clips}
+    assert {slug: one.texts for slug, one in found.items()} == {
+        slug: {clip: texts[clip, fault][1] for clip in clips} for slug, fault in CANDIDATES.items()
+    }
     for one in found.values():
         assert (one.missing, one.empty, one.unknown) == ((), (), ())
