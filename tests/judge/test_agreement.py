@@ -1,4 +1,4 @@
-"""How much judges agree: against scipy, and against rankings whose truth is known."""
+"""Agreement of judges, compared with scipy and with rankings of known truth."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_tau_rho_and_interval_are_those_of_scipy() -> None:
     assert found.clips == 40
 
 
-def test_judges_who_see_the_same_agree_fully_whatever_the_clips() -> None:
+def test_judges_with_equal_scores_agree_fully_on_any_clips() -> None:
     rng = np.random.default_rng(3)
     table = np.arange(5)[:, None] + rng.normal(size=(5, 30)) * 0.1
 
@@ -61,7 +61,7 @@ def test_judges_who_see_the_same_agree_fully_whatever_the_clips() -> None:
     assert (found.kendall, found.spearman, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0, 1.0))
 
 
-def test_the_clips_are_drawn_for_all_models_and_judges_alike() -> None:
+def test_all_models_and_judges_share_the_drawn_clips() -> None:
     """Clips differ by far more than models: drawn apart, they would drown an order that no clip contradicts."""
     hard = np.random.default_rng(4).normal(size=50) * 100
     table = np.arange(4)[:, None] + hard

@@ -1,4 +1,4 @@
-"""How sure a ranking is: against scipy, against a world in which all models are equal, and on the published judges."""
+"""Uncertainty of a ranking: compared with scipy, in simulations of equal models, and on the published judges."""
 
 from __future__ import annotations
 

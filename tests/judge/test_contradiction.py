@@ -1,4 +1,4 @@
-"""Contradiction by words: what is seen, what is not, and how well on the bundled faults."""
+"""Contradiction by words: detected and undetected cases, and the AUC on the bundled faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""References and predictions in every form; what cannot be used is named."""
+"""References and predictions in every layout; errors name the unusable entry."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_unusable_predictions_are_refused_with_file_and_place(
     assert said in message
 
 
-def test_a_numeric_id_is_shown_as_it_stands(tmp_path: Path) -> None:
+def test_a_numeric_id_is_shown_unchanged(tmp_path: Path) -> None:
     """7 for "007" is the usual slip; a message that says `None` hides it."""
     path = write(tmp_path / "m.json", '[{"id": 7, "summary": "a"}]')
 

@@ -1,4 +1,4 @@
-"""One pass over all texts of all candidates."""
+"""Scoring of all candidates in one pass."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_copy_of_the_reference_scores_one_and_beats_everything_else(minilm: Te
     assert scores["bad"]["001"].hm_cf < scores["good"]["001"].hm_cf
 
 
-def test_the_prompt_stands_before_texts_and_sentences_of_both_sides(stella: TextEncoder) -> None:
+def test_the_prompt_precedes_texts_and_sentences_of_both_sides(stella: TextEncoder) -> None:
     prompt = "Instruct: Retrieve semantically similar text.\nQuery: "
 
     found = scores_by_model(judge_all(twin(stella), prompt, GIVEN, candidates()))
@@ -192,7 +192,7 @@ def test_a_new_candidate_costs_only_its_new_texts(minilm: TextEncoder, tmp_path:
 
 
 @pytest.mark.parametrize("batches_before", [0, 1, 2])
-def test_an_interrupted_run_goes_on_with_what_is_left(
+def test_an_interrupted_run_resumes_with_the_remaining_texts(
     batches_before: int, minilm: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What ran before Ctrl-C and what runs after it add up to one uninterrupted run, token for token."""
@@ -274,7 +274,7 @@ def test_the_mean_of_several_references_is_that_of_each_figure(minilm: TextEncod
     assert judgement.scores["002"].num_reference_sentences == pytest.approx((2 + 1 + 1) / 3)
 
 
-def test_where_nothing_is_alike_the_reference_with_the_higher_coarse_wins() -> None:
+def test_if_no_sentences_are_similar_the_reference_with_the_higher_coarse_wins() -> None:
     below = [PairScore(coarse, -0.5, -0.5, 0.0, 0.0, 1, 1) for coarse in (-0.6, -0.2, -0.4)]
 
     assert over_references(below, "best") == replace(below[1], reference=1)

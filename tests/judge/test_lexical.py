@@ -1,4 +1,4 @@
-"""ROUGE-1 recall: against rouge-score, where it is installed, and by hand."""
+"""ROUGE-1 recall, compared with rouge-score, if installed, and with values by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matches of sentences: whether the alignment is the best, and whether low cosines are what people marked wrong."""
+"""Matches of sentences: the alignment is optimal, and low cosines find the sentences that people marked wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The NLI cross-encoder: against sentence-transformers' CrossEncoder on tiny weights in the real layout."""
+"""The NLI cross-encoder, compared with sentence-transformers' CrossEncoder on tiny weights in the real layout."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_model_without_that_output_is_refused(
         NliModel(with_labels(nli_folder, tmp_path, *labels), "cpu")
 
 
-def test_what_is_no_model_or_no_safetensors_is_refused_with_its_folder(nli_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_or_safetensors_is_refused_by_name(nli_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere: has no config\.json"):
         NliModel(tmp_path / "nowhere")
     copy = with_labels(nli_folder, tmp_path, *LABELS.values())

@@ -1,4 +1,4 @@
-"""Order: against every monotone alignment there is, and on the bundled faults."""
+"""The order measure, compared with a search over all monotone alignments, and on the bundled faults."""
 
 from __future__ import annotations
 

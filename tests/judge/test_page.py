@@ -1,4 +1,4 @@
-"""The page of judged clips: as a file, and, where Chromium is, as a reader sees and uses it."""
+"""The judge's page: as a file, and in a browser if Chromium is installed."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def open_everything(tab: Any) -> None:
     tab.wait_for_function("[...document.querySelectorAll('.clip')].every((one) => one.querySelector('table'))")
 
 
-def test_each_sentence_stands_beside_its_closest_with_their_cosine(judged: Page, visit: Go, minilm: Any) -> None:
+def test_each_sentence_is_beside_its_closest_with_their_cosine(judged: Page, visit: Go, minilm: Any) -> None:
     tab = visit(judged).page
     tab.click("#ranking-table a >> text=good")
     tab.click(".clip summary >> text=001")
@@ -309,7 +309,7 @@ def test_the_page_never_scrolls_sideways(width: int, judged: Page, visit: Go) ->
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_paper_is_light_and_has_what_is_open(judged: Page, visit: Go) -> None:
+def test_a_printout_is_light_and_contains_the_open_clips(judged: Page, visit: Go) -> None:
     tab = visit(judged, color_scheme="dark").page
     paper = "getComputedStyle(document.body).backgroundColor"
     assert tab.evaluate(paper) == "rgb(20, 23, 27)"

@@ -1,4 +1,4 @@
-"""From judges' means to a ranking."""
+"""The ranking of models from the means of several judges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judgements as files, and back."""
+"""Writing and reading of judgements."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_aggregated_figures_are_those_of_numpy_over_the_scored_pairs() -> None:
         assert found["std"] != pytest.approx(values.std(ddof=1), abs=1e-6)
 
 
-def test_aggregated_files_count_what_was_not_scored_and_name_it() -> None:
+def test_aggregated_files_count_and_list_unscored_clips() -> None:
     content = aggregate("nemo", some_judgement(), {"revision": "abc", "dimension": 1024})
 
     assert content["total_evaluations"] == 20

@@ -1,4 +1,4 @@
-"""Sentences, with the counts that were recorded for CLIP-CC."""
+"""Splitting into sentences, compared with the counts recorded for CLIP-CC."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_lines_that_are_filled_up_to_a_width_are_prose(width: int) -> None:
     assert len(split_sentences(f"A heading\n\n{filled}\n\n{filled}")) == 7
 
 
-def test_what_stands_around_a_list_is_a_sentence_of_its_own() -> None:
+def test_text_before_and_after_a_list_is_its_own_sentence() -> None:
     text = "These things happen:\n- A man enters. He sits down\n- A dog barks\n\nThen all is quiet"
 
     assert split_sentences(text) == [

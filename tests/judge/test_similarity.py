@@ -1,4 +1,4 @@
-"""The four numbers of a pair."""
+"""The scores of a pair of texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge against people: figures of human-rated sets that were found by other code, and ratings of every form."""
+"""The judge compared with people: figures of other code on human-rated sets, and every layout of ratings."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_ratings_and_preferences_are_read(tmp_path: Path) -> None:
         ({"id": "1", "candidates": ["a", "b"], "preferred": 2}, "0 or 1"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_its_line(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_an_unusable_row_is_named_with_its_line(row: dict[str, Any], said: str, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "r.jsonl", [{"id": "1", "candidate": "A van.", "score": 1}, row])
 
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""What chat models put around a summary is found, and taken out whole."""
+"""The text that chat models put around a summary is detected, and removed completely."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SUMMARY = "A man parks a van. He leaves."
         ),
     ],
 )
-def test_what_stands_around_a_summary_is_named_and_taken_out(text: str, kinds: tuple[str, ...]) -> None:
+def test_text_around_a_summary_is_classified_and_removed(text: str, kinds: tuple[str, ...]) -> None:
     rest, found = unwrap(text)
 
     assert rest == SUMMARY
@@ -101,7 +101,7 @@ def test_wrappers_are_counted_and_named_and_the_option_takes_them_out(call: Call
 
 
 @needs_shared
-def test_nothing_is_taken_out_of_what_people_and_nine_models_wrote() -> None:
+def test_nothing_is_removed_from_texts_of_people_and_nine_models() -> None:
     texts = [row["summary"] for row in json.loads((SHARED / "clip_cc/ground_truth.json").read_text("utf-8"))]
     for path in (SHARED / "clip_cc/predictions").glob("*.json"):
         texts += json.loads(path.read_text("utf-8")).values()
