@@ -45,8 +45,7 @@ def demo(
     references, predictions = write_judge_inputs(output / "judge-input")
     judged = {"references": references, "predictions": [predictions], "output": output / "judge"}
     _show(2, judge, models=[MODEL], html=output / "judge.html", **judged, **common)
-    say("hm_cf alone puts `negates` first: it uses the reference's words. Low consistency")
-    say("gives it away, as low order does `swaps` and low coverage `omits`.")
+    say("hm_cf alone puts `negates` first; low consistency gives it away, low order `swaps`.")
     say("3. Compare: are the first 16 tokens enough?")
     _show(2, compare, models=[MODEL, SHORT], results=[output], html=output / "report.html")
     say(f"Two pages to open in a browser: {output / 'judge.html'} and {output / 'report.html'}")

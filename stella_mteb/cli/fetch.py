@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def fetch(
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A model; may be repeated.")] = [],  # noqa: B006
     tasks: Annotated[list[str], typer.Option("--task", "-t", metavar="TASK", help="A task; may be repeated.")] = [],  # noqa: B006
-    benchmarks: Annotated[list[str], typer.Option("--benchmark", "-b", help="All tasks of a benchmark.")] = [],  # noqa: B006
+    benchmarks: Annotated[
+        list[str], typer.Option("--benchmark", "-b", metavar="NAME", help="All tasks of a benchmark.")
+    ] = [],  # noqa: B006
     form: Format = "table",
 ) -> None:
     """Download weights, data sets and few-shot examples to the caches, each at its commit."""

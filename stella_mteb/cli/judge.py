@@ -24,12 +24,18 @@ if TYPE_CHECKING:
 
 @app.command(short_help="Score many models' summaries against references.")
 def judge(
-    references: Annotated[Path, typer.Option(help="JSON list of {id, summary}, or another layout.")],
-    predictions: Annotated[list[Path], typer.Option(help="Folder of files {id: text}, one per model, or a file.")],
+    references: Annotated[Path, typer.Option(metavar="FILE", help="JSON list of {id, summary}, or another layout.")],
+    predictions: Annotated[
+        list[Path], typer.Option(metavar="PATH", help="Folder, or files {id: text}, one for each model.")
+    ],
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
-    output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results/judge"),
-    id_column: Annotated[str | None, typer.Option(help="Column of the ids, or its position from 1.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the texts, or its position from 1.")] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.")] = Path("stella-results/judge"),
+    id_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of ids, or its position from 1.")
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of texts, or its position from 1.")
+    ] = None,
     prompt_type: PromptKind = "s2s",
     several: Annotated[
         Literal["best", "mean"], typer.Option("--several-references", help="Score of the best reference, or the mean.")
@@ -82,6 +88,7 @@ def judge(
         for number, model in enumerate([resolve(spec, registry=registry) for spec in models])
     ]
     print_ranking(output, form)
+    say(f"results: {output}; `stella-mteb rank {output}` ranks them again")
     if html is not None and judged[0] is not None:
         from stella_mteb.judge.page import write_page  # noqa: PLC0415
         from stella_mteb.judge.reports import read_results  # noqa: PLC0415

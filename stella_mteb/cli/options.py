@@ -9,8 +9,10 @@ import typer
 
 from stella_mteb.files.tables import TableFormat
 
-Cache = Annotated[Path | None, typer.Option("--cache", help="Vectors of earlier runs [~/.cache/stella-mteb].")]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", metavar="DIR", help="Vectors of earlier runs [~/.cache/stella-mteb].")
+]
+Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N, mps.")]
 Format = Annotated[TableFormat, typer.Option("--format", help="table, md, json or csv.")]
 Model = Annotated[str, typer.Option("--model", "-m", metavar="SPEC", help="A model.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Do not access the network.")]

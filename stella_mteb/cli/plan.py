@@ -115,9 +115,9 @@ def forecast_all(
 
 
 def _shown(forecast: Forecast) -> dict[str, object]:
-    due = forecast.status == "to run"
+    status = "kept" if forecast.status == "on disk" else forecast.status.removeprefix("to run").strip(" ()")
     return {
-        "task": forecast.task if due else f"{forecast.task} ({forecast.status.removeprefix('to run ').strip('()')})",
+        "task": f"{forecast.task} ({status})" if status else forecast.task,
         "texts": count(forecast.texts),
         "distinct": count(forecast.distinct),
         "tokens": count(forecast.tokens),

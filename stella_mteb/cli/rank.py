@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stella_mteb.judge.certainty import Certainty
     from stella_mteb.judge.ranking import Apart, RankedModel
 
-_LEGEND = "95 %: interval of mean_hm_cf, by resampling clips; ranks: those compatible with the tests"
+_LEGEND = "95 %: interval of mean_hm_cf (clips resampled); ranks: places a model may have"
 
 
 @app.command(short_help="Rank candidate models over all judges in a folder.")

@@ -31,9 +31,13 @@ if TYPE_CHECKING:
 def run(
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A model; may be repeated.")],
     tasks: Annotated[list[str], typer.Option("--task", "-t", metavar="TASK", help="Task, NAME=PATH, or YAML.")] = [],  # noqa: B006
-    benchmarks: Annotated[list[str], typer.Option("--benchmark", "-b", help="All tasks of a benchmark.")] = [],  # noqa: B006
-    prompts: Annotated[str | None, typer.Option(help="Prompt profile: card, leaderboard, builtin or own.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("stella-results"),
+    benchmarks: Annotated[
+        list[str], typer.Option("--benchmark", "-b", metavar="NAME", help="All tasks of a benchmark.")
+    ] = [],  # noqa: B006
+    prompts: Annotated[
+        str | None, typer.Option(metavar="PROFILE", help="card, leaderboard, builtin, icl, own ...")
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.")] = Path("stella-results"),
     device: Device = None,
     offline: Offline = False,
     dims: Annotated[str | None, typer.Option(metavar="256,1024|all", help="Dimensions to score from one pass.")] = None,
@@ -72,7 +76,7 @@ def run(
         family(model, wanted, device=device, cache=folder) for model, wanted in zip(resolved, dimensions, strict=True)
     )
     if is_offline():
-        _tell_missing(found)
+        _tell_missing(found, fetch_command(models, tasks, benchmarks) if dry_run else None)
     if dry_run:
         print_plan(families, found, device, output, folder, form)
         return
@@ -92,20 +96,26 @@ def run(
     for line in follower.summary(outcomes):
         say(line)
     if any(outcome.lacks_data for outcome in outcomes):
-        say("to download the missing data (to HF_HOME), run this on a machine with network:")
-        say(f"  {fetch_command(models, tasks, benchmarks)}")
+        _tell_fetch(fetch_command(models, tasks, benchmarks))
     say(f"results: {output / 'results'}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def _tell_missing(tasks: Sequence[Any]) -> None:
-    """Report the tasks whose data is missing, before the first task starts."""
+def _tell_missing(tasks: Sequence[Any], fetch: str | None) -> None:
+    """Report before the first task which tasks lack data, and with `fetch` the command that downloads it."""
     from stella_mteb.harness.fetch import items  # noqa: PLC0415
 
     lacking = [item.tasks[0] for item in items([], tasks) if not item.is_here()]
     if lacking:
         say(f"{len(lacking)} of {len(tasks)} tasks will fail, because their data is missing: {', '.join(lacking)}")
+    if lacking and fetch:
+        _tell_fetch(fetch)
+
+
+def _tell_fetch(command: str) -> None:
+    say("to download the missing data (to HF_HOME), run this on a machine with network:")
+    say(f"  {command}")
 
 
 def _check_engine(engine: str, address: str | None, device: str | None) -> None:

@@ -30,8 +30,10 @@ _SHORT = {"spearman": "rho", "kendall_b": "tau-b", "kendall_c": "tau-c", "pearso
 
 @app.command(short_help="Measure how well a judge agrees with people.")
 def validate(
-    references: Annotated[Path, typer.Option(help="Texts by id; a list gives several references.")],
-    ratings: Annotated[Path, typer.Option(help="Rows of id, candidate, score; also raters, system.")],
+    references: Annotated[
+        Path, typer.Option(metavar="FILE", help="Texts by id; a list of texts is several references.")
+    ],
+    ratings: Annotated[Path, typer.Option(metavar="FILE", help="Rows of id, candidate, score; also raters, system.")],
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
     published: Annotated[str | None, typer.Option(metavar="SET", help="Show published figures on this set.")] = None,
     prompt_type: PromptKind = "s2s",
@@ -70,10 +72,9 @@ def validate(
         typer.echo("\n\n".join(f"{title}\n\n{render(rows, form)}" for title, rows in _tables(found).items() if rows))
         if found["ceiling"]:
             figures = ", ".join(f"{short} {found['ceiling'][name]:.3f}" for name, short in _SHORT.items())
-            typer.echo(
-                f"\nCeiling, one of {found['ceiling']['raters']} raters against the mean of the others: {figures}"
-            )
-        say("low, high: 95 % interval of rho, by resampling clips; --format json has all figures")
+            typer.echo(f"\nOne of {found['ceiling']['raters']} raters against the mean of the others: {figures}")
+        say("low, high: 95 % interval of rho over resampled clips, given from 20 clips on")
+        say("--format json has all figures")
 
 
 def _tables(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

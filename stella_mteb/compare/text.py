@@ -169,13 +169,16 @@ def _models(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
             "params": count(of[label].parameters),
             "max tokens": _whole(of[label].max_tokens),
             "dim": _whole(of[label].dimension),
-            "weights": plain(weights(of[label])),
+            "licence": plain(weights(of[label])),
             "released": (of[label].released or "-")[:7],
             "zero shot": share(of[label].zero_shot),
         }
         for label in (one.system.label for one in comparison.standings)
     ]
-    title = "Models, as MTEB describes them; zero-shot: the share of the tasks whose data the model was not trained on"
+    title = (
+        "Models: settings of the run or of this project's config, else MTEB's description; zero-shot: the share of the "
+        "tasks whose data it was not trained on"
+    )
     return _Section(title, (), rows)
 
 

@@ -25,6 +25,7 @@ from stella_mteb.statistics.correlation import (
     interval,
     resampled_spearman,
 )
+from stella_mteb.statistics.paired import MIN_ITEMS
 
 Mode = Literal["best", "mean", "first"]
 Level = Literal["item", "clip", "system"]
@@ -235,7 +236,7 @@ Found = tuple[Correlations, float | None, float | None]
 
 def _over_items(x: Array, y: Array, groups: Groups) -> Found:
     found = correlate(x, y)
-    if found.spearman is None or groups.max() == 0:
+    if found.spearman is None or groups.max() + 1 < MIN_ITEMS:
         return found, None, None
     return found, *interval(resampled_spearman(y, x[None], groups, resamples=RESAMPLES, seed=_SEED)[0])
 
@@ -243,7 +244,7 @@ def _over_items(x: Array, y: Array, groups: Groups) -> Found:
 def _over_raters(x: Array, raters: Array, groups: Groups) -> Found:
     """Average the correlations with each rater [raters, items]; a resample draws the same clips for all raters."""
     found = mean_of([correlate(x, rater) for rater in raters])
-    if found.spearman is None or groups.max() == 0:
+    if found.spearman is None or groups.max() + 1 < MIN_ITEMS:
         return found, None, None
     return found, *interval(resampled_spearman(x, raters, groups, resamples=RESAMPLES, seed=_SEED).mean(axis=0))
 
@@ -251,7 +252,7 @@ def _over_raters(x: Array, raters: Array, groups: Groups) -> Found:
 def _within_clips(x: Array, y: Array, groups: Groups) -> Found:
     found, by_clip = correlate_within(x, y, groups)
     defined = by_clip[np.isfinite(by_clip)]
-    if len(defined) < 2:
+    if len(defined) < MIN_ITEMS:
         return found, None, None
     every = np.arange(len(defined))
     drawn = np.concatenate([weights @ defined / len(defined) for weights in draws(every, RESAMPLES, _SEED, len(every))])
@@ -266,6 +267,8 @@ def _over_systems(x: Array, y: Array, clips: Groups, systems: Groups) -> Found:
     for total, values in zip(sums, (x, y, np.ones_like(x)), strict=True):
         np.add.at(total, (clips, systems), values)
     means = sums[:2].sum(axis=1) / sums[2].sum(axis=0)
+    if len(sums[0]) < MIN_ITEMS:
+        return correlate(*means), None, None
     drawn = []
     for weights in draws(clips, RESAMPLES, _SEED, len(x)):
         of_x, of_y, count = weights @ sums
@@ -293,7 +296,7 @@ def differences(scores: Mapping[str, Scores], ratings: Sequence[Rating]) -> list
         if np.isfinite(values).all() and np.ptp(values) > 0
     ]
     pairs = [(a, b) for a, b in itertools.combinations(range(len(names)), 2) if _differ_once(names[a], names[b])]
-    if not pairs or np.ptp(gold) == 0:
+    if not pairs or np.ptp(gold) == 0 or clips.max() + 1 < MIN_ITEMS:
         return []
     values = np.stack([scores[judge]["best"][measure] for judge, measure in names])
     drawn = resampled_spearman(gold, values, clips, resamples=RESAMPLES, seed=_SEED)

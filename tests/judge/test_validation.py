@@ -60,10 +60,10 @@ def test_the_interval_over_raters_is_that_of_the_mean_of_their_rhos_in_resamples
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("stella_mteb.judge.validation.RESAMPLES", 200)
-    ratings, values = made_up(clips=15)
+    ratings, values = made_up(clips=25)
     table, rng = np.array([one.raters for one in ratings]), np.random.default_rng(5)
-    items_of = np.arange(len(ratings)).reshape(15, 3)
-    drawn = [items_of[rng.integers(0, 15, 15)].ravel() for _ in range(400)]
+    items_of = np.arange(len(ratings)).reshape(25, 3)
+    drawn = [items_of[rng.integers(0, 25, 25)].ravel() for _ in range(400)]
     means = [np.mean([spearmanr(values[i], table[i, rater]).statistic for rater in range(3)]) for i in drawn]
 
     rows = {(row.level, row.against): row for row in agreement_rows("j", {"best": {"hm_cf": values}}, ratings)}
