@@ -973,7 +973,7 @@ def test_escape_codes_in_the_ids_of_clips_do_nothing(call: Call, tmp_path: Path)
     code, _, err = call("judge", *inputs, "-m", "all_minilm_l6_v2", "--output", tmp_path / "out")
 
     assert code == 0
-    assert "no reference has, left out: x" in err
+    assert "without a reference, left out: x" in err
     assert not CONTROL.search(err)
 
 
