@@ -490,7 +490,7 @@ def test_items_of_other_data_or_of_another_score_are_stale(
     assert len(items_of(replace(score, dataset_revision=None))) == 1
     assert items_of(replace(score, dataset_revision="sha256-other")) == ()
     assert items_of(replace(score, value=score.value - 0.01)) == ()
-    assert f"do not give the score of {score.value - 0.01:.6f}; left out" in caplog.text
+    assert f"do not reproduce the score of {score.value - 0.01:.6f}; ignored" in caplog.text
 
 
 def test_changed_data_leaves_no_items_of_the_old(tiny: Any, tmp_path: Path) -> None:

@@ -409,7 +409,7 @@ def test_a_folder_of_examples_that_is_not_there_is_named_with_its_line(bge: Path
         ({}, "must be a list of examples"),
         ([], "must be a list of examples"),
         ([*OWN, "x"], "example 5: must have a query and a response"),
-        ([{**OWN[0], "pos": ["x"]}], "example 1: unknown key 'pos'; known are query, response and instruct"),
+        ([{**OWN[0], "pos": ["x"]}], "example 1: unknown key 'pos'; the keys are query, response and instruct"),
         ([{**OWN[0], "instruct": None}], "example 1: instruct must be text (got None)"),
         ([OWN[0], {"query": "x"}], "example 2: must have a query and a response"),
         ([OWN[0], {"query": 3, "response": "x"}], "example 2: must have"),

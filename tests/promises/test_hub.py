@@ -65,8 +65,8 @@ def test_tasks_of_every_type_run_from_an_empty_cache_and_then_without_a_socket(h
     assert scores.keys() == set(TASKS)
     assert {row["task"]: row["main score"] for row in json.loads(offline.stdout)} == scores
     assert len(hub.asked) == asked
-    assert "fetching NovaSearch/stella_en_1.5B_v5 from the hub: " in online.stderr
-    assert "fetching" not in offline.stderr
+    assert "downloading NovaSearch/stella_en_1.5B_v5 from the hub: " in online.stderr
+    assert "downloading" not in offline.stderr
     assert {Path(name).suffix for name in hub.fetched(STELLA[0])} == {".safetensors", ".json"}
 
 
