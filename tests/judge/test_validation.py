@@ -185,6 +185,7 @@ def row_of(found: dict[str, Any], measure: str, level: str, against: str, refere
 
 
 @needs_shared
+@pytest.mark.slow
 def test_factuality_of_video_paragraphs(call: Call) -> None:
     """Figures of a probe with other code: HM-CF .611, precision .578."""
     found = validated(call, "factvc_youcook2", "--published", "factvc_youcook2")
