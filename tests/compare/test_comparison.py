@@ -16,56 +16,13 @@ from scipy.stats import bootstrap, spearmanr
 
 from stella_mteb.compare.alike import AGGREGATES
 from stella_mteb.compare.comparison import compare
-from stella_mteb.compare.records import Comparison, Duel, Gap, Part, Price, Score, System
+from stella_mteb.compare.records import Comparison, Gap, Price, Score
 from stella_mteb.compare.words import headline
 from stella_mteb.errors import ConfigError
 from stella_mteb.outputs.items import Items
 from stella_mteb.statistics.max_t import max_t
+from tests.support.made_scores import TASKS, duel_of, fast, reasons, score, scores_of, system, values
 from tests.support.paired import paired_difference
-
-TASKS = [f"Task{i:02}" for i in range(12)]
-
-
-def system(label: str, **fields: Any) -> System:
-    return System(**{"label": label, "model": f"org/{label}", "provenance": "measured here", "origin": "r", **fields})
-
-
-def score(task: str, value: float, *, split: str = "test", subsets: Any = ("default",), **fields: Any) -> Score:
-    """A score whose parts all have its value; subsets may have values of their own."""
-    of_subsets = subsets if isinstance(subsets, dict) else dict.fromkeys(subsets, value)
-    languages = fields.pop("languages", ())
-    parts = [Part(split, subset, one, languages) for subset, one in of_subsets.items()]
-    return Score(
-        **{"task": task, "type": "STS", "value": 0, "split": "", "subsets": (), "source": "f", **fields}
-    ).made_of(parts)
-
-
-def scores_of(**systems: Mapping[str, float | Score]) -> dict[System, dict[str, Score]]:
-    """By label, then by task: a score, or its value."""
-    return {
-        system(label): {t: one if isinstance(one, Score) else score(t, one) for t, one in of.items()}
-        for label, of in systems.items()
-    }
-
-
-def values(base: float, tasks: list[str] = TASKS, spread: float = 0.02, seed: int = 0) -> dict[str, float]:
-    return dict(zip(tasks, base + spread * np.random.default_rng(seed).standard_normal(len(tasks)), strict=True))
-
-
-def fast(scores: Any, **kwargs: Any) -> Comparison:
-    return compare(scores, **{"resamples": 499, **kwargs})
-
-
-def reasons(comparison: Comparison, task: str) -> list[str | None]:
-    """Of a row: why a system has a gap, None where it has a score."""
-    (row,) = (row for row in comparison.rows if row.task == task)
-    return [cell.reason if isinstance(cell, Gap) else None for cell in row.cells]
-
-
-def duel_of(comparison: Comparison, first: str, second: str) -> Duel:
-    (found,) = (duel for duel in comparison.duels if {duel.first.label, duel.second.label} == {first, second})
-    return found
-
 
 # --------------------------------------------------------------------------------------------- the published scores
 

@@ -11,7 +11,7 @@ from stella_mteb.compare.published import published
 from stella_mteb.compare.records import Score
 from stella_mteb.compare.selection import choose
 from stella_mteb.harness.mteb_facts import load_facts
-from tests.compare.test_comparison import duel_of, fast, reasons, score, scores_of
+from tests.support.made_scores import duel_of, fast, reasons, score, scores_of
 
 
 @pytest.fixture(scope="module")

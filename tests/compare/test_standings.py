@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 
 from stella_mteb.compare.records import Gap, Score
 from stella_mteb.compare.selection import Selection
-from tests.compare.test_comparison import TASKS, fast, score, scores_of, values
+from tests.support.made_scores import TASKS, fast, score, scores_of, values
 
 TEN = TASKS[:10]
 

@@ -14,7 +14,7 @@ from stella_mteb.errors import ConfigError
 from stella_mteb.harness.task_classes import against_raters, over_systems
 from stella_mteb.harness.task_yaml import TaskFile, bundled_tasks, load_task_file
 from tests.conftest import SHARED, needs_shared
-from tests.harness.test_tasks import bag_vector, cosine, evaluate
+from tests.support.bags import bag_vector, cosine, evaluate
 
 YAML = """\
 name: MyRatings

@@ -21,6 +21,7 @@ from stella_mteb.files.rows import digest
 from stella_mteb.harness.task_classes import per_label, task_class
 from stella_mteb.harness.task_yaml import TaskFile, bundled_tasks, load_task_file
 from tests.conftest import SHARED, needs_shared
+from tests.support.bags import bag_vector, cosine, evaluate
 
 STS = """\
 name: MyVideoSTS
@@ -406,38 +407,6 @@ def test_per_label_agrees_with_a_brute_force_count(pairs: list[tuple[str, str, f
 
 
 # --------------------------------------------------------------------------------------------------- through MTEB
-
-
-def bag(text: str) -> Counter[str]:
-    return Counter(re.findall(r"\w+", text.lower()))
-
-
-def cosine(one: str, two: str) -> float:
-    a, b = bag(one), bag(two)
-    dot = sum(a[word] * b[word] for word in a)
-    return dot / math.sqrt(sum(n * n for n in a.values()) * sum(n * n for n in b.values()))
-
-
-def bag_vector() -> Any:
-    """A vector with one place for each word, in the order in which words turn up."""
-    places: dict[str, int] = {}
-
-    def vector(text: str) -> np.ndarray:
-        result = np.zeros(500)
-        for word, count in bag(text).items():
-            result[places.setdefault(word, len(places))] = count
-        return result
-
-    return vector
-
-
-def evaluate(encoder: Any, file: TaskFile) -> Any:
-    import mteb
-
-    (result,) = mteb.evaluate(
-        encoder, task_class(file)(), cache=None, co2_tracker=False, show_progress_bar=False
-    ).task_results
-    return result
 
 
 def test_an_own_task_gives_scipys_spearman_through_mteb(tmp_path: Path, hand_made: Any) -> None:

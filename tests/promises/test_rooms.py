@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,11 @@ def test_there_are_no_circles() -> None:
         for module, path in known.items()
     }
     tuple(graphlib.TopologicalSorter({module: others - {module} for module, others in graph.items()}).static_order())
+
+
+def test_no_test_module_imports_another() -> None:
+    for path in Path(__file__).parents[1].rglob("*.py"):
+        assert not re.search(r"^(?:from|import) tests\.\w+\.test_", path.read_text(), re.MULTILINE), path
 
 
 def test_no_module_is_too_long_to_read() -> None:
