@@ -73,19 +73,20 @@ def compare(
     duels, needed = fight(placed, scores, tasks, by_item, families or {}, how, any_revision=any_data_revision)
     duels = tested_by_item(duels, needed, scores, items or {}, how)
     duels = tuple(replace(duel, verdict=verdict(duel, needed, len(duels), alpha)) for duel in duels)
+    ranked = tuple(
+        replace(one, best_rank=best, worst_rank=worst)
+        for one, (best, worst) in zip(standing, _ranks(placed[: len(standing)], duels, alpha), strict=True)
+    )
     return Comparison(
         systems=systems,
         rows=rows,
         common=common,
-        standings=tuple(
-            replace(one, best_rank=best, worst_rank=worst)
-            for one, (best, worst) in zip(standing, _ranks(placed[: len(standing)], duels, alpha), strict=True)
-        ),
+        standings=ranked,
         duels=duels,
         needed=needed,
         prices=tuple(prices),
         per_label=_per_label(rows, systems),
-        notes=(*notes, *_notes(scores, rows, common, by_item, duels, prices)),
+        notes=(*notes, *_notes(scores, rows, common, ranked, by_item, duels, prices)),
         alpha=alpha,
         resamples=resamples,
         seed=seed,
@@ -208,6 +209,7 @@ def _notes(
     scores: Scores,
     rows: Sequence[TaskRow],
     common: Sequence[str],
+    ranked: Sequence[Standing],
     by_item: Mapping[tuple[str, str], Mapping[str, ByItem]],
     duels: Sequence[Duel],
     prices: Sequence[Price],
@@ -226,6 +228,11 @@ def _notes(
             "estimated from a system effect plus a task effect, fitted to all scores by least squares"
         )
     yield from _notes_on_revisions(rows)
+    if outside := [one.system.label for i, one in enumerate(ranked, 1) if not one.best_rank <= i <= one.worst_rank]:
+        yield (
+            f"The place by mean of {listed(outside)} is outside the range of ranks: ranks come from pairs over all "
+            f"tasks that both have, and means are over {many(len(common), 'task')}"
+        )
     for task in common:
         if any(part in {row.task for row in rows} for part in AGGREGATES.get(task, ())):
             yield f"{task} is the mean of other tasks; the means count it once and leave those tasks out"

@@ -164,10 +164,8 @@ class Standing:
         system: The ranked system.
         mean: Mean main score over `Comparison.common`, 0 to 1; None if that is empty.
         by_type: Mean main score by task type, 0 to 1.
-        best_rank: 1 + the number of systems that are significantly better (adjusted p < alpha); less if a system with a
-            lower mean has a better best rank.
-        worst_rank: The number of systems - the number that are significantly worse; more if a system with a higher mean
-            has a worse worst rank.
+        best_rank: 1 + the number of ranked systems that are significantly better (adjusted p < alpha).
+        worst_rank: The number of ranked systems - the number that are significantly worse.
         tasks: The number of tasks of the means on which it has a score, comparable or not.
         mean_by_type: The mean of `by_type`.
         borda: Rank by Borda's count, as on MTEB's leaderboard: one point per task for every system that is worse.

@@ -30,18 +30,7 @@ def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> 
     ):
         most = many(max(duel.families for duel in known), "independent task")
         return f"No finding is possible: these systems share {most}, and a test needs {comparison.needed} to tell"
-    # A range of ranks may be widened so that it agrees with the order of the means; a duel decides.
-    first = standings[0].system
-    beaten = {
-        (duel.second if duel.first == first else duel.first).label
-        for duel in known
-        if winner(duel, comparison.alpha) == first
-    }
-    top = [
-        label
-        for standing, label in zip(standings, labels, strict=True)
-        if standing.best_rank == 1 and standing.system.label not in beaten
-    ]
+    top = [label for standing, label in zip(standings, labels, strict=True) if standing.best_rank == 1]
     if len(top) != 1:
         start = "These" if len(top) == len(labels) else "At the top, these"
         return f"{start} results cannot separate {listed(top or labels)}"

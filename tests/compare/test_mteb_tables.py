@@ -17,6 +17,7 @@ from stella_mteb.compare.selection import choose
 from stella_mteb.compare.sources import Found, join
 from stella_mteb.harness.mteb_facts import load_facts
 from tests.conftest import SHARED, needs_shared
+from tests.support.made_scores import assert_ranks_follow_from_duels
 from tests.support.result_folders import entry, of_others, one, result
 
 RESULTS = SHARED / "mteb_results"
@@ -107,6 +108,16 @@ def test_stella_or_bge_is_answered_from_the_public_files() -> None:
     assert [one.system.model for one in second.standings] == [STELLA]
     assert [(one.system.model, one.tasks) for one in second.unranked] == [(BGE, 25)]
     assert second.duels[0].tasks == 25
+
+
+@needs_shared
+@pytest.mark.parametrize(("folder", "benchmark", "complete"), CASES)
+def test_no_range_of_ranks_contradicts_a_duel_of_real_rows(folder: str, benchmark: str, complete: int) -> None:
+    comparison = table(folder, benchmark)
+
+    assert len(comparison.standings) >= complete
+    assert_ranks_follow_from_duels(comparison)
+    assert not any("outside the range" in note for note in comparison.notes)
 
 
 @needs_shared

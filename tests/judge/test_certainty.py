@@ -99,11 +99,11 @@ def test_without_scores_by_clip_nothing_is_claimed() -> None:
     assert certainty(results, rank_models(results)[0]) is None
 
 
-def test_a_range_of_ranks_counts_who_is_certainly_better_and_holds_the_order_shown() -> None:
+def test_a_range_of_ranks_counts_who_is_certainly_better_and_who_is_certainly_worse() -> None:
     assert possible_ranks(3, [(0, 1), (0, 2), (1, 2)]) == [(1, 1), (2, 2), (3, 3)]
     assert possible_ranks(3, []) == [(1, 3)] * 3
-    # The one in the third place beats the first: the order shown stays possible.
-    assert possible_ranks(3, [(2, 0)]) == [(1, 3), (1, 3), (1, 3)]
+    # The one in the third place beats the first: the ranges follow the duel, not the order shown.
+    assert possible_ranks(3, [(2, 0)]) == [(2, 3), (1, 3), (1, 2)]
 
 
 @needs_shared

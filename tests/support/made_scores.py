@@ -52,3 +52,17 @@ def reasons(comparison: Comparison, task: str) -> list[str | None]:
 def duel_of(comparison: Comparison, first: str, second: str) -> Duel:
     (found,) = (duel for duel in comparison.duels if {duel.first.label, duel.second.label} == {first, second})
     return found
+
+
+def assert_ranks_follow_from_duels(comparison: Comparison) -> None:
+    """A range of ranks begins after the systems that beat this one, and ends before those that it beats."""
+    labels = [one.system.label for one in comparison.standings]
+    beaten = {(a, b): False for a in labels for b in labels}
+    for duel in comparison.duels:
+        if duel.p_adjusted is not None and duel.p_adjusted < comparison.alpha and duel.difference:
+            pair = (duel.first.label, duel.second.label)
+            beaten[pair if duel.difference > 0 else pair[::-1]] = True
+    for one in comparison.standings:
+        own = one.system.label
+        assert one.best_rank == 1 + sum(beaten[other, own] for other in labels)
+        assert one.worst_rank == len(labels) - sum(beaten[own, other] for other in labels)
