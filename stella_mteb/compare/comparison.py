@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from stella_mteb.compare.alike import AGGREGATES, once, task_row
 from stella_mteb.compare.duels import fight
 from stella_mteb.compare.item_tests import ByItem, How, differences_by_item, tested_by_item
-from stella_mteb.compare.records import Comparison, Duel, Gap, Price, Score, Scores, Standing, System, TaskRow, Unranked
+from stella_mteb.compare.records import Comparison, Duel, Price, Score, Scores, Standing, System, TaskRow, Unranked
 from stella_mteb.compare.selection import EVERYTHING, Selection
-from stella_mteb.compare.standings import fill, place, standings, tasks_of_means
+from stella_mteb.compare.standings import fill, place, selected_tasks, standings, tasks_of_means
 from stella_mteb.compare.words import listed, many, verdict, winner
 from stella_mteb.errors import ConfigError
 from stella_mteb.statistics.max_t import possible_ranks
@@ -64,7 +64,7 @@ def compare(
     """
     _require_sound(scores)
     systems, tasks = tuple(scores), _tasks(scores, selection)
-    rows, common, standing, unranked = _places(
+    rows, selected, mean_tasks, standing, unranked = _places(
         scores, tasks, gaps or {}, selection, coverage, any_revision=any_data_revision
     )
     placed = [*(one.system for one in standing), *(one.system for one in unranked)]
@@ -80,13 +80,14 @@ def compare(
     return Comparison(
         systems=systems,
         rows=rows,
-        common=common,
+        selected=selected,
+        mean_tasks=mean_tasks,
         standings=ranked,
         duels=duels,
         needed=needed,
         prices=tuple(prices),
         per_label=_per_label(rows, systems),
-        notes=(*notes, *_notes(scores, rows, common, ranked, by_item, duels, prices)),
+        notes=(*notes, *_notes(scores, rows, selected, mean_tasks, ranked, by_item, duels, prices)),
         alpha=alpha,
         resamples=resamples,
         seed=seed,
@@ -117,7 +118,7 @@ def best(
         any_data_revision: As for `compare`.
     """
     _require_sound(scores)
-    _, _, standing, _ = _places(
+    _, _, _, standing, _ = _places(
         scores, _tasks(scores, selection), {}, selection, coverage, any_revision=any_data_revision
     )
     chosen = {*kept, *[one.system for one in standing if one.system not in kept][:most]}
@@ -132,8 +133,8 @@ def _places(
     coverage: float,
     *,
     any_revision: bool,
-) -> tuple[tuple[TaskRow, ...], tuple[str, ...], list[Standing], list[Unranked]]:
-    """Compute the rows, the tasks of the means, the standings (best mean first), and the unranked systems."""
+) -> tuple[tuple[TaskRow, ...], tuple[str, ...], tuple[str, ...], list[Standing], list[Unranked]]:
+    """Compute the rows, the selected tasks, those of the means, the standings, and the unranked systems."""
     systems = tuple(scores)
     rows = [
         task_row(
@@ -145,12 +146,11 @@ def _places(
         )
         for task in tasks
     ]
-    selected = tasks_of_means(rows, scores, selection)
+    selected = selected_tasks(rows, scores, selection)
     ranked, unranked = place(rows, systems, selected, coverage)
-    rows = fill(rows, systems, ranked, selected)
-    common = tuple(row.task for row in rows if row.task in selected and _is_known(row, systems, ranked))
-    standing = standings([row for row in rows if row.task in common], systems, ranked, len(selected))
-    return tuple(rows), common, standing, unranked
+    mean_tasks = tasks_of_means(rows, systems, ranked, selected, coverage)
+    rows = fill(rows, systems, ranked, mean_tasks)
+    return tuple(rows), selected, mean_tasks, standings(rows, systems, ranked, selected, mean_tasks), unranked
 
 
 def _require_sound(scores: Scores) -> None:
@@ -175,10 +175,6 @@ def _tasks(scores: Scores, selection: Selection) -> list[str]:
         filter(lambda task: selection.takes(task, types[task]), types),
         key=lambda task: (types[task], task.casefold(), task),
     )
-
-
-def _is_known(row: TaskRow, systems: Sequence[System], ranked: Sequence[System]) -> bool:
-    return any(isinstance(row.cells[systems.index(system)], Score) for system in ranked)
 
 
 def _per_label(
@@ -208,7 +204,8 @@ def _ranks(placed: Sequence[System], duels: Sequence[Duel], alpha: float) -> lis
 def _notes(
     scores: Scores,
     rows: Sequence[TaskRow],
-    common: Sequence[str],
+    selected: Sequence[str],
+    mean_tasks: Sequence[str],
     ranked: Sequence[Standing],
     by_item: Mapping[tuple[str, str], Mapping[str, ByItem]],
     duels: Sequence[Duel],
@@ -216,24 +213,17 @@ def _notes(
 ) -> Iterator[str]:
     compared = [[cell for cell in row.cells if isinstance(cell, Score)] for row in rows]
     compared = [cells for cells in compared if len(cells) > 1]
-    if common and len(common) < len(once([row.task for row in rows])):
+    if selected and len(selected) < len(once([row.task for row in rows])):
         yield (
-            f"The means are over {many(len(common), 'task')}, those on which more than half of all systems have "
-            "comparable scores"
+            f"Ranked are the systems that have enough of {many(len(selected), 'task')}: those on which more than half "
+            "of all systems have comparable scores"
         )
-    estimates = sum(isinstance(cell, Gap) and cell.estimate is not None for row in rows for cell in row.cells)
-    if estimates:
-        yield (
-            f"In the means {many(estimates, 'missing score')} of ranked systems {'is' if estimates == 1 else 'are'} "
-            "estimated from a system effect plus a task effect, fitted to all scores by least squares"
-        )
-    yield from _notes_on_revisions(rows)
     if outside := [one.system.label for i, one in enumerate(ranked, 1) if not one.best_rank <= i <= one.worst_rank]:
         yield (
             f"The place by mean of {listed(outside)} is outside the range of ranks: ranks come from pairs over all "
-            f"tasks that both have, and means are over {many(len(common), 'task')}"
+            f"tasks that both have, and means are over {many(len(mean_tasks), 'task')}"
         )
-    for task in common:
+    for task in mean_tasks:
         if any(part in {row.task for row in rows} for part in AGGREGATES.get(task, ())):
             yield f"{task} is the mean of other tasks; the means count it once and leave those tasks out"
     if unstated := sum(any(score.dataset_revision is None for score in cells) for cells in compared):
@@ -257,16 +247,6 @@ def _notes(
     untold = {task for of_tasks in by_item.values() for task, one in of_tasks.items() if one.difference is None}
     if untold:
         yield f"No test over items on {listed(sorted(untold))}: too few items, or constant values"
-
-
-def _notes_on_revisions(rows: Sequence[TaskRow]) -> Iterator[str]:
-    apart = {row.task: sum(isinstance(cell, Gap) and cell.value is not None for cell in row.cells) for row in rows}
-    told = [f"{task} ({many(count, 'score')})" for task, count in apart.items() if count]
-    if told:
-        yield (
-            f"Scores on other data are left out on {many(len(told), 'task')}: {listed(told, 12)}; "
-            "--any-data-revision compares them anyway"
-        )
 
 
 def _notes_on_prices(prices: Sequence[Price]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from stella_mteb.compare.records import Comparison, Gap, Score, System, TaskRow
-from stella_mteb.compare.words import headline
+from stella_mteb.compare.words import about_means, headline
 from stella_mteb.files.tables import render, without_secrets
 
 SCHEMA_VERSION = 2
@@ -24,7 +24,7 @@ def as_json(comparison: Comparison) -> str:
         "systems": [_fields(system) for system in comparison.systems],
         "selection": _selection(comparison),
         "commit": comparison.commit,
-        "common": list(comparison.common),
+        "common": list(comparison.mean_tasks),
         "standings": _jsonable(comparison.standings),
         "unranked": _jsonable(comparison.unranked),
         "tasks": [_task_as_json(comparison.systems, row) for row in comparison.rows],
@@ -33,7 +33,7 @@ def as_json(comparison: Comparison) -> str:
         "prices": _jsonable(comparison.prices),
         "per_label": _jsonable(comparison.per_label or {}),
         "facts": _jsonable(comparison.facts),
-        "notes": list(comparison.notes),
+        "notes": [*about_means(comparison), *comparison.notes],
         "alpha": comparison.alpha,
         "resamples": comparison.resamples,
         "seed": comparison.seed,
@@ -44,7 +44,7 @@ def as_json(comparison: Comparison) -> str:
 def as_csv(comparison: Comparison) -> str:
     """Serialize a comparison as CSV: a row per system and task with its source, enough to repeat the analysis."""
     rows = [
-        _score_row(system, row, cell, row.task in comparison.common)
+        _score_row(system, row, cell, row.task in comparison.mean_tasks)
         for row in comparison.rows
         for system, cell in zip(comparison.systems, row.cells, strict=True)
     ]
@@ -58,7 +58,7 @@ def _selection(comparison: Comparison) -> dict[str, Any]:
         "types": list(asked.types) if asked else [],
         "languages": list(asked.languages) if asked else [],
         "exclude": list(asked.exclude) if asked else [],
-        "tasks": list((asked and asked.required) or comparison.common),
+        "tasks": list((asked and asked.required) or comparison.selected),
         "coverage": comparison.coverage,
     }
 

@@ -24,7 +24,7 @@ def facts_of(comparison: Comparison, mteb: Mapping[str, Any]) -> Mapping[str, Mo
         comparison: The comparison.
         mteb: MTEB's table, with `models` and `training_sets`.
     """
-    return {system.label: model_facts(system, mteb, comparison.common) for system in comparison.systems}
+    return {system.label: model_facts(system, mteb, comparison.mean_tasks) for system in comparison.systems}
 
 
 def model_facts(system: System, mteb: Mapping[str, Any], tasks: Sequence[str]) -> ModelFacts:

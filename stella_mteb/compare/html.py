@@ -43,7 +43,7 @@ def render_report(comparison: Comparison) -> str:
         c=comparison,
         headline=words.headline(comparison, {label: name.short for label, name in named.items()}),
         means_over=words.means_over(comparison),
-        estimated=words.ESTIMATED if any(one.estimated for one in comparison.standings) else None,
+        about_means=words.about_means(comparison, {label: name.telling for label, name in named.items()}),
         no_mean=words.NO_MEAN,
         order=_placed(comparison),
         facts=comparison.facts if any(one != ModelFacts() for one in comparison.facts.values()) else {},
@@ -150,7 +150,7 @@ def _tasks(comparison: Comparison) -> list[_Task]:
         both = [cell.score.value for cell in cells if cell.score]
         one = items.get(row.task)
         difference = one.difference if one else both[0] - both[1] if duel and len(both) == 2 else None
-        tasks.append(_Task(row, cells, row.task in comparison.common, difference, one))
+        tasks.append(_Task(row, cells, row.task in comparison.mean_tasks, difference, one))
     return tasks
 
 

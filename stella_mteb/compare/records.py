@@ -162,14 +162,14 @@ class Standing:
 
     Attributes:
         system: The ranked system.
-        mean: Mean main score over `Comparison.common`, 0 to 1; None if that is empty.
+        mean: Mean main score over `Comparison.mean_tasks`, 0 to 1; None if that is empty.
         by_type: Mean main score by task type, 0 to 1.
         best_rank: 1 + the number of ranked systems that are significantly better (adjusted p < alpha).
         worst_rank: The number of ranked systems - the number that are significantly worse.
-        tasks: The number of tasks of the means on which it has a score, comparable or not.
+        tasks: The number of selected tasks on which it has a score, comparable or not.
         mean_by_type: The mean of `by_type`.
         borda: Rank by Borda's count, as on MTEB's leaderboard: one point per task for every system that is worse.
-        coverage: The share of the selected tasks on which it has a score.
+        coverage: The same as a share of the selected tasks.
         estimated: The number of tasks of the means on which its score is an estimate.
     """
 
@@ -324,8 +324,10 @@ class Comparison:
     Attributes:
         systems: The compared systems, in the order of the request.
         rows: One row for every task on which any system has a score.
-        common: The tasks of the means: the requested ones, or else those on which more than half of all systems have
-            comparable scores. If a task is the mean of other tasks, those are left out.
+        selected: The tasks that decide who is ranked: the requested ones, or else those on which more than half of all
+            systems have comparable scores. If a task is the mean of other tasks, those are left out.
+        mean_tasks: The selected tasks of the means. Those on which a ranked system was measured on other data are left
+            out if enough others remain (see `standings.tasks_of_means`).
         standings: The systems with scores on enough of these tasks, best mean first.
         duels: One duel for every two systems.
         needed: The number of task families that a duel must have for any difference to be significant.
@@ -344,7 +346,8 @@ class Comparison:
 
     systems: tuple[System, ...]
     rows: tuple[TaskRow, ...]
-    common: tuple[str, ...]
+    selected: tuple[str, ...]
+    mean_tasks: tuple[str, ...]
     standings: tuple[Standing, ...]
     duels: tuple[Duel, ...]
     needed: int

@@ -17,19 +17,16 @@ from stella_mteb.compare.words import listed, many
 Array = NDArray[np.float64]
 
 
-def tasks_of_means(rows: Sequence[TaskRow], scores: Scores, selection: Selection) -> tuple[str, ...]:
-    """Choose the tasks of the means: the requested ones, or those with comparable scores of most systems.
+def selected_tasks(rows: Sequence[TaskRow], scores: Scores, selection: Selection) -> tuple[str, ...]:
+    """Choose the tasks that decide who is ranked: the requested ones, or those with comparable scores of most systems.
 
     Most is more than half of the systems that have any score.
     """
     if selection.required is not None:
-        return once([task for task in selection.required if selection.takes(task, _types(rows).get(task, ""))])
+        types = {row.task: row.type for row in rows}
+        return once([task for task in selection.required if selection.takes(task, types.get(task, ""))])
     systems = sum(bool(of) for of in scores.values())
     return once([row.task for row in rows if 2 * sum(isinstance(cell, Score) for cell in row.cells) > systems])
-
-
-def _types(rows: Sequence[TaskRow]) -> dict[str, str]:
-    return {row.task: row.type for row in rows}
 
 
 def place(
@@ -79,6 +76,21 @@ def _reason(total: int, lacking: Sequence[str], alike: int, coverage: float) -> 
     return f"has {many(held, 'task')}, but only {alike} on the data that most others have"
 
 
+def tasks_of_means(
+    rows: Sequence[TaskRow], systems: Sequence[System], ranked: Sequence[System], selected: Sequence[str], least: float
+) -> tuple[str, ...]:
+    """Choose the tasks of the means among the selected ones.
+
+    A task is left out if a ranked system was measured on other data, so that the means are plain means of comparable
+    scores. If fewer than the share `least` would remain, no task is left out, and `fill` estimates these scores.
+    """
+    own = [systems.index(system) for system in ranked]
+    cells = {row.task: [row.cells[i] for i in own] for row in rows if row.task in selected}
+    known = tuple(task for task, of in cells.items() if any(isinstance(cell, Score) for cell in of))
+    alike = tuple(task for task in known if all(isinstance(cell, Score) or cell.value is None for cell in cells[task]))
+    return alike if len(alike) >= least * len(known) else known
+
+
 def fill(
     rows: Sequence[TaskRow], systems: Sequence[System], ranked: Sequence[System], tasks: Sequence[str]
 ) -> list[TaskRow]:
@@ -119,51 +131,53 @@ def _fitted(values: Array) -> Array:
 
 
 def standings(
-    rows: Sequence[TaskRow], systems: Sequence[System], ranked: Sequence[System], selected: int
+    rows: Sequence[TaskRow],
+    systems: Sequence[System],
+    ranked: Sequence[System],
+    selected: Sequence[str],
+    mean_tasks: Sequence[str],
 ) -> list[Standing]:
     """Compute the standings of the ranked systems, best mean first. The caller sets the range of ranks.
 
     Args:
-        rows: The rows of the means, with estimates.
+        rows: All rows, with estimates.
         systems: All systems, in the order of the cells.
         ranked: The ranked systems.
-        selected: The number of requested tasks.
+        selected: The tasks that decide who is ranked.
+        mean_tasks: The tasks of the means.
     """
-    table = [[_in_mean(row.cells[systems.index(system)]) for row in rows] for system in ranked]
-    values = np.array(table, dtype=float).reshape(len(ranked), len(rows))
+    of_means = [row for row in rows if row.task in mean_tasks]
+    own = [systems.index(system) for system in ranked]
+    table = [[_in_mean(row.cells[i]) for row in of_means] for i in own]
+    values = np.array(table, dtype=float).reshape(len(own), len(of_means))
     worse = (values[:, None] > values).sum(axis=(1, 2))
-    even = (values[:, None] == values).sum(axis=(1, 2)) - len(rows)
+    even = (values[:, None] == values).sum(axis=(1, 2)) - len(of_means)
     points = worse + even / 2
     borda = 1 + (points[:, None] < points).sum(axis=1)
-    found = [
-        _standing(system, [row.cells[systems.index(system)] for row in rows], rows, int(rank), len(ranked), selected)
-        for system, rank in zip(ranked, borda, strict=True)
-    ]
+    found = []
+    for system, i, figures, place in zip(ranked, own, table, borda.tolist(), strict=True):
+        of_type: dict[str, list[float]] = {}
+        for value, row in zip(figures, of_means, strict=True):
+            of_type.setdefault(row.type, []).append(value)
+        by_type = {kind: math.fsum(values) / len(values) for kind, values in of_type.items()}
+        held = sum(_is_held(row.cells[i]) for row in rows if row.task in selected)
+        found.append(
+            Standing(
+                system=system,
+                mean=math.fsum(figures) / len(figures) if figures else None,
+                by_type=by_type,
+                best_rank=1,
+                worst_rank=len(ranked),
+                tasks=held,
+                mean_by_type=math.fsum(by_type.values()) / len(by_type) if by_type else None,
+                borda=place,
+                coverage=held / len(selected),
+                estimated=sum(isinstance(row.cells[i], Gap) for row in of_means),
+            )
+        )
     return sorted(found, key=lambda one: -math.inf if one.mean is None else one.mean, reverse=True)
 
 
 def _in_mean(cell: Score | Gap) -> float:
     value = cell.value if isinstance(cell, Score) else cell.estimate
     return math.nan if value is None else value
-
-
-def _standing(
-    system: System, cells: Sequence[Score | Gap], rows: Sequence[TaskRow], borda: int, worst: int, selected: int
-) -> Standing:
-    of_type: dict[str, list[float]] = {}
-    for cell, row in zip(cells, rows, strict=True):
-        of_type.setdefault(row.type, []).append(_in_mean(cell))
-    by_type = {kind: math.fsum(values) / len(values) for kind, values in of_type.items()}
-    held = sum(map(_is_held, cells))
-    return Standing(
-        system=system,
-        mean=math.fsum(map(_in_mean, cells)) / len(cells) if cells else None,
-        by_type=by_type,
-        best_rank=1,
-        worst_rank=worst,
-        tasks=held,
-        mean_by_type=math.fsum(by_type.values()) / len(by_type) if by_type else None,
-        borda=borda,
-        coverage=held / selected,
-        estimated=sum(isinstance(cell, Gap) for cell in cells),
-    )

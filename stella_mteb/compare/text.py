@@ -15,8 +15,8 @@ from stella_mteb.compare.records import Comparison, Duel, ModelFacts
 from stella_mteb.compare.shown import shown as short_names
 from stella_mteb.compare.shown import usual_provenance
 from stella_mteb.compare.words import (
-    ESTIMATED,
     NO_MEAN,
+    about_means,
     count,
     gaps,
     headline,
@@ -74,12 +74,13 @@ def render_comparison(comparison: Comparison, form: TableFormat, width: int | No
 
 @dataclass(frozen=True)
 class _Section:
-    """A title, sentences and a table. Unless `whole`, a terminal shows only the first lines and rows."""
+    """A title, sentences, a table, and sentences below. Unless `whole`, a terminal shows the first lines and rows."""
 
     title: str
     lines: Sequence[str] = ()
     rows: Sequence[Mapping[str, Any]] = ()
     whole: bool = False
+    below: Sequence[str] = ()
 
 
 def _sections(comparison: Comparison, width: int) -> Iterator[_Section]:
@@ -92,7 +93,7 @@ def _sections(comparison: Comparison, width: int) -> Iterator[_Section]:
     yield _leaderboard(comparison, shown)
     if comparison.unranked:
         yield _unranked(comparison, shown)
-    if comparison.standings and comparison.common:
+    if comparison.standings and comparison.mean_tasks:
         yield _by_type(comparison, shown, width)
     if any(facts != ModelFacts() for facts in comparison.facts.values()):
         yield _models(comparison, shown)
@@ -118,7 +119,7 @@ def _leaderboard(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
             "mean": points(one.mean),
             "mean of types": points(one.mean_by_type),
             "Borda rank": "-" if one.borda is None else str(one.borda),
-            "tasks": f"{len(comparison.common) - one.estimated} of {len(comparison.common)}",
+            "tasks": f"{one.tasks} of {len(comparison.selected)}",
         }
         for one in standings
     ]
@@ -129,8 +130,10 @@ def _leaderboard(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
         lines.append(f"All scores are {usual}.")
     if any(one.best_rank != one.worst_rank for one in standings):
         lines.append("A rank such as 1-2 is a range: these results cannot tell which place in it is right.")
-    lines += [NO_MEAN] if not comparison.common else [ESTIMATED] * any(one.estimated for one in standings)
-    return _Section(f"Leaderboard: mean score in points (x 100) over {means_over(comparison)}", lines, rows, whole=True)
+    if not comparison.mean_tasks:
+        lines.append(NO_MEAN)
+    title = f"Leaderboard: mean score in points (x 100) over {means_over(comparison)}"
+    return _Section(title, lines, rows, whole=True, below=about_means(comparison, shown))
 
 
 def _unranked(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
@@ -301,6 +304,7 @@ def _terminal(section: _Section, width: int) -> str:
         parts.append(render(_fitted(_flush_right(_stacked(rows[:most])), width), "table", width=width))
     if left > 0:
         parts.append(textwrap.fill(f"... and {left} more: {_ELSEWHERE}", width))
+    parts += [textwrap.fill(plain(line), width, break_on_hyphens=False) for line in section.below]
     return "\n".join(parts)
 
 
@@ -330,16 +334,21 @@ def _fitted(rows: Sequence[Mapping[str, Any]], width: int) -> list[dict[str, Any
         if column not in cut
     )
     most = max(_LEAST_NAME, (width - others - 2 + _GAP) // max(1, len(cut)) - _GAP)
-    return [{key: _shortened(cell, most) if key in cut else cell for key, cell in row.items()} for row in rows]
+    shorter = {column: _shortened([row[column] for row in rows], most) for column in cut}
+    return [{key: shorter[key][i] if key in cut else cell for key, cell in row.items()} for i, row in enumerate(rows)]
 
 
 def _columns(text: str) -> int:
     return max((len(line) for line in text.split("\n")), default=0)
 
 
-def _shortened(name: str, most: int) -> str:
-    tail = most // 2
-    return name if len(name) <= most else f"{name[: most - tail - 1]}…{name[-tail:]}"
+def _shortened(names: Sequence[str], most: int) -> list[str]:
+    # Different names stay different if any place for the cut allows it.
+    cut = [
+        [name if len(name) <= most else f"{name[: most - tail - 1]}…{name[len(name) - tail :]}" for name in names]
+        for tail in range(most // 2, -1, -1)
+    ]
+    return max(cut, key=lambda shorter: len(set(shorter)))
 
 
 def _markdown(section: _Section) -> str:
@@ -348,6 +357,7 @@ def _markdown(section: _Section) -> str:
         parts.append("\n".join(f"- {_escape(line)}" for line in section.lines))
     if section.rows:
         parts.append(render([{_escape(key): cell for key, cell in row.items()} for row in section.rows], "md"))
+    parts += [_escape(line) for line in section.below]
     return "\n\n".join(parts)
 
 

@@ -22,7 +22,7 @@ def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> 
     shown = names(comparison) if shown is None else shown
     standings = [standing for standing in comparison.standings if standing.tasks]
     labels = [shown[standing.system.label] for standing in standings]
-    if len(labels) < 2 or not comparison.common:
+    if len(labels) < 2 or not comparison.mean_tasks:
         return _too_few(comparison, labels)
     known = [duel for duel in comparison.duels if duel.families]
     if known and all(
@@ -44,7 +44,7 @@ def _too_few(comparison: Comparison, ranked: Sequence[str]) -> str:
     systems = len(comparison.systems)
     if systems < 2:
         return f"{ranked[0]} has no other system to be compared with" if ranked else "No results to compare"
-    if not comparison.common:
+    if not comparison.mean_tasks:
         return f"No task has comparable scores for {'both' if systems == 2 else 'more than half of the'} systems"
     return f"Of {systems} systems, {f'only {ranked[0]}' if ranked else 'none'} has enough of the tasks to be ranked"
 
@@ -117,16 +117,50 @@ def many(count: int, noun: str) -> str:
 
 
 NO_MEAN = "No mean: no task has comparable scores for more than half of the systems."
-ESTIMATED = (
-    "If a ranked system has no comparable score on a task, its mean uses an estimate: a system effect plus a task "
-    "effect, fitted by least squares to the scores of all ranked systems."
-)
 
 
 def means_over(comparison: Comparison) -> str:
-    """Describe the tasks of the means: `41 tasks of MTEB(eng, v2)`."""
+    """Describe the tasks of the means: `37 of the 41 tasks of MTEB(eng, v2)`."""
     of = comparison.selection.benchmark if comparison.selection else None
-    return many(len(comparison.common), "task") + (f" of {of}" if of else "")
+    used, all_of_them = len(comparison.mean_tasks), len(comparison.selected)
+    return (f"{used} of the " if used < all_of_them else "") + many(all_of_them, "task") + (f" of {of}" if of else "")
+
+
+def about_means(comparison: Comparison, shown: Mapping[str, str] | None = None) -> list[str]:
+    """Say in sentences, with counts, which scores of ranked systems the means leave out, and which they estimate.
+
+    Args:
+        comparison: The comparison.
+        shown: Display names by label; by default the labels.
+    """
+    shown = names(comparison) if shown is None else shown
+    ranked = {one.system for one in comparison.standings}
+    apart = {
+        row.task: sum(
+            isinstance(cell, Gap) and cell.value is not None and system in ranked
+            for system, cell in zip(comparison.systems, row.cells, strict=True)
+        )
+        for row in comparison.rows
+        if row.task in comparison.selected and row.task not in comparison.mean_tasks
+    }
+    out = [f"{task} ({many(count, 'score')})" for task, count in apart.items() if count]
+    said = []
+    if out:
+        said.append(
+            f"The means leave out {many(len(out), 'task')} on which {many(sum(apart.values()), 'score')} of ranked "
+            f"systems {'is' if sum(apart.values()) == 1 else 'are'} on other data than most: {listed(out, 12)}. "
+            "--any-data-revision counts them, as MTEB's leaderboard does."
+        )
+    lacking = [one for one in comparison.standings if one.estimated]
+    if lacking:
+        each = [f"{shown[one.system.label]}: {one.estimated}" for one in lacking]
+        said.append(
+            f"The means use estimates for {many(sum(one.estimated for one in lacking), 'score')} that "
+            f"{many(len(lacking), 'ranked system')} {'lacks' if len(lacking) == 1 else 'lack'} on the data of most "
+            f"others ({listed(each)}): a system effect plus a task effect, fitted by least squares to all scores of "
+            "ranked systems."
+        )
+    return said
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -221,7 +255,7 @@ def settings(system: System) -> str:
 def types(comparison: Comparison) -> dict[str, int]:
     """Count the tasks of the means by task type, in alphabetical order."""
     of_task = {row.task: row.type for row in comparison.rows}
-    counted = [of_task[task] for task in comparison.common if task in of_task]
+    counted = [of_task[task] for task in comparison.mean_tasks if task in of_task]
     return {name: counted.count(name) for name in sorted(set(counted))}
 
 

@@ -48,7 +48,7 @@ def test_the_published_means_are_those_of_the_model_cards(published: Comparison)
     standings = {standing.system.model: standing for standing in published.standings}
     stella, bge = standings["NovaSearch/stella_en_1.5B_v5"], standings["BAAI/bge-en-icl"]
 
-    assert len(published.common) == 56
+    assert len(published.mean_tasks) == 56
     assert (round(100 * stella.mean, 2), round(100 * bge.mean, 2)) == (71.20, 71.68)
     assert {name: round(100 * mean, 2) for name, mean in stella.by_type.items()} == {
         "Classification": 87.63,
@@ -156,7 +156,7 @@ def test_two_scores_that_differ_are_compared_where_a_third_system_has_another_co
 
     comparison = fast(scores_of(a=values(0.5), b=values(0.5), c=dev, d=better))
 
-    assert comparison.common == ()
+    assert comparison.mean_tasks == ()
     assert duel_of(comparison, "c", "d").tasks == 12
     assert (comparison.standings, len(comparison.unranked)) == ((), 4)
 
@@ -188,7 +188,7 @@ def test_a_model_without_any_task_is_shown_and_takes_no_task_from_the_others() -
 
     assert [(s.system.label, s.mean, s.tasks) for s in comparison.standings] == [("b", 0.7, 1), ("a", 0.5, 1)]
     assert [(one.system.label, one.reason) for one in comparison.unranked] == [("none", "has none of the 1 task")]
-    assert comparison.common == ("A",)
+    assert comparison.mean_tasks == ("A",)
     assert duel_of(comparison, "a", "none").verdict == "a and none have no task with comparable scores"
 
 
@@ -206,7 +206,10 @@ def test_a_known_reason_for_a_gap_is_given() -> None:
 def test_a_gap_is_said_to_narrow_the_means() -> None:
     notes = fast(scores_of(a={"A": 0.5, "B": 0.5}, b={"A": 0.5})).notes
 
-    assert "The means are over 1 task, those on which more than half of all systems have comparable scores" in notes
+    assert (
+        "Ranked are the systems that have enough of 1 task: those on which more than half of all systems have "
+        "comparable scores" in notes
+    )
 
 
 def test_a_task_and_its_parts_do_not_both_count() -> None:
@@ -215,7 +218,7 @@ def test_a_task_and_its_parts_do_not_both_count() -> None:
 
     comparison = fast(scores_of(a=whole, b={task: value + 0.1 for task, value in whole.items()}))
 
-    assert comparison.common == ("ArguAna", "CQADupstackRetrieval")
+    assert comparison.mean_tasks == ("ArguAna", "CQADupstackRetrieval")
     assert comparison.standings[0].mean == pytest.approx(0.6)
     assert comparison.duels[0].tasks == 2
     assert len(comparison.rows) == 14
@@ -230,7 +233,7 @@ def test_parts_count_where_their_whole_is_not_common() -> None:
 
     comparison = fast(scores_of(a={**parts, "CQADupstackRetrieval": 0.1}, b=parts))
 
-    assert comparison.common == tuple(parts)
+    assert comparison.mean_tasks == tuple(parts)
     assert comparison.duels[0].tasks == 2
 
 
@@ -630,7 +633,7 @@ def test_whatever_the_conditions_no_mean_holds_scores_that_contradict_each_other
             assert len({one.dataset_revision, other.dataset_revision} - {None}) < 2
     for standing in comparison.standings:
         place = comparison.systems.index(standing.system)
-        cells = [row.cells[place] for row in comparison.rows if row.task in comparison.common]
+        cells = [row.cells[place] for row in comparison.rows if row.task in comparison.mean_tasks]
         values = [cell.value if isinstance(cell, Score) else cell.estimate for cell in cells]
         assert standing.mean == pytest.approx(np.mean(values))
         assert 1 <= standing.best_rank <= standing.worst_rank <= len(scores)

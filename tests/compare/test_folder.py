@@ -249,14 +249,14 @@ def test_the_twelve_forums_are_their_mean_beside_a_published_aggregate(tmp_path:
     (row,) = [row for row in comparison.rows if row.task == "CQADupstackRetrieval"]
     values = [cell.value for cell in row.cells if isinstance(cell, Score)]
     assert sorted(values) == pytest.approx([sum(0.3 + i / 100 for i in range(12)) / 12, 0.47])
-    assert comparison.common == ("CQADupstackRetrieval",)
+    assert comparison.mean_tasks == ("CQADupstackRetrieval",)
 
 
 def test_forums_never_count_as_twelve_tasks(tmp_path: Path) -> None:
     for model in (STELLA, BGE):
         forums(tmp_path, PARTS, model)
 
-    assert compare(local_scores(tmp_path).scores).common == ("CQADupstackRetrieval",)
+    assert compare(local_scores(tmp_path).scores).mean_tasks == ("CQADupstackRetrieval",)
 
 
 def test_forums_that_lack_one_are_named_and_make_no_mean(tmp_path: Path) -> None:

@@ -72,9 +72,9 @@ def test_the_leaderboard_is_the_first_table_and_has_ranks_means_and_types() -> N
         f"{100 * best.by_type['STS']:.2f}",
         "-",
         "-",
-        "7 of 7",
+        "8 of 9",
     ]
-    assert "over 7 tasks" in first.all("caption")[0].text()
+    assert "over 7 of the 9 tasks" in first.all("caption")[0].text()
 
 
 def with_two_unlike() -> Comparison:
@@ -95,7 +95,7 @@ def with_two_unlike() -> Comparison:
         comparison,
         systems=(*comparison.systems, lost),
         rows=tuple(rows),
-        common=(*comparison.common, "STS2"),
+        mean_tasks=(*comparison.mean_tasks, "STS2"),
         standings=(replace(first, estimated=1, mean_by_type=0.7123, borda=2), *others),
         unranked=(Unranked(lost, 2, 0.25, "has 2 of 8 tasks (25%), without STS1", tuple("abcdef")),),
         facts={
@@ -113,9 +113,9 @@ def test_facts_borda_and_the_mean_of_types_stand_beside_the_mean() -> None:
     (first, *_, last) = rows_of(document.all("table")[0])
 
     assert first[4] == "1.54 B"
-    assert first[7:] == ["71.23", "2", "7 of 8", "51 %", "512", "8,192", "mit", "2024-07-12"]
+    assert first[7:] == ["71.23", "2", "8 of 9", "51 %", "512", "8,192", "mit", "2024-07-12"]
     assert last[0].startswith("lost")
-    assert [last[1], last[3], last[9]] == ["-", "none", "2 of 8"]
+    assert [last[1], last[3], last[9]] == ["-", "none", "2 of 9"]
     assert last[10:] == ["-", "-", "-", "closed", "-"]
 
 
@@ -124,7 +124,9 @@ def test_who_is_not_ranked_stands_below_with_what_is_lacking() -> None:
 
     assert "Systems with scores on less than 80 % of the tasks are not ranked." in section.text()
     assert [one.text() for one in section.all("li")] == ["lost (self-reported): has 2 of 8 tasks (25%), without STS1"]
-    assert "its mean uses an estimate" in section.text()
+    assert "use estimates for 1 score that 1 ranked system lacks on the data of most others (stella@8192: 1)" in (
+        section.text()
+    )
 
 
 def test_intervals_and_p_are_said_to_be_adjusted_for_all_pairs() -> None:
@@ -709,7 +711,7 @@ def test_the_filter_works_on_the_tables_of_items_too(visit: Callable[..., Visit]
 
 def means_by_hand(comparison: Comparison, kind: str) -> dict[str, float]:
     """By system, over the tasks of one type that are in the means."""
-    rows = [row for row in comparison.rows if row.task in comparison.common and row.type == kind]
+    rows = [row for row in comparison.rows if row.task in comparison.mean_tasks and row.type == kind]
     return {
         one.label: sum(row.cells[i].value for row in rows) / len(rows)  # type: ignore[union-attr]
         for i, one in enumerate(comparison.systems)

@@ -8,6 +8,7 @@ from scipy.stats import rankdata
 
 from stella_mteb.compare.records import Gap, Score
 from stella_mteb.compare.selection import Selection
+from stella_mteb.compare.words import about_means
 from tests.support.made_scores import TASKS, fast, score, scores_of, values
 
 TEN = TASKS[:10]
@@ -16,7 +17,7 @@ TEN = TASKS[:10]
 def test_one_stray_row_takes_no_task_from_the_others() -> None:
     comparison = fast(scores_of(a=values(0.5, TEN), b=values(0.6, TEN), stray={"Other": 0.9}))
 
-    assert comparison.common == tuple(TEN)
+    assert comparison.mean_tasks == tuple(TEN)
     assert [one.system.label for one in comparison.standings] == ["b", "a"]
     (stray,) = comparison.unranked
     assert (stray.system.label, stray.tasks, stray.reason) == ("stray", 0, "has none of the 10 tasks")
@@ -93,11 +94,30 @@ def test_other_data_makes_a_gap_says_what_it_costs_and_counts_when_it_is_asked_f
 
     strict, lax = fast(scores), fast(scores, any_data_revision=True)
 
-    assert strict.rows[0].cells[2] == Gap("on revision new of the data, not old", 0.7, pytest.approx(0.7))
+    assert strict.rows[0].cells[2] == Gap("on revision new of the data, not old", 0.7, None)
+    assert strict.mean_tasks == tuple(TEN[1:])
+    assert {one.system.label: one.mean for one in strict.standings} == pytest.approx({"a": 0.5, "b": 0.5, "other": 0.7})
     assert {one.system.label: one.coverage for one in strict.standings}["other"] == 1
-    assert any("left out on 1 task: Task00 (1 score); --any-data-revision" in note for note in strict.notes)
+    assert about_means(strict) == [
+        "The means leave out 1 task on which 1 score of ranked systems is on other data than most: Task00 (1 score). "
+        "--any-data-revision counts them, as MTEB's leaderboard does."
+    ]
     assert all(isinstance(cell, Score) for row in lax.rows for cell in row.cells)
-    assert not any("--any-data-revision" in note for note in lax.notes)
+    assert (lax.mean_tasks, about_means(lax)) == (tuple(TEN), [])
+
+
+def test_if_too_few_tasks_would_remain_the_scores_on_other_data_are_estimated() -> None:
+    def row(value: float, *other: int) -> dict[str, Score]:
+        return {t: score(t, value, dataset_revision="new" if i in other else "old") for i, t in enumerate(TEN)}
+
+    comparison = fast(scores_of(a=row(0.5), b=row(0.6, 0, 1), c=row(0.4, 2)))
+
+    assert comparison.mean_tasks == tuple(TEN)
+    assert {one.system.label: one.mean for one in comparison.standings} == pytest.approx({"a": 0.5, "b": 0.6, "c": 0.4})
+    assert about_means(comparison) == [
+        "The means use estimates for 3 scores that 2 ranked systems lack on the data of most others (b: 2 and c: 1): a "
+        "system effect plus a task effect, fitted by least squares to all scores of ranked systems."
+    ]
 
 
 def test_a_row_on_other_data_throughout_is_not_ranked() -> None:
@@ -111,5 +131,5 @@ def test_a_row_on_other_data_throughout_is_not_ranked() -> None:
 def test_what_is_asked_for_and_nobody_has_is_lacking_for_all() -> None:
     comparison = fast(scores_of(a=values(0.5, TEN), b=values(0.4, TEN)), selection=Selection(required=(*TEN, "None")))
 
-    assert comparison.common == tuple(TEN)
+    assert comparison.mean_tasks == tuple(TEN)
     assert [one.coverage for one in comparison.standings] == pytest.approx([10 / 11] * 2)

@@ -109,7 +109,16 @@ def compare_by_hand(
     placed = [list(systems).index(standing.system) for standing in standings]
     duels = [_duel(rows, systems, i, j, items or {}) for i, j in combinations(placed, 2)]
     return Comparison(
-        tuple(systems), rows, common, tuple(standings), tuple(duels), 0, tuple(prices), notes=tuple(notes), seed=7
+        tuple(systems),
+        rows,
+        tuple(row.task for row in rows),
+        common,
+        tuple(standings),
+        tuple(duels),
+        0,
+        tuple(prices),
+        notes=tuple(notes),
+        seed=7,
     )
 
 
