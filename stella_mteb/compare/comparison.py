@@ -73,6 +73,8 @@ def compare(
     duels, needed = fight(placed, scores, tasks, by_item, families or {}, how, any_revision=any_data_revision)
     duels = tested_by_item(duels, needed, scores, items or {}, how)
     duels = tuple(replace(duel, verdict=verdict(duel, needed, len(duels), alpha)) for duel in duels)
+    # The list of gaps has the reasons for missing scores of compared tasks.
+    told = {f"{system.label}: {row.task}: {of.get(row.task)}" for system, of in (gaps or {}).items() for row in rows}
     ranked = tuple(
         replace(one, best_rank=best, worst_rank=worst)
         for one, (best, worst) in zip(standing, _ranks(placed[: len(standing)], duels, alpha), strict=True)
@@ -87,7 +89,10 @@ def compare(
         needed=needed,
         prices=tuple(prices),
         per_label=_per_label(rows, systems),
-        notes=(*notes, *_notes(scores, rows, selected, mean_tasks, ranked, by_item, duels, prices)),
+        notes=(
+            *(note for note in notes if note not in told),
+            *_notes(scores, rows, selected, mean_tasks, ranked, by_item, duels, prices),
+        ),
         alpha=alpha,
         resamples=resamples,
         seed=seed,

@@ -33,7 +33,18 @@ def fight(
     Returns:
         The duels, without verdicts, and the number of task families that a finding needs.
     """
-    differences = _differences(placed, scores, tasks, any_revision=any_revision)
+    pairs = np.triu_indices(len(placed), 1)
+    first, second = _values(placed, scores, tasks, pairs, any_revision=any_revision)
+    has = np.array([[task in scores[system] for task in tasks] for system in placed], dtype=bool)
+    one_has, other_has = (has.reshape(len(placed), len(tasks))[own] for own in pairs)
+    # If both systems have an aggregate task, its parts do not count beside it.
+    number = {task: i for i, task in enumerate(tasks)}
+    for whole in AGGREGATES.keys() & number.keys():
+        parts = np.isin(tasks, list(AGGREGATES[whole]))
+        beside = np.ix_(np.isfinite(first[:, number[whole]]), parts)
+        first[beside], one_has[beside], other_has[beside] = np.nan, False, False
+    differences, lacking = first - second, one_has ^ other_has
+    apart = one_has & other_has & np.isnan(differences)
     numbers = np.unique([families.get(task, task) for task in tasks], return_inverse=True)[1]
     tested = max_t(differences, numbers, **how._asdict())
     duels = []
@@ -59,33 +70,34 @@ def fight(
                 by_task=task_differences(
                     {task: known[task] for task in itertools.compress(tasks, both) if task in known}
                 ),
+                first_mean=float(first[i][both].mean()) if len(row) else None,
+                second_mean=float(second[i][both].mean()) if len(row) else None,
+                lacking=int(lacking[i].sum()),
+                apart=int(apart[i].sum()),
             )
         )
     return tuple(duels), tested.needed
 
 
-def _differences(placed: Sequence[System], scores: Scores, tasks: Sequence[str], *, any_revision: bool) -> Array:
-    """Compute first minus second, [duels, tasks], over shared splits and subsets; NaN where there are none."""
-    pairs = np.triu_indices(len(placed), 1)
-    found = np.full((len(pairs[0]), len(tasks)), np.nan)
-    for column, task in zip(found.T, tasks, strict=True):
+def _values(
+    placed: Sequence[System],
+    scores: Scores,
+    tasks: Sequence[str],
+    pairs: tuple[NDArray[np.intp], NDArray[np.intp]],
+    *,
+    any_revision: bool,
+) -> tuple[Array, Array]:
+    """Compute both systems' scores over shared splits and subsets, [duels, tasks]; NaN where there are none."""
+    found = np.full((2, len(pairs[0]), len(tasks)), np.nan)
+    for t, task in enumerate(tasks):
         groups = defaultdict(list)
         for i, system in enumerate(placed):
             if task in scores[system]:
                 groups[Condition.of(scores[system][task], any_revision=any_revision)].append(i)
-        of_pairs = np.full((len(placed), len(placed)), np.nan)
-        for one, other in itertools.combinations_with_replacement(groups, 2):
+        own = np.full((len(placed), len(placed)), np.nan)  # score of the first over the cells shared with the second
+        for one, other in itertools.product(groups, repeat=2):
             if cells := one.shared(other):
-                first, second = (
-                    np.array([scores[placed[i]][task].over(cells).value for i in groups[group]])
-                    for group in (one, other)
-                )
-                of_pairs[np.ix_(groups[one], groups[other])] = first[:, None] - second
-                of_pairs[np.ix_(groups[other], groups[one])] = second[:, None] - first
-        column[:] = of_pairs[pairs]
-    # If both systems have an aggregate task, its parts do not count beside it.
-    number = {task: i for i, task in enumerate(tasks)}
-    for whole in AGGREGATES.keys() & number.keys():
-        parts = [number[part] for part in AGGREGATES[whole] if part in number]
-        found[np.ix_(np.isfinite(found[:, number[whole]]), parts)] = np.nan
-    return found
+                values = np.array([scores[placed[i]][task].over(cells).value for i in groups[one]])
+                own[np.ix_(groups[one], groups[other])] = values[:, None]
+        found[0, :, t], found[1, :, t] = own[pairs], own.T[pairs]
+    return found[0], found[1]

@@ -15,7 +15,7 @@ from jinja2 import Template
 from stella_mteb.compare import words
 from stella_mteb.compare.pictures import pictures, strips
 from stella_mteb.compare.provenance import CONDITIONS, conditions, sources
-from stella_mteb.compare.records import Comparison, Duel, Gap, ModelFacts, Score, System, TaskDifference, TaskRow
+from stella_mteb.compare.records import Comparison, Duel, Gap, ModelFacts, Score, TaskDifference, TaskRow
 from stella_mteb.compare.shown import shown, usual_provenance
 from stella_mteb.files.atomic import atomic_write
 from stella_mteb.files.tables import plain
@@ -45,7 +45,7 @@ def render_report(comparison: Comparison) -> str:
         means_over=words.means_over(comparison),
         about_means=words.about_means(comparison, {label: name.telling for label, name in named.items()}),
         no_mean=words.NO_MEAN,
-        order=_placed(comparison),
+        order=words.placed(comparison),
         facts=comparison.facts if any(one != ModelFacts() for one in comparison.facts.values()) else {},
         level=words.per_cent(comparison.alpha).replace(" ", "\N{NO-BREAK SPACE}"),
         names=words.names(comparison),
@@ -56,6 +56,8 @@ def render_report(comparison: Comparison) -> str:
         all_types=sorted({row.type for row in comparison.rows}),
         main_duels=words.main_duels(comparison),
         against=_against(comparison),
+        left_out=words.LEFT_OUT,
+        beside=words.beside_the_first(comparison),
         duels_data=_duels_data(comparison),
         strips=strips(comparison),
         tasks=_tasks(comparison),
@@ -79,13 +81,15 @@ def _template() -> Template:
             "bytes": words.in_bytes,
             "count": words.count,
             "finding": _finding,
-            "interval": lambda one: typeset(words.interval(one.low, one.high)),
+            "left_out": words.left_out,
+            "interval": lambda one, turned=False: typeset(words.interval(*words.ends(one, turned=turned))),
             "p": words.p_value,
             "points": words.points,
             "share": words.share,
             "weights": words.weights,
             "rank": lambda one: words.rank(one).replace("-", "\N{EN DASH}"),
             "settings": words.settings,
+            "turned": lambda value: None if value is None else -value,
             "signed": lambda value: typeset(words.signed(value)),
             "whole": lambda value: "-" if value is None else f"{value:,.0f}",
         },
@@ -105,7 +109,7 @@ def _against(comparison: Comparison) -> list[Duel]:
 def _duels_data(comparison: Comparison) -> str:
     """Serialize all duels for the page's script, in the order of the leaderboard's pairs; null without a duel."""
     known = {(duel.first, duel.second): duel for duel in comparison.duels}
-    rows = [_figures(known[pair]) if pair in known else None for pair in combinations(_placed(comparison), 2)]
+    rows = [_figures(known[pair]) if pair in known else None for pair in combinations(words.placed(comparison), 2)]
     return json.dumps(rows, separators=(",", ":"))
 
 
@@ -114,7 +118,8 @@ def _figures(duel: Duel) -> list[float | None]:
         None if x is None or not math.isfinite(x) else round(100 * x, 2) for x in (duel.difference, duel.low, duel.high)
     ]
     p = None if duel.p_adjusted is None else round(duel.p_adjusted, 6)
-    return [*points, p, duel.tasks, duel.wins, duel.ties, duel.losses]
+    left_out = [duel.lacking, duel.apart] if duel.lacking or duel.apart else []  # most pairs leave nothing out
+    return [*points, p, duel.tasks, duel.wins, duel.ties, duel.losses, *left_out]
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,8 @@ class _Task:
 
 def _tasks(comparison: Comparison) -> list[_Task]:
     reasons = {reason: number for number, reason in enumerate(_reasons(comparison), 1)}
-    order = _order(comparison)
+    labels = [system.label for system in comparison.systems]
+    order = [labels.index(system.label) for system in words.placed(comparison)]
     duel = comparison.duels[0] if len(comparison.duels) == 1 else None
     items = {one.task: one for one in duel.by_task} if duel else {}
     tasks = []
@@ -154,24 +160,18 @@ def _tasks(comparison: Comparison) -> list[_Task]:
     return tasks
 
 
-def _order(comparison: Comparison) -> list[int]:
-    labels = [system.label for system in comparison.systems]
-    return [labels.index(system.label) for system in _placed(comparison)]
-
-
-def _placed(comparison: Comparison) -> list[System]:
-    """List the ranked systems, best mean first, then the unranked ones."""
-    return [*(one.system for one in comparison.standings), *(one.system for one in comparison.unranked)]
-
-
 def _cell(cell: Score | Gap, scores: Sequence[float], reasons: Mapping[str, int]) -> _Cell:
     if isinstance(cell, Gap):
         return _Cell(None, reasons[cell.reason], best=False, estimate=cell.estimate)
     return _Cell(cell, None, best=len(scores) > 1 and cell.value == max(scores))
 
 
-def _reasons(comparison: Comparison) -> list[str]:
-    return list(dict.fromkeys(reason for _, reason in words.gaps(comparison)))
+def _reasons(comparison: Comparison) -> dict[str, int]:
+    """Count the missing scores by reason, in the order of the page's numbers."""
+    counts: dict[str, int] = {}
+    for one in words.gaps(comparison):
+        counts[one.reason] = counts.get(one.reason, 0) + len(one.tasks) * len(one.labels)
+    return counts
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class System:
         origin: The results folder, the repository at its revision, or the citation.
         revision: Revision of the model; None if the source does not state it.
         settings: Other settings of the run: embed_dim, dtype, prompts, max_length, shots, plugin, ...
+        joined: If `--join` combined several rows, the number, provenance and revision of each row's scores.
     """
 
     label: str
@@ -32,6 +33,7 @@ class System:
     origin: str
     revision: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    joined: tuple[str, ...] = ()
 
     @property
     def dimension(self) -> int | None:
@@ -250,6 +252,10 @@ class Duel:
         by_task: The differences on tasks whose items are known.
         items: The number of items (pairs, queries, texts) under test if there are too few tasks for a test over tasks;
             0 if the test is over tasks.
+        first_mean: Mean main score of the first over the common tasks; None without one.
+        second_mean: The same of the second.
+        lacking: The number of tasks that are left out because one of the two has no score.
+        apart: The number of tasks that are left out because the two were measured on other data, splits or subsets.
     """
 
     first: System
@@ -267,6 +273,10 @@ class Duel:
     verdict: str
     by_task: Sequence[TaskDifference] = ()
     items: int = 0
+    first_mean: float | None = None
+    second_mean: float | None = None
+    lacking: int = 0
+    apart: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from stella_mteb.compare.alike import with_aggregates
 from stella_mteb.compare.naming import Meaning, labels
 from stella_mteb.compare.records import Score, Scores, System
+from stella_mteb.compare.words import many
 from stella_mteb.errors import ConfigError
 
 _SHOWN_LABELS = 10
@@ -134,7 +135,7 @@ def _mixed(rows: Sequence[Row], main_revision: str | None) -> Row:
     if len(used) < 2:
         return (used or rows)[0]
     scores = {task: row.scores[task] for task, row in taken.items()}
-    counts = [f"{sum(one is row for one in taken.values())} {_name(row)}" for row in used]
+    counts = [(sum(one is row for one in taken.values()), row) for row in used]
     provenances = {row.system.provenance for row in used}
     return Row(
         replace(
@@ -142,11 +143,12 @@ def _mixed(rows: Sequence[Row], main_revision: str | None) -> Row:
             provenance=provenances.pop() if len(provenances) == 1 else "mixed",
             origin="; ".join(dict.fromkeys(row.system.origin for row in used)),
             revision=None,
+            joined=tuple(f"{many(count, 'score')} {row.system.provenance}, {at(row.system)}" for count, row in counts),
         ),
         with_aggregates(scores),
         {task: gap for row in used for task, gap in row.gaps.items() if task not in scores},
         (
-            f"its scores are combined from several rows: {', '.join(counts)}",
+            f"its scores are combined from several rows: {', '.join(f'{count} {_name(row)}' for count, row in counts)}",
             *(f"scores {_name(row)}: {remark}" for row in used for remark in row.remarks),
         ),
     )
@@ -155,6 +157,11 @@ def _mixed(rows: Sequence[Row], main_revision: str | None) -> Row:
 def _name(row: Row) -> str:
     revision = row.system.revision
     return row.system.provenance + (f" (revision {revision[:7]})" if revision else "")
+
+
+def at(system: System) -> str:
+    """Name the revision of the model that a system states."""
+    return f"revision {system.revision or 'not stated'}"
 
 
 def _is_one_system(one: Row, other: Row) -> bool:

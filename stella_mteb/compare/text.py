@@ -14,14 +14,20 @@ from stella_mteb.compare.export import as_csv, as_json
 from stella_mteb.compare.records import Comparison, Duel, ModelFacts
 from stella_mteb.compare.shown import shown as short_names
 from stella_mteb.compare.shown import usual_provenance
+from stella_mteb.compare.sources import at
 from stella_mteb.compare.words import (
+    LEFT_OUT,
     NO_MEAN,
+    Missing,
     about_means,
+    beside_the_first,
     count,
+    ends,
     gaps,
     headline,
     in_bytes,
     interval,
+    left_out,
     listed,
     machines,
     main_duels,
@@ -29,6 +35,7 @@ from stella_mteb.compare.words import (
     means_over,
     p_value,
     per_cent,
+    placed,
     points,
     rank,
     settings,
@@ -138,7 +145,23 @@ def _leaderboard(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
 
 def _unranked(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
     lines = [f"{shown[one.system.label]}: {one.reason}" for one in comparison.unranked]
-    return _Section(f"Not ranked: less than {100 * comparison.coverage:g} % of the tasks", lines)
+    title = f"Not ranked: less than {100 * comparison.coverage:g} % of the tasks"
+    if not (beside := beside_the_first(comparison)):
+        return _Section(title, lines)
+    first = shown[comparison.duels[0].first.label]
+    rows = [
+        {
+            "system": shown[label],
+            "tasks": str(duel.tasks),
+            "mean": points(duel.second_mean),
+            "first place": points(duel.first_mean),
+            "difference": signed(duel.difference and -duel.difference),
+            "interval": interval(*ends(duel, turned=True)),
+        }
+        for label, duel in beside.items()
+    ]
+    title += f". Means in points are over the tasks shared with the first place, {first}"
+    return _Section(title, lines, rows)
 
 
 def _by_type(comparison: Comparison, shown: Mapping[str, str], width: int) -> _Section:
@@ -176,7 +199,7 @@ def _models(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
             "released": (of[label].released or "-")[:7],
             "zero shot": share(of[label].zero_shot),
         }
-        for label in (one.system.label for one in comparison.standings)
+        for label in (one.label for one in placed(comparison))
     ]
     title = (
         "Models: settings of the run or of this project's config, else MTEB's description; zero-shot: the share of the "
@@ -185,11 +208,13 @@ def _models(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
     return _Section(title, (), rows)
 
 
-def _missing(missing: Mapping[tuple[str, str], Sequence[str]], shown: Mapping[str, str]) -> _Section:
-    lines = [
-        f"{shown[label]}, {many(len(tasks), 'task')}: {reason} ({listed(tasks)})"
-        for (label, reason), tasks in sorted(missing.items(), key=lambda one: -len(one[1]))
-    ]
+def _missing(missing: Sequence[Missing], shown: Mapping[str, str]) -> _Section:
+    lines = []
+    for reason, tasks, labels in missing:
+        of = f"{len(labels)} systems" if len(labels) > 1 else shown[labels[0]]
+        on = many(len(tasks), "task") if len(tasks) > 1 else tasks[0]
+        which = [listed([shown[label] for label in labels])] * (len(labels) > 1) + [listed(tasks)] * (len(tasks) > 1)
+        lines.append(f"{of} on {on}: {reason}" + (f" ({'; '.join(which)})" if which else ""))
     return _Section("Gaps: no score that is comparable with those of most other systems", lines)
 
 
@@ -206,6 +231,7 @@ def _duels(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
             "interval": interval(duel.low, duel.high),
             "p": p_value(duel.p_adjusted),
             "tasks": f"{duel.wins}/{duel.ties}/{duel.losses}",
+            **({"left out": _left_out(duel)} if any(map(left_out, found)) else {}),
         }
         for duel in found
     ]
@@ -214,7 +240,12 @@ def _duels(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
         f"; intervals and p are adjusted for all {len(comparison.duels)} pairs" if len(comparison.duels) > 1 else ""
     )
     title += f": {first}, mean difference in points with its {level} interval; tasks won/tied/lost{adjusted}"
-    return _Section(title, (), rows)
+    return _Section(title, (), rows, below=[LEFT_OUT] * any(map(left_out, found)))
+
+
+def _left_out(duel: Duel) -> str:
+    counts = {"lack": duel.lacking, "data": duel.apart}
+    return ", ".join(f"{number} {why}" for why, number in counts.items() if number) or "-"
 
 
 def _by_task(comparison: Comparison, duel: Duel, shown: Mapping[str, str]) -> _Section:
@@ -280,7 +311,7 @@ def _sources(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
     shared = len(set(froms)) == 1
     lines = [
         (f"{shown[system.label]}: " if system.model.rpartition("/")[2] != shown[system.label] else "")
-        + f"{system.model}, revision {system.revision or 'not stated'}"
+        + f"{system.model}, {'; '.join(system.joined) or at(system)}"
         + ("" if shared else f"; {told}")
         + (f"; {settings(system)}" if system.settings else "")
         for system, told in zip(comparison.systems, froms, strict=True)

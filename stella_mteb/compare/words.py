@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from stella_mteb.compare.records import Comparison, Duel, Gap, ModelFacts, Standing, System
+from stella_mteb.compare.records import Comparison, Duel, Gap, ModelFacts, Standing, System, TaskDifference
 from stella_mteb.files.tables import plain
 
 # -------------------------------------------------------------------------------------------------------- sentences
@@ -88,20 +89,35 @@ def _over_tasks(duel: Duel, needed: int, duels: int, alpha: float) -> str:
             f"{first} and {second}: {many(duel.tasks, 'task')}{of}, too few to tell; a test needs {needed} "
             f"(difference {signed(duel.difference)} points)"
         )
-    figures = (duel.difference, duel.low, duel.high)
     start = f"{first} and {second} cannot be separated: difference"
     if better is duel.first:
         start = f"{first} is better than {second}:"
     elif better:
         start = f"{second} is better than {first}:"
-        figures = (-duel.difference, duel.high and -duel.high, duel.low and -duel.low)
-    difference, *ends = figures
-    between = "" if None in ends else f" ({interval(*ends)})"
+    turned = better is not None and better is not duel.first
+    difference = -duel.difference if turned else duel.difference
+    between = "" if duel.low is None else f" ({interval(*ends(duel, turned=turned))})"
     p = p_value(duel.p_adjusted)
-    over = f"{duel.items:,} items of {many(duel.tasks, 'task')}" if duel.items else many(duel.tasks, "task")
+    over = many(duel.tasks, "task")
+    if why := left_out(duel):
+        over = f"{duel.tasks} of {duel.tasks + duel.lacking + duel.apart} tasks ({why})"
+    if duel.items:
+        over = f"{duel.items:,} items of {over}"
     return f"{start} {signed(difference)} points{between} over {over}, p {p if p[0] == '<' else f'= {p}'}" + (
         f" (adjusted for {duels} pairs)" if duels > 1 else ""
     )
+
+
+def left_out(duel: Duel) -> str:
+    """Count the tasks that a duel leaves out, by reason: `16 lacking, 4 on other data`; empty without any."""
+    counts = {"lacking": duel.lacking, "on other data": duel.apart}
+    return ", ".join(f"{number} {why}" for why, number in counts.items() if number)
+
+
+LEFT_OUT = (
+    "Left out of a pair are tasks that one of the two lacks, and tasks on other data: their revisions, splits or "
+    "subsets differ."
+)
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
@@ -179,6 +195,13 @@ def signed(value: float | None) -> str:
 def interval(low: float | None, high: float | None) -> str:
     """Format an interval of differences: `-0.10 to +2.44`."""
     return "-" if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
+def ends(one: Duel | TaskDifference, *, turned: bool = False) -> tuple[float | None, float | None]:
+    """Return the ends of an interval; `turned` for those of second minus first."""
+    if not turned or one.low is None or one.high is None:
+        return one.low, one.high
+    return -one.high, -one.low
 
 
 def p_value(value: float | None) -> str:
@@ -264,16 +287,43 @@ def machines(comparison: Comparison) -> list[str]:
     return sorted({price.machine or "not stated" for price in comparison.prices})
 
 
+def placed(comparison: Comparison) -> list[System]:
+    """List the ranked systems, best mean first, then the unranked ones."""
+    return [*(one.system for one in comparison.standings), *(one.system for one in comparison.unranked)]
+
+
+def beside_the_first(comparison: Comparison) -> dict[str, Duel]:
+    """Find the duel of each unranked system with the first place, by label."""
+    labels = {one.system.label for one in comparison.unranked}
+    return {
+        duel.second.label: duel
+        for duel in comparison.duels
+        if duel.first == comparison.duels[0].first and duel.second.label in labels
+    }
+
+
 def main_duels(comparison: Comparison) -> Sequence[Duel]:
     """Select the duels shown task by task: all up to three, else only that of the first two places."""
     return comparison.duels if len(comparison.duels) <= 3 else comparison.duels[:1]
 
 
-def gaps(comparison: Comparison) -> dict[tuple[str, str], list[str]]:
-    """Group the tasks without a comparable score by system label and reason."""
-    found: dict[tuple[str, str], list[str]] = {}
+class Missing(NamedTuple):
+    """Gaps with one reason, on the same tasks in several systems."""
+
+    reason: str
+    tasks: Sequence[str]
+    labels: Sequence[str]
+
+
+def gaps(comparison: Comparison) -> list[Missing]:
+    """Group all gaps by reason and tasks, those of the most scores first."""
+    tasks: dict[tuple[str, str], list[str]] = {}
     for row in comparison.rows:
         for system, cell in zip(comparison.systems, row.cells, strict=True):
             if isinstance(cell, Gap):
-                found.setdefault((system.label, cell.reason), []).append(row.task)
-    return found
+                tasks.setdefault((system.label, cell.reason), []).append(row.task)
+    labels: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (label, reason), of in tasks.items():
+        labels.setdefault((reason, tuple(of)), []).append(label)
+    found = [Missing(reason, of, own) for (reason, of), own in labels.items()]
+    return sorted(found, key=lambda one: -len(one.tasks) * len(one.labels))

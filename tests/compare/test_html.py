@@ -129,6 +129,27 @@ def test_who_is_not_ranked_stands_below_with_what_is_lacking() -> None:
     )
 
 
+def test_who_is_not_ranked_stands_beside_the_first_place_on_the_tasks_that_both_have() -> None:
+    comparison = with_two_unlike()
+    duel = replace(
+        comparison.duels[0],
+        second=comparison.unranked[0].system,
+        tasks=2,
+        difference=-0.01,
+        low=-0.03,
+        high=0.005,
+        first_mean=0.7,
+        second_mean=0.71,
+    )
+
+    table = page(replace(comparison, duels=(*comparison.duels, duel))).all("table", id="unranked-table")[0]
+
+    ((name, *figures),) = rows_of(table)
+    assert name.startswith("lost")
+    assert figures[:4] == ["71.00", "70.00", "+1.00", "−0.50 to +3.00"]  # noqa: RUF001
+    assert figures[4:] == ["2", "has 2 of 8 tasks (25%), without STS1"]
+
+
 def test_intervals_and_p_are_said_to_be_adjusted_for_all_pairs() -> None:
     duels = next(one for one in page(three_with_gaps()).all("table") if one.attributes["id"] == "duels-table")
 
@@ -296,7 +317,7 @@ def test_a_gap_is_visible_with_its_reason_and_sorts_as_nothing() -> None:
     gaps = [cell for cell in row.all("td") if "gap" in cell.attributes.get("class", "")]
     assert [cell.attributes["data-value"] for cell in gaps] == ["", ""]
     reasons = [document.all(id=cell.all("a")[0].attributes["href"].removeprefix("#"))[0].text() for cell in gaps]
-    assert reasons == ["another split: validation", "not run"]
+    assert reasons == ["another split: validation (1 score)", "not run (1 score)"]
 
 
 def test_the_highest_score_is_marked_in_words_too_and_ties_are_all_marked() -> None:
@@ -780,6 +801,8 @@ def test_columns_are_chosen(visit: Callable[..., Visit]) -> None:
 
 def test_any_system_is_compared_with_all_others(visit: Callable[..., Visit]) -> None:
     comparison = ten_by_fifty()
+    duels = [replace(duel, lacking=i % 3, apart=i % 2) for i, duel in enumerate(comparison.duels)]
+    comparison = replace(comparison, duels=tuple(duels))
     tab = visit(comparison).page
     chosen = comparison.standings[4].system
     expected = {}
@@ -791,11 +814,12 @@ def test_any_system_is_compared_with_all_others(visit: Callable[..., Visit]) -> 
             low, high = sorted((turn * duel.low, turn * duel.high))  # type: ignore[operator]
             won, lost = (duel.wins, duel.losses) if first else (duel.losses, duel.wins)
             figures = [words.signed(turn * duel.difference), words.interval(low, high), "0.864", "not significant"]  # type: ignore[operator]
-            expected[other.label] = [*figures, str(duel.tasks), str(won), str(duel.ties), str(lost)]
+            left = words.left_out(duel) or "-"
+            expected[other.label] = [*figures, str(duel.tasks), str(won), str(duel.ties), str(lost), left]
 
     tab.get_by_role("combobox", name="Compare").select_option(label=chosen.label)
 
-    names, *columns = (column(tab, "duels-table", number) for number in range(1, 10))
+    names, *columns = (column(tab, "duels-table", number) for number in range(1, 11))
     assert len(names) == 9
     for name, *row in zip(names, *columns, strict=True):
         assert [text.replace("−", "-") for text in row] == expected[name.split()[0]]  # noqa: RUF001

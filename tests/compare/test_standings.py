@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy.stats import rankdata
 
 from stella_mteb.compare.records import Gap, Score
 from stella_mteb.compare.selection import Selection
+from stella_mteb.compare.text import render_comparison
 from stella_mteb.compare.words import about_means
 from tests.support.made_scores import TASKS, fast, score, scores_of, values
 
@@ -133,3 +136,29 @@ def test_what_is_asked_for_and_nobody_has_is_lacking_for_all() -> None:
 
     assert comparison.mean_tasks == tuple(TEN)
     assert [one.coverage for one in comparison.standings] == pytest.approx([10 / 11] * 2)
+
+
+def test_a_pair_says_how_many_tasks_it_leaves_out_and_why() -> None:
+    other = {task: score(task, 0.6, dataset_revision="new" if i < 4 else "old") for i, task in enumerate(TASKS)}
+    old = {task: score(task, 0.5, dataset_revision="old") for task in TASKS[:10]}
+    comparison = fast(scores_of(old=old, other=other))
+
+    (duel,) = comparison.duels
+    shown = " ".join(render_comparison(comparison, "table", 80).split())
+
+    assert (duel.tasks, duel.lacking, duel.apart) == (6, 2, 4)
+    assert "over 6 of 12 tasks (2 lacking, 4 on other data)" in shown
+    assert "2 lack, 4 data Left out of a pair" in shown
+
+
+def test_who_is_not_ranked_stands_beside_the_first_place_on_the_tasks_that_both_have() -> None:
+    few = dict(zip(TASKS[:6], [0.4, 0.5, 0.6, 0.7, 0.8, 0.9], strict=True))
+    comparison = fast(scores_of(whole=values(0.5), few=few), selection=Selection(required=tuple(TASKS)))
+    (duel,) = comparison.duels
+    both = np.mean([list(values(0.5).values())[:6], list(few.values())], axis=1)
+
+    shown = " ".join(render_comparison(comparison, "table", 80).split())
+
+    assert (duel.first_mean, duel.second_mean) == pytest.approx(tuple(both))
+    assert "tasks shared with the first place, whole" in shown
+    assert re.search(rf"few +6 +{100 * both[1]:.2f} +{100 * both[0]:.2f} +\+{100 * (both[1] - both[0]):.2f}", shown)

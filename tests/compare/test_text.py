@@ -147,7 +147,7 @@ def test_the_leaderboard_has_ranks_means_borda_and_how_many_tasks_compare() -> N
     text = " ".join(table.split())
     assert "over 7 of the 9 tasks" in text
     assert "All scores are measured here." in text
-    assert "its mean uses an estimate" in text
+    assert "use estimates for 2 scores that 1 ranked system lacks" in text
     assert "these results cannot tell which place in it is right" in text
 
 
@@ -243,10 +243,35 @@ def test_every_gap_is_listed_with_its_reason() -> None:
     table = section(render_comparison(three_with_gaps(), "table", 80), "Gaps")
 
     assert table.splitlines()[1:] == [
-        "- stella@256, 1 task: another revision of the data: 89abcdef (Retrieval3)",
-        "- stella@256, 1 task: not run (STS2)",
-        "- stella@8192, 1 task: another split: validation (STS2)",
+        "- stella@256 on Retrieval3: another revision of the data: 89abcdef",
+        "- stella@256 on STS2: not run",
+        "- stella@8192 on STS2: another split: validation",
     ]
+
+
+@pytest.mark.parametrize("form", ["table", "md"])
+def test_a_reason_that_many_systems_share_is_told_once(form: TableFormat) -> None:
+    systems = [system(letter) for letter in "abcdef"]
+    whole = [score("one", "STS", 0.5) for _ in systems]
+    cells = {("one", "STS"): whole}
+    cells |= {(task, "STS"): [whole[0], *[Gap("on other data")] * 5] for task in ("two", "three")}
+    comparison = compare_by_hand(systems, cells)
+
+    shown = " ".join(render_comparison(comparison, form, 80).split())
+
+    assert "5 systems on 2 tasks: on other data (b, c, d and 2 more; two and three)" in shown
+    assert shown.count("on other data") == 1
+
+
+def test_a_row_of_several_sources_names_the_revision_of_each() -> None:
+    joined = ("33 scores measured by others, revision 0123", "8 scores self-reported, revision not stated")
+    comparison = in_order([(1, 2), (1, 2)])
+    mixed = replace(comparison.systems[0], joined=joined, revision=None)
+    comparison = replace(comparison, systems=(mixed, comparison.systems[1]))
+
+    sources = section(render_comparison(comparison, "table", 80), "Where the scores are from")
+
+    assert f"organisation/a, {joined[0]}; {joined[1]}; measured here" in " ".join(sources.split())
 
 
 def test_items_known_give_a_difference_its_interval_and_p() -> None:

@@ -102,7 +102,7 @@
 
   // Build a row of the duels table: the chosen system minus another. `figures` are the higher placed minus the lower.
   const duelRow = (other, figures, turned, alpha) => {
-    let [difference, low, high, p, number, won, even, lost] = figures;
+    let [difference, low, high, p, number, won, even, lost, lacking, apart] = figures;
     if (turned) {
       [difference, low, high] = [difference, high, low].map((one) => (one === null ? null : -one));
       [won, lost] = [lost, won];
@@ -123,6 +123,8 @@
     add("number", p === null ? "-" : p < 0.001 ? "< 0.001" : p.toFixed(3), p);
     add("line", p === null || p >= alpha ? "not significant" : difference > 0 ? "better" : "worse");
     for (const one of [number, won, even, lost]) add("number", one, one);
+    const left = [[lacking, "lacking"], [apart, "on other data"]].filter(([count]) => count);
+    add("line", left.map((one) => one.join(" ")).join(", ") || "-");
     return row;
   };
 
