@@ -140,7 +140,10 @@ def compare(
             any_data_revision=any_data_revision,
         )
     if not any(scores.values()):
-        raise ConfigError("\n  ".join(["nothing to compare: no score could be read", *found.notes_on(scores)]))
+        unread = [f"{one.label}: {task}: {gap}" for one in scores for task, gap in found.gaps.get(one, {}).items()]
+        asked = "-b, -t, --type, --language or --exclude"
+        said = f"nothing to compare: no score could be read; use other {asked}, or another --results folder"
+        raise ConfigError("\n  ".join([said, *unread]))
     items = {(system.label, task): items_of(score) for system, own in scores.items() for task, score in own.items()}
     prices = [price_of(system, next(iter(own.values())).source) for system, own in scores.items() if own]
     comparison = compare_scores(

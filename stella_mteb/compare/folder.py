@@ -27,6 +27,7 @@ Facts = Callable[[str], TaskFacts]
 """Function from the name of a task to its facts."""
 
 _LAYOUT = "results/<organisation>__<name>/<revision>/<Task>.json"
+_CURE = "give --results the --output folder of stella-mteb run, or a clone of MTEB's public results"
 _EXTERNAL = "external"  # MTEB's revision folder for self-reported scores
 _UNKNOWN = {_EXTERNAL, "no_revision_available"}
 
@@ -76,7 +77,7 @@ def read_folder(
     """
     root = results_folder(folder)
     if not root.is_dir():
-        raise ConfigError(f"{folder}: no such folder")
+        raise ConfigError(f"{folder}: no such folder; {_CURE}")
     present = {path.name: path for path in _subfolders(root)}
     chosen, notes = set(present), []
     if models is not None:
@@ -91,7 +92,7 @@ def read_folder(
     if stray:
         notes.append(f"{origin}: ignored {listed(stray)}, because a result is at {_LAYOUT}")
     if not places and models is None:
-        raise ConfigError("\n".join([f"{folder}: holds no results in MTEB's layout, {_LAYOUT}", *notes]))
+        raise ConfigError("\n".join([f"{folder}: holds no results in MTEB's layout, {_LAYOUT}; {_CURE}", *notes]))
     rows = [_row(place, root, origin, facts, selection, of_others=of_others) for place in places]
     return Found(labelled(rows), tuple(notes))
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from stella_mteb.compare.records import Comparison, Duel, Score, System
 from stella_mteb.compare.shown import shown
-from stella_mteb.compare.words import interval, machines, main_duels, per_cent, points, signed
+from stella_mteb.compare.words import interval, machines, main_duels, many, per_cent, points, signed
 from stella_mteb.files.tables import plain
 from stella_mteb.pages import svg
 
@@ -135,8 +135,8 @@ def differences(comparison: Comparison, duel: Duel, key: str) -> Picture:
     ]
     ahead, behind = sum(one.value > 0 for one in rows), sum(one.value < 0 for one in rows)
     summary = (
-        f"{len(rows)} tasks. {first} is higher on {ahead}, {second} on {behind}. From {signed(rows[0].value)} points "
-        f"on {rows[0].task} to {signed(rows[-1].value)} on {rows[-1].task}."
+        f"{many(len(rows), 'task')}. {first} is higher on {ahead}, {second} on {behind}. "
+        f"From {signed(rows[0].value)} points on {rows[0].task} to {signed(rows[-1].value)} on {rows[-1].task}."
     )
     return Picture(
         title, _how_to_read(comparison, duel, rows, first, second), svg.figure(key, bottom + 50, title, summary, parts)
@@ -168,10 +168,10 @@ def _how_to_read(comparison: Comparison, duel: Duel, rows: Sequence[_Row], first
     if known < len(rows):
         which = "a mark on a thin stem has no interval" if known else "no mark has an interval"
         text += f" Predictions for single items are unavailable for {'the others' if known else 'all tasks'}: {which}."
-    if len(rows) < duel.tasks:
+    if hidden := duel.tasks - len(rows):
         text += (
-            f" {duel.tasks - len(rows)} of their tasks are not drawn: on these, the two scores are comparable with "
-            "each other, but not with those of most systems."
+            f" {hidden} of their tasks {'is' if hidden == 1 else 'are'} not drawn: there, the two scores are "
+            "comparable with each other, but not with those of most systems."
         )
     return text
 

@@ -210,7 +210,8 @@ def select(scores: Scores, names: Sequence[str], *, notes: Sequence[str] = ()) -
     for name in names:
         matching = _matching(name, scores)
         if not matching:
-            raise ConfigError(_nothing_of(name, scores, notes))
+            cure = f"add --results DIR, --remote or --published, or make them with stella-mteb run -m {name}"
+            raise ConfigError(f"{_nothing_of(name, scores, notes)}; {cure}")
         chosen |= {system: scores[system] for system in matching}
     return chosen
 

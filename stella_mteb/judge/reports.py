@@ -170,7 +170,7 @@ def read_results(folder: Path) -> dict[str, dict[str, Result]]:
     """
     root = folder / "aggregated" if (folder / "aggregated").is_dir() else folder
     if not root.is_dir():
-        raise ConfigError(f"{root}: no such folder")
+        raise ConfigError(f"{root}: no such folder; give the --output folder of stella-mteb judge")
     pairs = root.parent / "pairs" if root.name == "aggregated" else root / "pairs"
     found: dict[str, dict[str, Result]] = {}
     for path in sorted(root.glob("*/*.json")):
@@ -186,7 +186,9 @@ def read_results(folder: Path) -> dict[str, dict[str, Result]]:
             mean, count if isinstance(count, int) else None, clips, _other_means(content)
         )
     if not found:
-        raise ConfigError(f"{root}: no aggregated files (<judge>/<model>.json)")
+        raise ConfigError(
+            f"{root}: no aggregated files (<judge>/<model>.json); give the --output folder of stella-mteb judge"
+        )
     return found
 
 

@@ -61,7 +61,12 @@ def test_the_report_is_written_where_it_is_asked_for(call: Call, tmp_path: Path)
     ("arguments", "said"),
     [
         ([], "Give --results DIR, --published, or --remote"),
-        (["--results", "nowhere"], "nowhere: no such folder"),
+        (["--results", "nowhere"], "nowhere: no such folder; give --results the --output folder of stella-mteb run"),
+        (["org/other", "--published"], "or make them with stella-mteb run -m org/other"),
+        (
+            ["--published", "-t", "NFCorpusX"],
+            "no score could be read; use other -b, -t, --type, --language or --exclude",
+        ),
         (["stella_en_1.5B_v6", "--published"], "stella_en_1.5B_v5"),
         (["--remote", "main"], "--remote needs the models"),
         (["--remote"], "--remote needs the models"),
@@ -81,6 +86,8 @@ def test_the_report_is_written_where_it_is_asked_for(call: Call, tmp_path: Path)
     ids=[
         "nothing",
         "no-folder",
+        "unknown-organisation",
+        "no-such-task",
         "unknown",
         "remote-of-all",
         "newest-of-all",

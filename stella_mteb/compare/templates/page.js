@@ -23,12 +23,14 @@
     cell.dataset.value = value;
   };
 
+  const many = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
   const tell = () => {
     const rows = [...tasks.tBodies[0].rows];
     const left = rows.filter((row) => !row.hidden).length;
     const shown = systems.filter(({ row }) => !row.hidden).length;
     tools.querySelector("output").textContent =
-      `${shown} of ${systems.length} systems, ${left} of ${rows.length} tasks`;
+      `${shown} of ${many(systems.length, "system")}, ${left} of ${many(rows.length, "task")}`;
   };
 
   // Recompute the means over the visible tasks and the ranks by these means, and move the circles.
@@ -68,7 +70,7 @@
     else {
       const count = recompute();
       note.textContent =
-        `Means and ranks are now over only the ${count} task${count === 1 ? "" : "s"} of type ${type}. ` +
+        `Means and ranks are now over only the ${many(count, "task")} of type ${type}. ` +
         "Ranks follow these means; significance was tested over all tasks.";
     }
     page.sort(board, board.tHead.rows[0].cells[mean], true);
