@@ -27,13 +27,8 @@ test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
 # The oldest versions that pyproject.toml admits, and the newest of the day; each in an environment of its own.
-test-oldest: LIMITS = -c constraints-oldest.txt
 test-oldest test-newest:
-	@echo "Installing the $(@:test-%=%) versions into $(VENV)-$@: several gigabytes where torch has no CPU build ..."
-	$(PYTHON) -m venv $(VENV)-$@
-	PYTHONWARNINGS=ignore $(VENV)-$@/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) \
-		$(LIMITS) -e '.[demo,test]'
-	$(VENV)-$@/bin/python -m pytest $(LEANING)
+	VENV=$(VENV)-$@ PYTHON=$(PYTHON) PIP_ARGS="$(PIP_ARGS)" tests/versions.sh $(@:test-%=%) $(LEANING)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -71,4 +66,4 @@ $(VENV)/.dev: $(VENV)/.demo
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-test-oldest $(VENV)-test-newest build dist *.egg-info demo-output
+	rm -rf $(VENV) $(VENV)-test-* build dist *.egg-info demo-output

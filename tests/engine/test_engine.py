@@ -85,6 +85,7 @@ def either(request: pytest.FixtureRequest, stella: TextEncoder) -> Callable[...,
 # ---------------------------------------------------------------------------------- the same vectors as elsewhere
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("prompt", ["", S2S, PROMPTS["s2p_query"]], ids=["plain", "s2s", "s2p"])
 def test_vectors_are_those_of_sentence_transformers(pair: Any, prompt: str) -> None:
     encoder, reference = pair
@@ -115,6 +116,7 @@ def test_neither_order_nor_batch_nor_neighbours_change_a_vector(
     np.testing.assert_allclose(vectors, np.stack([reference(text, prompt) for text in texts]), atol=1e-5)
 
 
+@pytest.mark.versions
 def test_the_real_weights_give_the_similarities_of_the_documentation(minilm: TextEncoder) -> None:
     vectors = minilm.encode(["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."])
 
@@ -122,6 +124,7 @@ def test_the_real_weights_give_the_similarities_of_the_documentation(minilm: Tex
     np.testing.assert_allclose(vectors @ vectors.T, published, atol=1e-4)
 
 
+@pytest.mark.versions
 def test_run_causally_the_tiny_stella_gives_other_vectors(stella: TextEncoder, stella_st: Any) -> None:
     """Else the comparisons above could not tell a bidirectional model from a causal one."""
     config = stella_st[0].model.config
@@ -194,6 +197,7 @@ def test_bfloat16_backbone_gives_float32_vectors_near_the_exact_ones(stella_fold
 # ------------------------------------------------------------------------------------------------------- attention
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("neighbours", [[], [TEXTS[1], TEXTS[7]]], ids=["alone", "beside others"])
 def test_the_first_token_sees_the_last_one(
     stella: TextEncoder, either: Callable[..., TextEncoder], neighbours: list[str]
@@ -207,6 +211,7 @@ def test_the_first_token_sees_the_last_one(
     assert abs(vectors[0] - vectors[1]).max() > 0.05
 
 
+@pytest.mark.versions
 def test_neither_padding_nor_a_neighbour_is_seen(either: Callable[..., TextEncoder]) -> None:
     first_state = either(pooling=Pooling(("cls",)))
 
@@ -218,6 +223,7 @@ def test_neither_padding_nor_a_neighbour_is_seen(either: Callable[..., TextEncod
 # --------------------------------------------------------------------------------------------------------- pooling
 
 
+@pytest.mark.versions
 @settings(max_examples=50, deadline=None)
 @given(
     lengths=st.lists(st.integers(2, 12), min_size=1, max_size=6),

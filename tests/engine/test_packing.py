@@ -174,6 +174,7 @@ def test_neighbours_that_change_go_or_trade_places_do_not_move_a_vector(
     np.testing.assert_allclose(vectors[min(place, len(others))], encoder.encode([own])[0], atol=1e-5)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_pack_has_the_states_of_a_padded_batch_of_transformers(
@@ -272,6 +273,7 @@ def _states_before_and_after_a_change_of_the_last_token(model: Any) -> tuple[np.
     return states_of(model, texts)[1], states_of(model, [texts[0], changed, texts[2]])[1]
 
 
+@pytest.mark.versions
 def test_with_the_masks_of_transformers_a_bidirectional_decoder_would_see_across_texts(backbone: Backbones) -> None:
     """Why there is an attention function at all. Should this fail, transformers keeps such texts apart by itself."""
     texts = random_texts([6, 4])
@@ -366,6 +368,7 @@ def write_model(folder: Path, config: Any) -> Path:
 TEXTS = ["the man", "a red car and the man", "x", "", "the query of the man is long and the car is red"]
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     ("model_type", "packs", "changes"),
     [

@@ -79,6 +79,7 @@ def test_mteb_takes_it_for_an_encoder(encoder: Any) -> None:
     assert isinstance(encoder, EncoderProtocol)
 
 
+@pytest.mark.versions
 def test_every_text_mock_task_of_mteb_runs(encoder: Any) -> None:
     import mteb
     from mteb.mocks import ALL_MOCK_TASK_TEST_GRID
@@ -94,6 +95,7 @@ def test_every_text_mock_task_of_mteb_runs(encoder: Any) -> None:
     assert {name for name, status in outcome.items() if status is not None} == ran  # none failed, none skipped
 
 
+@pytest.mark.versions
 def test_plain_mteb_gives_the_spearman_of_our_own_cosines(encoder: Any) -> None:
     from stella_mteb.harness.task_classes import task_class
     from stella_mteb.harness.task_yaml import bundled_tasks

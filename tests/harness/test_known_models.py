@@ -30,7 +30,7 @@ from stella_mteb.harness.known_models import (
     given_to_wrapper,
     known_config,
 )
-from stella_mteb.harness.registry import side_of, task_info
+from stella_mteb.harness.registry import NEWEST_TESTED, side_of, task_info
 from stella_mteb.models.config import ModelConfig
 from stella_mteb.prompts.profiles import choose
 
@@ -163,7 +163,8 @@ def test_every_setting_of_the_two_wrappers_is_taken_over_without_effect_or_refus
             used |= {key for name in nested for key in meta.loader_kwargs.get(name, {})}
 
     assert used - TAKEN_OVER.keys() - WITHOUT_EFFECT.keys() == {"embed_dim"}
-    assert (TAKEN_OVER.keys() | WITHOUT_EFFECT.keys()) - used == set()
+    unused = (TAKEN_OVER.keys() | WITHOUT_EFFECT.keys()) - used
+    assert not unused or mteb.__version__ != NEWEST_TESTED, unused  # older registries use fewer settings
 
 
 def test_the_table_in_the_documents_is_that_of_this_mteb() -> None:

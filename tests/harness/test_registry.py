@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.versions
+
 STELLA = "NovaSearch/stella_en_1.5B_v5"
 OLD_NAME = "dunzhang/stella_en_1.5B_v5"
 REVISION = "d03be74b361d4eb24f42a2fe5bd2e29917df4604"

@@ -480,6 +480,7 @@ def test_the_rows_of_a_finished_task_are_given_back(tiny: Any, tmp_path: Path) -
     assert not task.data_loaded
 
 
+@pytest.mark.versions
 def test_every_dimension_scores_as_it_does_alone_and_every_text_is_encoded_once(
     stella_folder: Path, tmp_path: Path
 ) -> None:
@@ -645,6 +646,7 @@ def test_texts_that_are_cut_are_counted_once_and_not_again_for_the_next_dimensio
 # ------------------------------------------------------------------------------------------------ real weights
 
 
+@pytest.mark.versions
 @needs_shared
 def test_real_weights_on_own_data_score_as_sentence_transformers_has_them(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer

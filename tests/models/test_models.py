@@ -482,6 +482,7 @@ def test_the_python_files_of_stella_itself_are_never_run(copy: Path, stella: Tex
     assert not (copy.parent / "ran").exists()
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("version", ["5.1.0", "5.0.0rc1", "4.57.6"])
 def test_a_transformers_that_would_attend_causally_is_refused(
     stella_folder: Path, version: str, monkeypatch: pytest.MonkeyPatch
@@ -496,6 +497,7 @@ def test_a_transformers_that_would_attend_causally_is_refused(
         resolve(str(stella_folder)).load("cpu")
 
 
+@pytest.mark.versions
 def test_stella_is_bidirectional_without_its_auto_map_too(copy: Path, stella: TextEncoder) -> None:
     """Known by its two prompts; a copy that was saved again has lost the auto_map."""
     edit(copy / "config.json", auto_map=None)
@@ -641,6 +643,7 @@ def test_offline_with_an_unpinned_model_says_what_to_download(hub_cache: Path) -
         resolve("some/model", offline=True)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("name", ["stella_en_1.5B_v5@256", "dunzhang/stella_en_1.5B_v5@256"])
 def test_the_cache_of_the_hub_is_used_offline(
     hub_cache: Path, stella_folder: Path, stella: TextEncoder, name: str
@@ -804,6 +807,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return resolve(str(folder)).load("cpu"), {name.removeprefix("new."): value for name, value in weights.items()}
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("another", [twin, padded], ids=["packed", "padded"])
 def test_stella_400m_is_the_published_network(small: Any, another: Any) -> None:
     """Natively loaded, in batches, against the architecture written down in float64."""

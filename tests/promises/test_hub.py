@@ -54,6 +54,7 @@ def run(hub: Hub, folder: Path, output: str, *more: str, tasks: list[str]) -> su
     return subprocess.run(command, check=False, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.versions
 def test_tasks_of_every_type_run_from_an_empty_cache_and_then_without_a_socket(hub: Hub, tmp_path: Path) -> None:
     online = run(hub, tmp_path, "online", tasks=TASKS)
     assert online.returncode == 0, online.stderr
