@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,7 @@ _DISK = {*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 def fetch(hub: Hub, *, offline: bool, remote_code: bool) -> Path:
     """Return the folder of a repository in the hub's cache; download missing files unless offline.
 
-    The hub's client retries after a failure and resumes an interrupted file. Complete files are kept for the next
-    start.
+    The client retries after a failure. Complete files, and parts of large files, are kept for the next start.
 
     Raises:
         EnvironmentProblem: If the files are unavailable; the text says why and how to get them.
@@ -43,14 +44,53 @@ def fetch(hub: Hub, *, offline: bool, remote_code: bool) -> Path:
         if not offline:
             files = [file for file in huggingface_hub.snapshot_download(**what, dry_run=True) if file.will_download]
             if files:
-                size = sum(file.file_size for file in files) / 1e9
+                size = sum(file.file_size or 0 for file in files) / 1e9
                 logger.info("downloading %s from the hub: %d files, %.2f GB", hub.name, len(files), size)
+                _keep_parts(hub, files)
         folder = Path(huggingface_hub.snapshot_download(**what, tqdm_class=_bar()))
     except (HTTPError, OSError) as error:
         raise EnvironmentProblem(_explained(hub, error, offline=offline)) from error
     if not any(folder.glob("*.safetensors")):
         raise EnvironmentProblem(f"model {hub.name}: {folder} has no *.safetensors; {_by_hand(hub)}")
     return folder
+
+
+def _keep_parts(hub: Hub, files: Iterable[Any]) -> None:
+    """Put large files into the hub's cache by way of a part that outlives this process.
+
+    The client (huggingface-hub 1.18 and newer, with hf-xet or without) discards what an interrupted download has
+    received, and Stella's weights are one file of 6 GB.
+    """
+    from huggingface_hub import constants, file_download  # noqa: PLC0415
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers  # noqa: PLC0415
+
+    cache, folder = Path(constants.HF_HUB_CACHE), file_download.repo_folder_name(repo_id=hub.name, repo_type="model")
+    for file in files:
+        if not constants.DOWNLOAD_CHUNK_SIZE < (file.file_size or 0) < constants.MAX_HTTP_DOWNLOAD_SIZE:
+            continue  # less than the client writes at once, or more than the hub sends in one answer
+        url = file_download.hf_hub_url(hub.name, file.filename, revision=file.commit_hash)
+        about = file_download.get_hf_file_metadata(url)
+        blob = cache / folder / "blobs" / str(about.etag)
+        lock = cache / ".locks" / folder / f"{about.etag}.lock"  # the client's own
+        for place in (blob, lock):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock), (part := blob.with_name(f"{blob.name}.part")).open("ab+") as out:
+            if not blob.exists():
+                file_download.http_get(
+                    url,
+                    out,
+                    resume_size=out.truncate(0 if out.tell() > file.file_size else None),
+                    headers=build_hf_headers(),
+                    expected_size=about.size,
+                    displayed_filename=file.filename,
+                    tqdm_class=_bar(),
+                )
+                out.seek(0)
+                # The etag of a large file is its sha256.
+                if len(blob.name) == 64 and hashlib.file_digest(out, "sha256").hexdigest() != blob.name:
+                    part.unlink()
+                    raise OSError(f"{file.filename} arrived damaged, and was discarded")
+                part.replace(blob)
 
 
 def _bar() -> type:
@@ -87,7 +127,7 @@ def _explained(hub: Hub, error: Exception, *, offline: bool) -> str:
     statuses = (getattr(getattr(cause, "response", None), "status_code", None) for cause in causes)
     status = next((status for status in statuses if status), None)
     disk = next((cause for cause in causes if isinstance(cause, OSError) and cause.errno in _DISK), None)
-    model, kept = f"model {hub.name}", "complete files are kept; run the same command again to resume"
+    model, kept = f"model {hub.name}", "what has arrived is kept; run the same command again to resume"
     log_in = "log in with `hf auth login` or set HF_TOKEN"
     why = "not in the hub's cache, and " + ("offline" if offline else "no network; --offline avoids the wait")
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +23,10 @@ RESOLVE = """
 import sys, time, errno, huggingface_hub.utils._http as http
 from stella_mteb.errors import StellaMtebError
 time.sleep = lambda _: None  # the client waits longer after each failure
-if sys.argv[1:]:
+if sys.argv[1:] == ["kill"]:
+    import os, signal
+    time.sleep = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # at the first failure
+elif sys.argv[1:]:
     def full(*_, **__):
         raise OSError(int(sys.argv[1]), "injected")
     import huggingface_hub.file_download as files
@@ -33,6 +38,14 @@ except StellaMtebError as error:
     print(f"{type(error).__name__}: {error}")
 """
 Resolve = Callable[..., str]
+WEIGHTS = r"/resolve/\w+/model\.safetensors"
+CHUNK = 10 * 2**20
+"""What the client writes at once."""
+
+
+def first_bytes(hub: Hub) -> list[int]:
+    """From which byte on the backbone's weights were asked for, request by request."""
+    return [start for method, path, start in hub.asked if method == "GET" and re.search(WEIGHTS, path)]
 
 
 @pytest.fixture
@@ -57,12 +70,13 @@ def resolve(hub: Hub, tmp_path: Path) -> Resolve:
         environment = {**rest, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / home), **more}
         done = subprocess.run([sys.executable, "-c", RESOLVE, *arguments], check=False, env=environment,
                               capture_output=True, text=True)  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == (-signal.SIGKILL if "kill" in arguments else 0), done.stderr
         return done.stdout.strip()
 
     return run
 
 
+@pytest.mark.versions
 def test_only_safetensors_json_and_text_are_fetched_and_then_no_socket_is_needed(hub: Hub, resolve: Resolve) -> None:
     assert resolve() == REVISION
     fetched = hub.fetched(STELLA)
@@ -74,26 +88,55 @@ def test_only_safetensors_json_and_text_are_fetched_and_then_no_socket_is_needed
     assert len(hub.asked) == asked
 
 
+@pytest.mark.fault(51, "a cut connection is taken up where it broke")
 def test_a_connection_cut_in_the_weights_goes_on_where_it_broke(hub: Hub, resolve: Resolve) -> None:
-    hub.faults = [Fault(r"/resolve/\w+/model\.safetensors", cut=12_000_000, times=1)]
+    hub.faults = [Fault(WEIGHTS, cut=12_000_000, times=1)]
 
     assert resolve() == REVISION
-    starts = [start for method, path, start in hub.asked if method == "GET" and path.endswith("/model.safetensors")
-              and "Dense" not in path]  # fmt: skip
-    assert starts[0] == 0
-    assert starts[1] > 0
+    assert first_bytes(hub) == [0, CHUNK]
 
 
-def test_a_connection_that_stays_broken_is_one_sentence_and_the_next_start_goes_on(hub: Hub, resolve: Resolve) -> None:
-    hub.faults = [Fault(r"/resolve/\w+/model\.safetensors", cut=1_000)]
+@pytest.mark.versions
+@pytest.mark.fault(51, "a connection that stays broken is one sentence, and the next start goes on where it broke")
+def test_a_connection_that_stays_broken_is_one_sentence_and_the_next_start_goes_on(
+    hub: Hub, resolve: Resolve, tmp_path: Path
+) -> None:
+    hub.faults = [Fault(WEIGHTS, cut=12_000_000, times=1), Fault(WEIGHTS, cut=1_000)]
     error = resolve()
-    before = hub.fetched(STELLA)
+    (part,) = (tmp_path / "hub-home").rglob("*.part")
     hub.faults, hub.asked = [], []
 
     assert error.startswith(f"EnvironmentProblem: model {STELLA}: the connection to the hub was interrupted")
-    assert error.endswith("complete files are kept; run the same command again to resume")
+    assert error.endswith("what has arrived is kept; run the same command again to resume")
+    assert part.stat().st_size == CHUNK
     assert resolve() == REVISION
-    assert not hub.fetched(STELLA) & (before - {"model.safetensors"})
+    assert first_bytes(hub) == [CHUNK]
+    assert not part.exists()
+
+
+@pytest.mark.fault(51, "after `kill -9` the next start goes on where it broke")
+def test_a_download_that_is_killed_goes_on_at_the_next_start(hub: Hub, resolve: Resolve, tmp_path: Path) -> None:
+    hub.faults = [Fault(WEIGHTS, cut=12_000_000, times=1)]
+    resolve("kill")
+    hub.faults, hub.asked = [], []
+
+    assert resolve() == REVISION
+    assert first_bytes(hub) == [CHUNK]
+
+
+@pytest.mark.fault(51, "a part with wrong bytes is discarded, and the error says so")
+@pytest.mark.parametrize("size", [1_000, 30_000_000], ids=["short", "too-long"])
+def test_a_part_with_wrong_bytes_never_becomes_weights(size: int, hub: Hub, resolve: Resolve, tmp_path: Path) -> None:
+    weights = hub.repositories["models", STELLA][1] / "model.safetensors"
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    part = tmp_path / "hub-home" / "hub" / f"models--{STELLA.replace('/', '--')}" / "blobs" / f"{sha256}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * size)
+
+    if size < weights.stat().st_size:
+        assert "model.safetensors arrived damaged, and was discarded" in resolve()
+    assert resolve() == REVISION
+    assert part.with_suffix("").read_bytes() == weights.read_bytes()
 
 
 @pytest.mark.parametrize(

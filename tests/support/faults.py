@@ -69,6 +69,7 @@ FAULTS = {
     48: "report over partial, failed, mixed results",
     49: "result edited by hand",
     50: "comparison without a common task, of one pair, of identical scores",
+    51: "connection or process that ends in the middle of the weights",
 }
 LIMITS = {
     34: "Nothing is trained here, so training and test cannot overlap; few-shot examples are fault 28.",
