@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it in a clean environment outside the tree, and uses it from there: what works only because
-# the checkout is near fails here. The source distribution is held against its own tests. Run by `make wheel-test`, which sets BIN (an environment with `build`).
+# the checkout is near fails here. The source distribution is held against its own tests. Run by `make wheel-test`,
+# which sets BIN (an environment with `build`).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "$BIN/python" -m build --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-if grep -n "is absent from the" "$work/build.log"; then echo "setuptools warns of a package that is not listed"; exit 1; fi
+if grep -nE "is absent from the|warning: no (files|previously)" "$work/build.log"; then echo "setuptools warns"; exit 1; fi
 "$BIN/python" -m twine check --strict "$work"/dist/*
 # The wheel holds every file of the package, and the source distribution what its tests need.
 (cd "$root" && git ls-files stella_mteb configs tasks) | sed -E 's#^(configs|tasks)/#stella_mteb/\1/#' | sort >"$work/tracked"
 "$BIN/python" -m zipfile -l "$work"/dist/*.whl | awk '/^stella_mteb\// {print $1}' | sort >"$work/shipped"
 diff "$work/tracked" "$work/shipped"
+(cd "$root" && git ls-files | grep -v '^\.gitignore$') | sort >"$work/tracked"
+tar -tzf "$work"/dist/*.tar.gz | sed 's#^[^/]*/##' | sort >"$work/shipped"
+comm -23 "$work/tracked" "$work/shipped" | grep . && { echo "these are not in the source distribution"; exit 1; }
 mkdir "$work/sdist" && tar -xzf "$work"/dist/*.tar.gz -C "$work/sdist" --strip-components 1
 "$BIN/python" -m venv "$work/venv"
 # shellcheck disable=SC2086 -- PIP_ARGS is a list of options
