@@ -166,12 +166,12 @@ def _cell(cell: Score | Gap, scores: Sequence[float], reasons: Mapping[str, int]
     return _Cell(cell, None, best=len(scores) > 1 and cell.value == max(scores))
 
 
-def _reasons(comparison: Comparison) -> dict[str, int]:
-    """Count the missing scores by reason, in the order of the page's numbers."""
-    counts: dict[str, int] = {}
+def _reasons(comparison: Comparison) -> dict[str, list[str]]:
+    """List the task of each missing score by reason, in the order of the page's numbers."""
+    found: dict[str, list[str]] = {}
     for one in words.gaps(comparison):
-        counts[one.reason] = counts.get(one.reason, 0) + len(one.tasks) * len(one.labels)
-    return counts
+        found.setdefault(one.reason, []).extend([*one.tasks] * len(one.labels))
+    return found
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def pictures(comparison: Comparison) -> list[Picture]:
     """Draw all figures; one that cannot be drawn has the reason in its caption."""
     return [
         *(differences(comparison, duel, f"differences-{i}") for i, duel in enumerate(main_duels(comparison), 1)),
-        quality_and_speed(comparison),
+        *([quality_and_speed(comparison)] if comparison.prices else []),
         *([picture] if (picture := score_by_dimension(comparison)) else []),
     ]
 

@@ -24,7 +24,7 @@ def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> 
     standings = [standing for standing in comparison.standings if standing.tasks]
     labels = [shown[standing.system.label] for standing in standings]
     if len(labels) < 2 or not comparison.mean_tasks:
-        return _too_few(comparison, labels)
+        return _too_few(comparison, labels, shown)
     known = [duel for duel in comparison.duels if duel.families]
     if known and all(
         duel.families < comparison.needed and not duel.items and not winner(duel, comparison.alpha) for duel in known
@@ -41,8 +41,15 @@ def headline(comparison: Comparison, shown: Mapping[str, str] | None = None) -> 
     return f"{top[0]} is better than {others[0] if len(others) == 1 else f'each of the other {len(others)}'}"
 
 
-def _too_few(comparison: Comparison, ranked: Sequence[str]) -> str:
+def _too_few(comparison: Comparison, ranked: Sequence[str], shown: Mapping[str, str]) -> str:
     systems = len(comparison.systems)
+    if len(comparison.duels) == 1 and (duel := comparison.duels[0]).families >= max(comparison.needed, 1):
+        better = winner(duel, comparison.alpha)
+        one, other = shown[duel.first.label], shown[duel.second.label]
+        if better is duel.second:
+            one, other = other, one
+        said = f"{one} is better than {other}" if better else f"these results cannot separate {one} and {other}"
+        return f"On the {many(duel.tasks, 'task')} that both have, {said}"
     if systems < 2:
         return f"{ranked[0]} has no other system to be compared with" if ranked else "No results to compare"
     if not comparison.mean_tasks:

@@ -48,7 +48,8 @@ def template(package: str, filters: Mapping[str, Callable[..., Any]]) -> Templat
 
 def breakable(text: object) -> Markup:
     """Add line-break opportunities between the parts of a name, such as stella_en_1.5B_v5@1024 or ClimateFEVER."""
-    return Markup("<wbr>").join(re.split(r"(?<=[_/,-])(?=.)|(?<=.)(?=[@\[])|(?<=[a-z])(?=[A-Z])", plain(text)))
+    between = r"(?<=[_/,-])(?=.)|(?<=.)(?=[@\[])|(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z][a-z])"
+    return Markup("<wbr>").join(re.split(between, plain(text)))
 
 
 def typeset(text: str) -> str:

@@ -317,7 +317,7 @@ def test_a_gap_is_visible_with_its_reason_and_sorts_as_nothing() -> None:
     gaps = [cell for cell in row.all("td") if "gap" in cell.attributes.get("class", "")]
     assert [cell.attributes["data-value"] for cell in gaps] == ["", ""]
     reasons = [document.all(id=cell.all("a")[0].attributes["href"].removeprefix("#"))[0].text() for cell in gaps]
-    assert reasons == ["another split: validation (1 score)", "not run (1 score)"]
+    assert reasons == ["another split: validation (1 score on STS2)", "not run (1 score on STS2)"]
 
 
 def test_the_highest_score_is_marked_in_words_too_and_ties_are_all_marked() -> None:

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from stella_mteb.compare.records import Gap, Score
 from stella_mteb.compare.selection import Selection
 from stella_mteb.compare.text import render_comparison
-from stella_mteb.compare.words import about_means
+from stella_mteb.compare.words import about_means, headline
 from tests.support.made_scores import TASKS, fast, score, scores_of, values
 
 TEN = TASKS[:10]
@@ -159,6 +159,7 @@ def test_who_is_not_ranked_stands_beside_the_first_place_on_the_tasks_that_both_
 
     shown = " ".join(render_comparison(comparison, "table", 80).split())
 
+    assert headline(comparison) == "On the 6 tasks that both have, these results cannot separate whole and few"
     assert (duel.first_mean, duel.second_mean) == pytest.approx(tuple(both))
     assert "tasks shared with the first place, whole" in shown
     assert re.search(rf"few +6 +{100 * both[1]:.2f} +{100 * both[0]:.2f} +\+{100 * (both[1] - both[0]):.2f}", shown)
