@@ -241,7 +241,7 @@ def _named(prompts: PromptConfig, name: str) -> str:
 
 def _leaderboard(_prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
     if side == "document":
-        return Prompt("", "leaderboard: documents stay bare")
+        return Prompt("", "leaderboard: no instruction for documents")
     instruction, source, fallback = _instruction(task, side)
     return Prompt(table("leaderboard")["template"].format(instruction=instruction), source, fallback=fallback)
 
@@ -261,13 +261,13 @@ def _instruction(task: TaskInfo, side: Side) -> tuple[str, str, bool]:
         if inherited:
             return inherited, f"leaderboard: inherited from {parent}", False
     if task.type in rules["types"]:
-        return rules["types"][task.type], f"leaderboard: all tasks of type {task.type}", False
+        return rules["types"][task.type], f"leaderboard: instruction for task type {task.type}", False
     return task.type_instruction, f"leaderboard: no instruction, MTEB's default for {task.type}", True
 
 
 def _icl(prompts: PromptConfig, task: TaskInfo, side: Side, shots: int | None, *, offline: bool) -> Prompt:
     if side == "document":
-        return Prompt("", "icl: documents stay bare")
+        return Prompt("", "icl: no instruction for documents")
     instruction, source, fallback = _instruction(task, side)
     instruction = instruction.rstrip(".") + "."
     if shots == 0:
@@ -282,12 +282,12 @@ def _icl(prompts: PromptConfig, task: TaskInfo, side: Side, shots: int | None, *
             where = f"icl: {len(chosen)} of {len(examples.rows)} examples of {name} ({examples.source}), {source}"
             own = () if examples.published else chosen
             return Prompt(frame(instruction, examples.rows, shots), where, fallback=fallback, examples=own)
-    return Prompt(frame(instruction, (), 0), f"icl: no examples for this task, so zero-shot; {source}", fallback=True)
+    return Prompt(frame(instruction, (), 0), f"icl: zero-shot, no examples for this task; {source}", fallback=True)
 
 
 def _builtin(_prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
     if side == "document":
-        return Prompt("", "builtin: no instruction on documents")
+        return Prompt("", "builtin: no instruction for documents")
     return Prompt(*_as_mteb_asks({}, task, side, "builtin"))
 
 
@@ -295,10 +295,10 @@ def _instruct(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
     where: Literal["both", "query", "document"] = side or "both"
     if where not in prompts.template:
         # MTEB passes None, for which sentence-transformers uses the default prompt.
-        return Prompt(prompts.own.get(prompts.default or "", ""), f"instruct: no instruction on {where}")
+        return Prompt(prompts.own.get(prompts.default or "", ""), f"instruct: no instruction for side {where}")
     instruction, source = _as_mteb_asks(prompts.instructions, task, side, "instruct")
     if not instruction:
-        return Prompt(prompts.without_instruction.get(where, ""), f"instruct: none for {task.name} ({where})")
+        return Prompt(prompts.without_instruction.get(where, ""), f"instruct: no instruction for {task.name} ({where})")
     return Prompt(prompts.template[where].replace("{instruction}", instruction), source)
 
 
@@ -329,15 +329,15 @@ def _own(prompts: PromptConfig, task: TaskInfo, side: Side) -> Prompt:
         if key in prompts.own:
             unread = [name for name in names if key == "document" and not prompts.own[key] and prompts.own.get(name)]
             if unread:
-                source = f"own: none; MTEB and sentence-transformers read the prompt document, not {unread[0]}"
+                source = f"own: no prompt; MTEB and sentence-transformers read the prompt document, not {unread[0]}"
                 return Prompt("", source, fallback=True)
             return Prompt(prompts.own[key], f"own: {key}")
     if prompts.default is not None:
         return Prompt(prompts.own.get(prompts.default, ""), f"own: {prompts.default}, the default")
     card = _card(prompts, task, side)
     if not any((prompts.s2s, prompts.s2p, prompts.document)):
-        return Prompt("", f"own: nothing for {task.name} or {task.type}, so none")
-    return Prompt(card.text, f"own: nothing for {task.name} or {task.type}, so {card.source}", fallback=True)
+        return Prompt("", f"own: no prompt for {task.name} or {task.type}")
+    return Prompt(card.text, f"own: no prompt for {task.name} or {task.type}; used: {card.source}", fallback=True)
 
 
 _PROFILES: dict[str, Callable[[PromptConfig, TaskInfo, Side], Prompt]] = {

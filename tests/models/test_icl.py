@@ -379,7 +379,7 @@ def test_a_task_without_examples_is_zero_shot_and_says_so() -> None:
 
     assert chosen.text == "<instruct>Find the same text.\n<query>"
     assert chosen.fallback
-    assert "no examples for this task, so zero-shot" in chosen.source
+    assert "zero-shot, no examples for this task" in chosen.source
 
 
 def test_the_folder_of_examples_is_relative_to_the_config_and_overrides_the_published_ones(
@@ -606,7 +606,7 @@ def test_a_task_without_examples_is_warned_about(bge: Path, tmp_path: Path, capl
     with caplog.at_level(logging.WARNING):
         evaluate(encoder, own_task(tmp_path))
 
-    assert caplog.text.count("no examples for this task, so zero-shot") == 1
+    assert caplog.text.count("zero-shot, no examples for this task") == 1
     assert encoder.prompt_notes("OwnSTS")["both"]["fallback"]
 
 

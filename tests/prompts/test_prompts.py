@@ -356,7 +356,7 @@ def test_own_prompts_go_from_the_special_to_the_general(keys: set[str], side: An
         )
     else:
         assert (prompt.text, prompt.fallback) == ({"query": "s2p: ", "document": "doc: "}[side], True)
-        assert "nothing for MyTask or Retrieval" in prompt.source
+        assert "no prompt for MyTask or Retrieval" in prompt.source
 
 
 def test_own_prompts_of_one_side_do_not_reach_symmetric_texts() -> None:
