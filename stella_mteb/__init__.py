@@ -1,4 +1,4 @@
-"""stella-mteb: Stella on MTEB, and video-summary similarity on the same harness."""
+"""stella-mteb: runs Stella and other embedding models on MTEB, judges video summaries, and compares models."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Stella on MTEB, and video-summary similarity on the same harness.",
+    help="Run Stella and other embedding models on MTEB, judge video summaries, and compare models.",
 )
 
 
@@ -44,7 +44,7 @@ def _version(asked: bool) -> None:
 def _common(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Stella on MTEB, and video-summary similarity on the same harness."""
+    """Run Stella and other embedding models on MTEB, judge video summaries, and compare models."""
 
 
 def set_offline(offline: bool) -> None:

@@ -12,7 +12,7 @@ from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
 from stella_mteb.cli.options import Format
 from stella_mteb.files.folders import cache_folder
-from stella_mteb.files.tables import render
+from stella_mteb.files.tables import many, render
 
 if TYPE_CHECKING:
     from stella_mteb.engine.store_upkeep import StoreInfo
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Manage the vectors of earlier runs.")
 app.add_typer(commands, name="cache")
 
-_CACHE = typer.Option("--cache", help="The folder [~/.cache/stella-mteb].")
+_CACHE = typer.Option("--cache", metavar="DIR", help="The folder [~/.cache/stella-mteb].")
 _DAY = 86_400.0
 
 
@@ -70,7 +70,7 @@ def verify_stores(folder: Annotated[Path | None, _CACHE] = None) -> None:
             if problem:
                 wrong += 1
                 typer.echo(f"{path}: {problem}")
-    typer.echo(f"{texts} vectors in {shards} files, {wrong} files damaged")
+    typer.echo(f"{many(texts, 'vector')} in {many(shards, 'file')}, {wrong} damaged")
     if wrong:
         raise typer.Exit(1)
 

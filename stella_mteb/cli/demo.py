@@ -29,7 +29,7 @@ CANDIDATES = {
 
 @app.command(short_help="Run the main jobs with a small packaged model.")
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for results.")] = Path("demo-output"),
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.")] = Path("demo-output"),
     device: Device = None,
 ) -> None:
     """Run the bundled video-summary tasks, the judge and the comparison with a small model; needs no network."""

@@ -9,14 +9,16 @@ import typer
 from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say
 from stella_mteb.cli.fetch import fetch_command
-from stella_mteb.cli.options import Format
+from stella_mteb.cli.options import Format, Offline
 from stella_mteb.files.tables import TableFormat, render
 
 
 @app.command(short_help="Check what this machine can run.")
 def doctor(
-    offline: Annotated[bool, typer.Option("--offline", help="Do not access the network.")] = False,
-    benchmarks: Annotated[list[str], typer.Option("--benchmark", "-b", help="Check for the data of its tasks.")] = [],  # noqa: B006
+    offline: Offline = False,
+    benchmarks: Annotated[
+        list[str], typer.Option("--benchmark", "-b", metavar="NAME", help="List data sets of a benchmark.")
+    ] = [],  # noqa: B006
     form: Format = "table",
 ) -> None:
     """Check what this machine can run, and how to fix what is missing."""

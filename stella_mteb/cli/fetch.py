@@ -6,13 +6,13 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
-from stella_mteb.cli.options import Format
+from stella_mteb.cli.options import Benchmarks, Format, Models, Tasks
 from stella_mteb.cli.plan import count
 from stella_mteb.files.tables import render
 
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 
 @app.command(short_help="Download weights, data sets and examples for a run.")
 def fetch(
-    models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A model; may be repeated.")] = [],  # noqa: B006
-    tasks: Annotated[list[str], typer.Option("--task", "-t", metavar="TASK", help="A task; may be repeated.")] = [],  # noqa: B006
-    benchmarks: Annotated[
-        list[str], typer.Option("--benchmark", "-b", metavar="NAME", help="All tasks of a benchmark.")
-    ] = [],  # noqa: B006
+    models: Models = [],  # noqa: B006
+    tasks: Tasks = [],  # noqa: B006
+    benchmarks: Benchmarks = [],  # noqa: B006
     form: Format = "table",
 ) -> None:
     """Download weights, data sets and few-shot examples to the caches, each at its commit."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stella_mteb.cli.display import say, status_line
 from stella_mteb.cli.plan import count, duration
+from stella_mteb.files.tables import many
 
 if TYPE_CHECKING:
     from stella_mteb.harness.adapter import Encoder
@@ -126,7 +127,7 @@ class Follower:
 
 def _say(outcome: Outcome) -> None:
     score = "" if outcome.score is None else f" {outcome.score:.4f}"
-    left_out = f", {outcome.bad_rows} bad rows left out" if outcome.bad_rows else ""
+    left_out = f", {many(outcome.bad_rows, 'bad row')} left out" if outcome.bad_rows else ""
     left_out += cut(outcome.at_limit)
     seconds = f"{outcome.seconds:.1f} s"
     if outcome.status == "done":
@@ -138,4 +139,4 @@ def _say(outcome: Outcome) -> None:
 
 def cut(texts: int) -> str:
     """Return the end of a remark with the number of texts at the input limit; empty for none."""
-    return f", {texts} texts at max_length" if texts else ""
+    return f", {many(texts, 'text')} at max_length" if texts else ""

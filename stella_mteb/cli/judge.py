@@ -13,6 +13,7 @@ from stella_mteb.cli.display import say, token_progress
 from stella_mteb.cli.options import Cache, Device, Format, Nli, Offline, PromptKind
 from stella_mteb.cli.registry import registry
 from stella_mteb.files.folders import cache_folder
+from stella_mteb.files.tables import many
 
 if TYPE_CHECKING:
     from stella_mteb.judge.inputs import Candidate
@@ -70,7 +71,7 @@ def judge(
         ):
             if clips:
                 shown = ", ".join(clips[:5]) + (", ..." if len(clips) > 5 else "")
-                say(f"{candidate.slug}: {len(clips)} clips {what}: {shown}")
+                say(f"{candidate.slug}: {many(len(clips), 'clip')} {what}: {shown}")
     judged = [
         judge_with(
             model,
@@ -142,7 +143,7 @@ def judge_with(
         for judgement in judge_all(encoder, prompt, references, candidates, progress, several, nli_model):
             write_judgement(output, slug, judgement, identity)
             judgements.append(judgement)
-            say(f"judged {judgement.candidate.slug}: {len(judgement.scores)} clips")
+            say(f"judged {judgement.candidate.slug}: {many(len(judgement.scores), 'clip')}")
     stats = encoder.stats
     say(
         f"{stats.texts:,} distinct texts and sentences: {stats.encoded:,} encoded ({stats.tokens:,} tokens in "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import textwrap
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,10 +13,13 @@ from stella_mteb.cli.options import Format
 from stella_mteb.cli.registry import registry
 from stella_mteb.files.tables import TableFormat, plain, render
 
+if TYPE_CHECKING:
+    from stella_mteb.models.config import ModelConfig
+
 
 @app.command(short_help="List the bundled models, or describe one.")
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="One model in detail, with its prompts.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="SPEC", help="One model in detail, with its prompts.")] = None,
     form: Format = "table",
 ) -> None:
     """List the bundled models, or show one: its location, its heads, and the prompt of every task type."""
@@ -33,8 +37,10 @@ def models(
             layout = resolve_config(config, offline=True).layout
             here, dimensions = "yes", ", ".join(map(str, layout.dimensions))
         except StellaMtebError:
-            here, dimensions = "no", f"{config.dimension} by default"
-        rows.append({"model": config.name, "hub": config.full_name, "dimensions": dimensions, "on this machine": here})
+            here, dimensions = "no", _published(config)
+        # The hub's names are too long for 80 columns; `models SPEC` shows them.
+        hub = {} if form == "table" else {"hub": config.full_name}
+        rows.append({"model": config.name, **hub, "dimensions": dimensions, "on this machine": here})
     typer.echo(render(rows, form))
 
 
@@ -54,7 +60,7 @@ def _show_model(name: str, form: TableFormat) -> None:
         config, similarity = find_config(spec.name, registry, spec.registered_as), ""
         here, dimensions, length = (
             "no",
-            str(config.dimension or "as its files say"),
+            _published(config),
             f"{config.max_length} tokens" if config.max_length else "as its files say",
         )
     profile = spec.prompts or config.prompts.profile
@@ -72,7 +78,18 @@ def _show_model(name: str, form: TableFormat) -> None:
         {"task types": ", ".join(names), "text or query": _shown(first), "document": _shown(second)}
         for (first, second), names in types.items()
     ]
-    typer.echo(render(rows, form))
+    if form != "table":
+        typer.echo(render(rows, form))
+        return
+    for (first, second), names in types.items():
+        typer.echo("\n" + textwrap.fill(", ".join(names), 80))
+        for side, prompt in [("texts", first)] if first == second else [("queries", first), ("documents", second)]:
+            shown = f'"{_shown(prompt)}"' if prompt else _shown(prompt)
+            typer.echo(textwrap.fill(f"{side}: {shown}", 80, initial_indent="  ", subsequent_indent="    "))
+
+
+def _published(config: ModelConfig) -> str:
+    return ", ".join(map(str, config.dimensions)) or str(config.dimension or "as its files say")
 
 
 def _shown(prompt: str) -> str:

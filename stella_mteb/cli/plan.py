@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +42,14 @@ def print_plan(
 
     rows = []
     for encoder in (encoder for family in families for encoder in family):
-        spec, places = str(encoder.resolved.spec), [plan(encoder, task, output) for task in tasks]
-        say(f"{spec}: {places[0][0].parent}")
-        pace = known_pace(encoder, device, output)
-        if pace is None and any(status != "on disk" for _, status in places):
+        spec = str(encoder.resolved.spec)
+        say(f"{spec}: {plan(encoder, tasks[0], output)[0].parent}")
+        pace, forecast = known_pace(encoder, device, output), Forecaster(encoder, device, output, cache)
+        found = [forecast(task, pace) for task in tasks]
+        if pace is None and any(one.tokens for one in found):
             say("measuring the speed of this model for ten seconds ...")
             pace = measured_pace(encoder, device)
-        forecast = Forecaster(encoder, device, output, cache)
-        found = [forecast(task, pace) for task in tasks]
+            found = [replace(one, encoding=pace.seconds(one.tokens)) for one in found]
         if pace:
             say(f"{spec}: {pace.tokens_per_second:,.0f} tokens/s ({pace.source})")
         say_too_large(spec, found)
@@ -116,6 +116,8 @@ def forecast_all(
 
 def _shown(forecast: Forecast) -> dict[str, object]:
     status = "kept" if forecast.status == "on disk" else forecast.status.removeprefix("to run").strip(" ()")
+    if not status and forecast.stored and forecast.stored == forecast.distinct:
+        status = "vectors stored"
     return {
         "task": f"{forecast.task} ({status})" if status else forecast.task,
         "texts": count(forecast.texts),

@@ -14,11 +14,11 @@ from stella_mteb.cli.app import app, set_offline
 from stella_mteb.cli.display import say
 from stella_mteb.cli.fetch import fetch_command
 from stella_mteb.cli.follow import Follower, cut
-from stella_mteb.cli.options import Cache, Device, Format, Offline
+from stella_mteb.cli.options import Benchmarks, Cache, Device, Format, Models, Offline, Tasks
 from stella_mteb.cli.plan import forecast_all, print_plan
 from stella_mteb.cli.registry import registry
 from stella_mteb.files.folders import cache_folder
-from stella_mteb.files.tables import TableFormat, render
+from stella_mteb.files.tables import TableFormat, many, render
 
 if TYPE_CHECKING:
     from stella_mteb.cluster.job import Job
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from stella_mteb.harness.run import Outcome
     from stella_mteb.models.resolve import ResolvedModel
 
+_ROOM = 45
+"""Characters for the spec and the task in a table of 80 columns."""
+
 
 @app.command()
 def run(
-    models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A model; may be repeated.")],
-    tasks: Annotated[list[str], typer.Option("--task", "-t", metavar="TASK", help="Task, NAME=PATH, or YAML.")] = [],  # noqa: B006
-    benchmarks: Annotated[
-        list[str], typer.Option("--benchmark", "-b", metavar="NAME", help="All tasks of a benchmark.")
-    ] = [],  # noqa: B006
+    models: Models,
+    tasks: Tasks = [],  # noqa: B006
+    benchmarks: Benchmarks = [],  # noqa: B006
     prompts: Annotated[
-        str | None, typer.Option(metavar="PROFILE", help="card, leaderboard, builtin, icl, own ...")
+        str | None, typer.Option(metavar="PROFILE", help="card, leaderboard, builtin, instruct, icl or own.")
     ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.")] = Path("stella-results"),
     device: Device = None,
@@ -44,9 +45,9 @@ def run(
     cache: Cache = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Do not read or store vectors.")] = False,
     prefill: Annotated[bool, typer.Option("--prefill", help="Encode the texts of all tasks first.")] = False,
-    max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Bad rows of local data to tolerate.")] = None,
+    max_bad_rows: Annotated[int | None, typer.Option(metavar="N", min=0, help="Bad rows to leave out.")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")] = "local",
-    address: Annotated[str | None, typer.Option(help="Ray cluster: host:port or auto [this machine].")] = None,
+    address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The Ray cluster [this machine].")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print a forecast, and stop.")] = False,
     form: Format = "table",
 ) -> None:
@@ -87,7 +88,7 @@ def run(
             outcomes = _on_ray(job, resolved, found, address, prefill, follower)
         else:
             outcomes = run_all(follower.watched(families), found, output, follower.ended, _prefill if prefill else None)
-    typer.echo(render([_row(outcome, form) for outcome in outcomes], form))
+    _print_scores(outcomes, form)
     if form == "table":
         for outcome in outcomes if not dims else ():
             print_per_label(outcome)
@@ -108,7 +109,8 @@ def _tell_missing(tasks: Sequence[Any], fetch: str | None) -> None:
 
     lacking = [item.tasks[0] for item in items([], tasks) if not item.is_here()]
     if lacking:
-        say(f"{len(lacking)} of {len(tasks)} tasks will fail, because their data is missing: {', '.join(lacking)}")
+        what = f"{len(lacking)} of {many(len(tasks), 'task')} will fail, because their data is missing"
+        say(f"{what}: {', '.join(lacking)}")
     if lacking and fetch:
         _tell_fetch(fetch)
 
@@ -210,8 +212,8 @@ def _prefill(encoder: Encoder, tasks: Sequence[object]) -> None:
     texts = prefill(encoder, tasks, encoder.on_progress)
     now = encoder.text_encoder.stats
     say(
-        f"prefill: {encoder.resolved.spec}: {texts.seen} texts of {len(tasks)} tasks, "
-        f"{now.encoded - stats.encoded} of them encoded ({now.tokens - stats.tokens} tokens, "
+        f"prefill: {encoder.resolved.spec}: {many(texts.seen, 'text')} of {many(len(tasks), 'task')}, "
+        f"{now.encoded - stats.encoded:,} of them encoded ({many(now.tokens - stats.tokens, 'token')}, "
         f"{now.seconds - stats.seconds:.1f} s{cut(now.at_limit - stats.at_limit)})"
     )
 
@@ -227,6 +229,17 @@ def _print_dimensions(outcomes: Sequence[Outcome]) -> None:
         row[str(spec.dimension)] = outcome.score
     typer.echo("\nMain score by dimension")
     typer.echo(render(list(rows.values()), "table"))
+
+
+def _print_scores(outcomes: Sequence[Outcome], form: TableFormat) -> None:
+    rows = [_row(outcome, form) for outcome in outcomes]
+    longest = [max((len(str(row[key])) for row in rows), default=0) for key in ("model", "task")]
+    if form != "table" or sum(longest) <= _ROOM:
+        typer.echo(render(rows, form))
+        return
+    for model in dict.fromkeys(outcome.model for outcome in outcomes):
+        own = [{key: row[key] for key in row if key != "model"} for row in rows if row["model"] == model]
+        typer.echo(f"\n{model}\n{render(own, form)}")
 
 
 def _row(outcome: Outcome, form: TableFormat) -> dict[str, object]:

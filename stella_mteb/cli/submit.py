@@ -13,7 +13,7 @@ import typer
 from stella_mteb.cli.app import app
 from stella_mteb.cli.display import say
 from stella_mteb.cli.options import Format
-from stella_mteb.files.tables import plain, render
+from stella_mteb.files.tables import many, plain, render
 
 if TYPE_CHECKING:
     from stella_mteb.harness.submission import Finding
@@ -37,7 +37,7 @@ def submit(
         typer.echo(render([vars(one) for one in found], form))
     met = sum(one.status == "met" for one in found)
     unchecked = len(found) - met - len(lacking)
-    say(f"{met} of {len(found)} checks passed, {len(lacking)} failed, and {unchecked} could not be made")
+    say(f"{met} of {many(len(found), 'check')} passed, {len(lacking)} failed, and {unchecked} could not be made")
     if unchecked and against is None:
         say("to check that published scores do not change, pass a checkout of the results repository with --against")
     if lacking:

@@ -17,6 +17,7 @@ from stella_mteb.cluster.pool import Pool, Say, Unit
 from stella_mteb.engine.batching import plan_batches, windows
 from stella_mteb.engine.store import VectorStore, text_key
 from stella_mteb.errors import StellaMtebError, StorageProblem
+from stella_mteb.files.tables import many
 from stella_mteb.harness.prefill import Texts
 
 # Shards per worker, so that none waits long for the last one; batches per shard at least, so that starting it does not
@@ -73,7 +74,7 @@ class Corpora(Texts):
             self._shards += 1
             self._pool.submit(
                 Unit(
-                    name=f"shard {self._shards} of {self._spec} ({len(shard)} texts, {tokens} tokens)",
+                    name=f"shard {self._shards} of {self._spec} ({many(len(shard), 'text')}, {tokens:,} tokens)",
                     family=self._family,
                     method="encode",
                     arguments=(shard, prompt),

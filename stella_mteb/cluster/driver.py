@@ -25,6 +25,7 @@ from stella_mteb.cluster.pool import DeadlyUnit, Pool, Say, Unit
 from stella_mteb.engine.encoder import Progress
 from stella_mteb.errors import EnvironmentProblem, StellaMtebError
 from stella_mteb.files.locks import OWN_FOLDER
+from stella_mteb.files.tables import many
 from stella_mteb.harness.adapter import Encoder
 from stella_mteb.harness.prefill import collect
 from stella_mteb.harness.run import Outcome
@@ -108,10 +109,10 @@ def _prefill(job: Job, models: Sequence[ResolvedModel], tasks: Sequence[Any], po
             task.unload_data()
     for corpora, spec, count in begun:
         encoded = corpora.encoded
-        cut = f", {encoded['at_limit']} texts at max_length" if encoded["at_limit"] else ""
+        cut = f", {many(encoded['at_limit'], 'text')} at max_length" if encoded["at_limit"] else ""
         say(
-            f"prefill: {spec}: {corpora.seen} texts of {count} tasks, {encoded['texts']} of them encoded by the "
-            f"workers ({encoded['tokens']} tokens{cut})"
+            f"prefill: {spec}: {many(corpora.seen, 'text')} of {many(count, 'task')}, {encoded['texts']:,} of them "
+            f"encoded by the workers ({many(encoded['tokens'], 'token')}{cut})"
         )
 
 

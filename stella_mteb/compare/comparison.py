@@ -13,8 +13,9 @@ from stella_mteb.compare.item_tests import ByItem, How, differences_by_item, tes
 from stella_mteb.compare.records import Comparison, Duel, Price, Score, Scores, Standing, System, TaskRow, Unranked
 from stella_mteb.compare.selection import EVERYTHING, Selection
 from stella_mteb.compare.standings import fill, place, selected_tasks, standings, tasks_of_means
-from stella_mteb.compare.words import listed, many, verdict, winner
+from stella_mteb.compare.words import listed, verdict, winner
 from stella_mteb.errors import ConfigError
+from stella_mteb.files.tables import many
 from stella_mteb.statistics.max_t import possible_ranks
 
 if TYPE_CHECKING:

@@ -31,7 +31,6 @@ from stella_mteb.compare.words import (
     listed,
     machines,
     main_duels,
-    many,
     means_over,
     p_value,
     per_cent,
@@ -44,7 +43,7 @@ from stella_mteb.compare.words import (
     types,
     weights,
 )
-from stella_mteb.files.tables import TableFormat, plain, render
+from stella_mteb.files.tables import TableFormat, many, plain, render
 
 _GAP = 3
 """Width between the columns of a table, in characters."""

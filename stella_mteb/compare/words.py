@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from stella_mteb.compare.records import Comparison, Duel, Gap, ModelFacts, Standing, System, TaskDifference
-from stella_mteb.files.tables import plain
+from stella_mteb.files.tables import many, plain
 
 # -------------------------------------------------------------------------------------------------------- sentences
 
@@ -132,11 +132,6 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     if len(names) > most:
         names = [*names[: most - 1], f"{len(names) - most + 1} more"]
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
-
-
-def many(count: int, noun: str) -> str:
-    """Format a count with its noun: `1 task`, `2 tasks`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 NO_MEAN = "No mean: no task has comparable scores for more than half of the systems."

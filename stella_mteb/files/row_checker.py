@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.rows import BadRow, Column
+from stella_mteb.files.tables import many
 from stella_mteb.files.texts import is_blank, lone_surrogate
 
 _SHOWN = 10
@@ -66,7 +67,7 @@ class RowChecker:
         shown = "\n".join(f"  {bad}" for bad in self.bad[:_SHOWN])
         more = f"\n  ... and {len(self.bad) - _SHOWN} more" if len(self.bad) > _SHOWN else ""
         raise ConfigError(
-            f"{what}: {rows} bad {'row' if rows == 1 else 'rows'} ({self.max_bad_rows} allowed):\n{shown}{more}\n"
+            f"{what}: {many(rows, 'bad row')} ({self.max_bad_rows} allowed):\n{shown}{more}\n"
             "Fix the rows, or leave them out with --max-bad-rows N (max_bad_rows in the task's YAML)"
         )
 

@@ -37,6 +37,11 @@ def without_secrets(text: str) -> str:
     return _SECRET.sub("***", text)
 
 
+def many(count: int, noun: str) -> str:
+    """Format a count with its noun: `1 task`, `2 tasks`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def render(rows: Sequence[Mapping[str, Any]], form: TableFormat, *, width: int | None = None) -> str:
     """Format rows as text.
 

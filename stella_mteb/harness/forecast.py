@@ -104,7 +104,7 @@ class Forecaster:
             distinct=distinct,
             stored=stored,
             tokens=tokens,
-            encoding=tokens / pace.tokens_per_second if pace else None,
+            encoding=pace.seconds(tokens) if pace else None if tokens else 0.0,
             rest=sum(rest_seconds(part, size, dimension) for part, size in sizes),
             vectors=round(share * distinct) * (4 * self._width + _KEY_BYTES) if self._keeps else 0,
             held=4 * max(size.vectors * dimension + size.similarities for _, size in sizes),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stella_mteb.engine.devices import resolve_device
+from stella_mteb.files.tables import many
 from stella_mteb.harness.adapter import Encoder
 from stella_mteb.harness.cost_capture import machine
 from stella_mteb.harness.task_yaml import bundled_tasks
@@ -24,6 +25,10 @@ class Pace:
     tokens_per_second: float
     source: str
 
+    def seconds(self, tokens: int | None) -> float | None:
+        """Return the time of so many tokens; None if they are unknown."""
+        return None if tokens is None else tokens / self.tokens_per_second
+
 
 def known_pace(encoder: Encoder, device: str | None, output: Path) -> Pace | None:
     """Compute the pace from the costs of earlier runs of this model on this machine.
@@ -38,8 +43,7 @@ def known_pace(encoder: Encoder, device: str | None, output: Path) -> Pace | Non
     seconds = sum(cost.seconds for cost in costs)
     if seconds < _SECONDS:
         return None
-    runs = f"{len(costs)} earlier run{'s' if len(costs) > 1 else ''}"
-    return Pace(sum(cost.tokens for cost in costs) / seconds, f"{runs} on this machine")
+    return Pace(sum(cost.tokens for cost in costs) / seconds, f"{many(len(costs), 'earlier run')} on this machine")
 
 
 def measured_pace(encoder: Encoder, device: str | None) -> Pace:

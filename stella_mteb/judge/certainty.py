@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stella_mteb.files.tables import many
 from stella_mteb.judge.ranking import RESAMPLES, RankedModel, Results, common_clips
 from stella_mteb.statistics.correlation import Array, draws, interval
 from stella_mteb.statistics.max_t import max_t, possible_ranks
@@ -125,13 +126,12 @@ def ties_in_words(found: Certainty) -> list[str]:
     if not found.duels:
         return []
     if found.clips < found.needed:
-        return [
-            f"No difference can be significant on {found.clips} clips: a test of these models needs {found.needed}."
-        ]
+        clips = many(found.clips, "clip")
+        return [f"No difference can be significant on {clips}: a test of these models needs {found.needed}."]
     tied = [duel for duel in found.duels if duel.is_tie]
     sentences = [
-        f"{len(found.duels) - len(tied)} of {len(found.duels)} pairs of models differ significantly "
-        f"(paired tests on {found.clips} clips, adjusted for all pairs)."
+        f"{len(found.duels) - len(tied)} of {many(len(found.duels), 'pair')} of models differ significantly "
+        f"(paired tests on {many(found.clips, 'clip')}, adjusted for all pairs)."
     ]
     for first, own in itertools.groupby(tied, key=lambda duel: duel.first):
         others = ", ".join(

@@ -740,14 +740,14 @@ def test_a_sound_cache_passes_and_a_damaged_file_is_named_set_aside_and_exit_cod
     code, out, err = call("cache", "verify", "--cache", tmp_path)
     after = call("cache", "verify", "--cache", tmp_path)
 
-    assert sound[:2] == (0, "8 vectors in 2 files, 0 files damaged\n")
+    assert sound[:2] == (0, "8 vectors in 2 files, 0 damaged\n")
     assert [row["state"] for row in json.loads(listed)] == ["good", "good"]  # ls looks at no vector
     assert code == 1
     assert f"{shard}: the checksum of a row does not match; set aside" in out
-    assert "8 vectors in 2 files, 1 files damaged" in out
+    assert "8 vectors in 2 files, 1 damaged" in out
     assert shard.with_suffix(".damaged").exists()
     assert "Traceback" not in err
-    assert after[:2] == (0, "7 vectors in 2 files, 0 files damaged\n")
+    assert after[:2] == (0, "7 vectors in 2 files, 0 damaged\n")
 
 
 @pytest.mark.fault(14, "never read; `cache prune` removes it")
@@ -818,7 +818,7 @@ def test_no_cache_at_all_is_no_error(call: Call, tmp_path: Path, command: str, m
     if command == "ls":
         assert f"{folder}: no stored vectors" in err
     if command == "verify":
-        assert out == "0 vectors in 0 files, 0 files damaged\n"
+        assert out == "0 vectors in 0 files, 0 damaged\n"
 
 
 def test_a_folder_that_is_not_a_store_is_never_touched(call: Call, tmp_path: Path) -> None:
