@@ -1,4 +1,4 @@
-"""How well does a judge agree with the five published judges of CLIP-CC, per pair and in the ranking of models?
+"""Compares a judge with the five published judges of CLIP-CC, per pair and in the ranking of models.
 
     python -m benchmarks.clip_cc_agreement --results results/clip_cc --data ../shared/data/clip_cc
 

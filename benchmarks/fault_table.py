@@ -1,4 +1,4 @@
-"""How well each measure of the judge finds each fault of the bundled task: AUC against faithful paraphrases.
+"""Measures how well each score of the judge detects each fault of the bundled task: AUC against paraphrases.
 
     python -m benchmarks.fault_table --out results/video_summary/measures.md
 

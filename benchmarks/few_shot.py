@@ -1,4 +1,4 @@
-"""BGE-en-ICL's few-shot prompt: the shared prefix once, beside FlagEmbedding, which computes it for every query.
+"""Times BGE-en-ICL's few-shot prompts with a shared prefix, beside FlagEmbedding, which encodes it in every query.
 
     python -m benchmarks.few_shot --data ../shared/data --layers 1 --out results/performance/few_shot.json
 
@@ -33,7 +33,7 @@ INSTRUCTION = "Retrieve semantically similar text."
 
 
 def write_model(folder: Path, tokenizer: Path, width: dict[str, int], layers: int) -> Path:
-    """The layout with Qwen's vocabulary in the place of Mistral's; a YAML that names it."""
+    """Write the layout with Qwen's vocabulary instead of Mistral's, and a YAML for it."""
     words = Tokenizer.from_file(str(tokenizer))
     words.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in ("<s>", "</s>", *TOKENS)])
     first, last = words.token_to_id("<s>"), words.token_to_id("</s>")

@@ -1,4 +1,4 @@
-"""How right a forecast is: tasks forecast from MTEB's statistics, then run, and both set side by side.
+"""Measures the error of forecasts: tasks are forecast from MTEB's statistics, then run.
 
 python -m benchmarks.forecast --data ../shared/data/sts --out results/forecast Banking77Classification STS13 ...
 

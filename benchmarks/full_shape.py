@@ -1,4 +1,4 @@
-"""Does the full 1.5B shape fit and run here? Random weights in the real layout: size and speed do not depend on values.
+"""Runs the full 1.5B shape with random weights; size and speed do not depend on the values.
 
     python -m benchmarks.full_shape --folder /tmp/stella-full --out results/full_shape/cpu.json
 

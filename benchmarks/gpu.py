@@ -1,4 +1,4 @@
-"""How close is a GPU to its limit with the shapes of Stella 1.5B and BGE-en-ICL, and how far are others?
+"""Measures a GPU with the shapes of Stella 1.5B and BGE-en-ICL, beside its matrix-product rate and other engines.
 
     PYTHONPATH=. python3 -m benchmarks.gpu --models stella --stages environment matmul check speed --out 1.json
     PYTHONPATH=. python3 -m benchmarks.gpu --models stella --stages matmul peers heads table compile --out 2.json
@@ -67,7 +67,7 @@ END = "</s>"
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each word, and one at the end."""
+    """A tokenizer with one token for each word, and a closing token."""
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(WORDS)} | {END: WORDS}, unk_token=END))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, WORDS)])
@@ -75,7 +75,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def texts_of(lengths: Sequence[int], tokens: int, seed: int = 0) -> list[str]:
-    """Texts of these lengths in tokens, again and again in a mixed order, until they have so many tokens."""
+    """Build texts of the given lengths in mixed order, up to a total number of tokens."""
     generator = np.random.default_rng(seed)
     count = max(2, round(tokens / float(np.mean(lengths))))
     chosen = generator.permutation(np.resize(lengths, count))
@@ -83,7 +83,7 @@ def texts_of(lengths: Sequence[int], tokens: int, seed: int = 0) -> list[str]:
 
 
 class Setup:
-    """A shape on a device, and how much work each step may do with it."""
+    """A model shape on a device, with the amount of work for each stage."""
 
     def __init__(self, name: str, device: str, *, tiny: bool) -> None:
         self.name, self.device, self.tiny = name, device, tiny
@@ -102,14 +102,14 @@ class Setup:
         self.rates: dict[str, bench.MatmulRate] = {}
 
     def build(self) -> Any:
-        """Weights in bf16, made where they are used: no copy in the memory of the host."""
+        """Create weights in bf16 on the device, without a copy in host memory."""
         packing.register()
         torch.manual_seed(0)
         with torch.device(self.device):
             return AutoModel.from_config(self.config, dtype=torch.bfloat16, attn_implementation=packing.NAME).eval()
 
     def encoder(self, backbone: Any = None, budget: int | None = None, heads: Sequence[int] = (1024,)) -> TextEncoder:
-        """The engine around the backbone, or around another one of the same shape."""
+        """Build the engine around the backbone, or around another one of the same shape."""
         width = self.config.hidden_size
         return TextEncoder(
             tokenizer=tokenizer(),
@@ -123,7 +123,7 @@ class Setup:
 
 
 def figures(setup: Setup, texts: Sequence[str], seconds: Sequence[float]) -> dict[str, Any]:
-    """Tokens per second and the share of the sustained matrix-product rate; all time counts, the tokenizer's too."""
+    """Measure tokens per second, tokenizer included, and the share of the sustained matrix-product rate."""
     lengths = [text.count(" ") + 2 for text in texts]
     speed = sum(lengths) / statistics.median(seconds)
     flops = bench.flops_per_token(setup.backbone, bench.attended_length(lengths))
@@ -138,7 +138,7 @@ def rate(setup: Setup, dtype: str) -> bench.MatmulRate:
 
 
 def with_peak(setup: Setup, run: Callable[[], Any]) -> dict[str, int]:
-    """Run once more, for the memory."""
+    """Run once more to measure memory."""
     if setup.device != "cuda":
         run()
         return {"peak_memory": devices.peak_memory()}
@@ -170,7 +170,7 @@ def matmul(setup: Setup) -> dict[str, Any]:
 
 
 def check(setup: Setup) -> dict[str, Any]:
-    """Vectors against float32 one by one through transformers' own attention; nothing of a neighbour gets in."""
+    """Compare vectors with float32, one text at a time, through transformers' attention; neighbours have no effect."""
     texts = texts_of([3, 16, 17, 64, 129, 256, 511, 512, 512], 3_000 if setup.tiny else 8_000, seed=1)
     packed = setup.encoder().pool(texts)
     alone = np.concatenate([setup.encoder().pool([text]) for text in texts])
@@ -193,7 +193,7 @@ def check(setup: Setup) -> dict[str, Any]:
 
 
 def canary(setup: Setup) -> dict[str, float]:
-    """What moves when only the last token of a text changes, and what would if texts did see each other."""
+    """Measure the change of all vectors when the last token of one text changes, with and without separated texts."""
     encoder = setup.encoder()
     first, neighbour, other = (np.asarray(ids, dtype=np.int32) for ids in encoder.tokenise(texts_of([40], 120, seed=2)))
     changed = first.copy()
@@ -212,7 +212,7 @@ def canary(setup: Setup) -> dict[str, float]:
 
 
 def speed(setup: Setup) -> dict[str, Any]:
-    """Token budgets and lengths: tokens/s, share of the matrix-product rate, memory."""
+    """Measure speed, share of the matrix-product rate and memory over token budgets and lengths."""
     kinds = LENGTHS if setup.name == "stella" else {key: LENGTHS[key] for key in ("16", "128", "512", "mixture")}
     found: dict[str, Any] = {}
     for kind, lengths in kinds.items():
@@ -229,7 +229,7 @@ def speed(setup: Setup) -> dict[str, Any]:
 
 
 def peers(setup: Setup) -> dict[str, Any]:
-    """sentence-transformers on the same weights: bf16, its default attention, its default batch and its best."""
+    """Measure sentence-transformers on the same weights: bf16, default attention, default and best batch size."""
     with tempfile.TemporaryDirectory() as folder:
         reference = load_reference(setup, Path(folder))
     sizes = (16, 32, 64, 128, 256, 512, 1024) if not setup.tiny else (16, 32)
@@ -269,13 +269,13 @@ def load_reference(setup: Setup, folder: Path) -> Any:
 
 
 def heads(setup: Setup) -> dict[str, Any]:
-    """All seven heads of a corpus against one."""
+    """Compare the time of all seven heads with that of one."""
     times = bench.time_heads(setup.encoder(heads=DIMENSIONS), texts_of(MIXTURE, setup.tokens), 5)
     return {"seconds": times, "all_to_one": vars(bench.ratio(times, "all", "one"))}
 
 
 def table(setup: Setup) -> dict[str, Any]:
-    """A batch of 16 texts of 512 tokens, as the comparison of Stella with BGE-ICL has it."""
+    """Measure a batch of 16 texts of 512 tokens, as in the comparison of Stella with BGE-ICL."""
     texts, found = texts_of([512], 16 * 512), {}
     try:
         for dtype in (torch.bfloat16, torch.float32):
@@ -293,7 +293,7 @@ def table(setup: Setup) -> dict[str, Any]:
 
 
 def compile_layers(setup: Setup) -> dict[str, Any]:
-    """torch.compile of each decoder layer against eager, attention inside the compiled part and outside of it."""
+    """Compare torch.compile of each decoder layer with eager mode, with attention inside and outside the graph."""
     # On a CPU the attention is compiled anew for every number of lengths; one is enough to see that it runs.
     texts = texts_of([16], 256) if setup.tiny else texts_of(MIXTURE, setup.tokens)
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What the judge's other measures cost beside those of CLIP-CC-Bench, on all of CLIP-CC, in turns.
+"""Measures the extra time of the judge's added measures on all of CLIP-CC, in turns.
 
     python -m benchmarks.judge_cost --data ../shared/data --out results/performance/judge_cost.json
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _of_sentences(dimension: int, count: int) -> tuple[ReadText, ReadText]:
-    """Two texts of that many sentences; no two sentences are the same."""
+    """Build two texts of that many distinct sentences."""
     rng = np.random.default_rng(0)
     sides = []
     for side in ("opens", "does not close"):

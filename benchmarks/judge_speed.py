@@ -1,4 +1,4 @@
-"""The judge beside the loop that it replaces: the same scores, pair by pair.
+"""Times the judge beside the loop that it replaces, which gives the same scores pair by pair.
 
     python -m benchmarks.judge_speed --data ../shared/data --clips 2 --out results/performance/judge.json
 

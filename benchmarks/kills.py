@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments and resumed: what tests/promises/test_kills.py and benchmarks/soak.py share.
+"""Kills and resumes runs at random moments; shared by tests/promises/test_kills.py and benchmarks/soak.py.
 
 The parent has imported everything and forks its children: a start costs a fraction of a second and not the half minute
 of the imports, so that hundreds of kills are affordable. A child is killed from outside after some time, or kills
@@ -30,7 +30,7 @@ import stella_mteb
 Say = Callable[..., None]
 """A child's word to its parent, which outlives the child."""
 Work = Callable[[Path, Say], None]
-"""What a child does in a folder: all of a job, or what is left of it."""
+"""The work of a child in a folder: all of a job, or the rest of it."""
 
 _PACKAGE = Path(stella_mteb.__file__).parent
 _WRITERS = (
@@ -71,7 +71,7 @@ _DATED = {"date", "timestamp", "evaluation_time", "evaluation_phases"}
 
 @dataclass(frozen=True)
 class Child:
-    """A forked process, and the pipe on which it says what it has done."""
+    """A forked process with a pipe on which it reports."""
 
     pid: int
     pipe: int
@@ -80,7 +80,7 @@ class Child:
         os.kill(self.pid, signal.SIGKILL)
 
     def ended(self) -> int | None:
-        """The exit code, negative for a signal; None if it runs. To be asked until it is given, and not again."""
+        """Return the exit code, negative for a signal; None while it runs. Do not call again after it is returned."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
 
@@ -95,13 +95,13 @@ class Child:
         return code
 
     def said(self) -> list[dict[str, Any]]:
-        """What it said until it ended."""
+        """Return its output."""
         with os.fdopen(self.pipe) as pipe:
             return [json.loads(line) for line in pipe]
 
 
 def fork(work: Callable[[Say], None], log: Path) -> Child:
-    """Do some work in a child; what it prints goes to a file, and an error has the exit code of the command line."""
+    """Run work in a child process; output goes to a file, and errors have the exit codes of the command line."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid:
@@ -144,7 +144,7 @@ def _to_file(log: Path) -> None:
 
 
 class _InHalves:
-    """A file whose every write is two, the first of them on its way before the second begins."""
+    """A file that splits every write into two, with a flush between them."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -166,7 +166,7 @@ class _InHalves:
 
 
 def write_in_halves() -> None:
-    """From now on in this process."""
+    """Install it in this process."""
     original = os.fdopen
     os.fdopen = lambda *args, **kwargs: _InHalves(original(*args, **kwargs))  # type: ignore[assignment]
 
@@ -185,7 +185,7 @@ def count_lines() -> Counter[str]:
 
 
 def die_at(module: str, line: int) -> None:
-    """Kill this process at the n-th line that it executes of a module."""
+    """Kill this process at the n-th executed line of a module."""
     left = line
 
     def local(_: FrameType, event: str, __: object) -> Any:
@@ -207,20 +207,20 @@ def _place(frame: FrameType) -> str:
 
 @dataclass
 class Tally:
-    """What became of runs.
+    """The outcome of runs.
 
     Attributes:
         started: Processes.
         killed: Processes that ended by SIGKILL.
         resumed: Processes that were started where one had been killed.
-        finished: Processes that came to their end.
+        finished: Processes that completed.
         tasks: Tasks that were finished, each counted once for its job.
-        lost: Of these, how many were not on disk with the same score at any later look.
+        lost: Number of these that were missing, or had another score, at any later check.
         unreadable: Files that did not parse, at any look.
-        different: Scores that are not equal to those of a run that nobody disturbed.
+        different: Scores that differ from those of an undisturbed run.
         leftovers: Temporary files that killed writers left behind, all of them removed by a later start.
         places: How many kills happened where.
-        faults: What `lost`, `unreadable` and `different` were, in words.
+        faults: Descriptions of `lost`, `unreadable` and `different`.
     """
 
     started: int = 0
@@ -240,11 +240,11 @@ class Tally:
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
 
-# ------------------------------------------------------------------------------------------------------ what is on disk
+# ------------------------------------------------------------------------------------------------------ files on disk
 
 
 def unreadable(folder: Path) -> list[str]:
-    """Files that a reader would stumble over; temporary ones, which no reader opens, are none."""
+    """List damaged files, except temporary files, which no reader opens."""
     from stella_mteb.engine.store import recover
     from stella_mteb.files.atomic import read_json
 
@@ -267,7 +267,7 @@ def unreadable(folder: Path) -> list[str]:
 
 
 def scores(output: Path) -> dict[str, Any]:
-    """What a later run, or a reader, has of every finished task: by path, the main scores or the means over clips."""
+    """Return the readable result of every finished task by path: main scores, or means over clips."""
     found: dict[str, Any] = {}
     for path in sorted(output.rglob("*.json")):
         content = json.loads(path.read_text())
@@ -285,7 +285,7 @@ def sorted_rows(rows: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def everything(output: Path) -> dict[str, Any]:
-    """Every file of an output folder without what differs by nature: dates, times, the cost, locks."""
+    """Return every file of an output folder without dates, times, costs and locks, which always differ."""
     found: dict[str, Any] = {}
     for path in sorted(output.rglob("*.json*")):
         if path.name == "cost.json" or path.name.startswith("."):
@@ -327,14 +327,14 @@ def leftovers(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Job:
-    """A job that children do in a folder, and what it leaves where nobody disturbs it.
+    """A job for child processes in a folder, with the results of an undisturbed run.
 
     Attributes:
-        name: For the counts.
-        work: All of it; it says `task=...` after each finished task.
-        scores: Of the undisturbed run.
-        files: Of the undisturbed run.
-        seconds: What it took.
+        name: Name in the counts.
+        work: The whole job; it reports `task=...` after each finished task.
+        scores: Scores of the undisturbed run.
+        files: Files of the undisturbed run.
+        seconds: Its duration.
         lines: Lines of each writing module that it executed.
     """
 
@@ -347,7 +347,7 @@ class Job:
 
 
 def prepare(name: str, work: Work, folder: Path) -> Job:
-    """Do a job undisturbed: here, so that no child has to import anything; then to time it; then to count its lines."""
+    """Run a job undisturbed three times: in this process for its imports, then to time it, then to count its lines."""
     import torch
 
     folder.mkdir(parents=True)
@@ -379,7 +379,7 @@ def _expect_end(child: Child, log: Path) -> None:
 
 
 def story(job: Job, folder: Path, chance: random.Random) -> Tally:
-    """One job killed one to four times and then finished; looked at after every kill."""
+    """Kill a job one to four times, then finish it; check the files after every kill."""
     folder.mkdir(parents=True)
     tally, done, log = Tally(), set[str](), folder.with_suffix(".log")
     kills = chance.randint(1, 4)
@@ -456,7 +456,7 @@ def compare(job: Job, folder: Path, tally: Tally) -> None:
 
 
 def _expect_clean(job: Job, folder: Path, log: Path) -> None:
-    """An hour later the next start removes what killed writers left."""
+    """Check that the next start, an hour later, removes the files of killed writers."""
     hour_ago = time.time() - 3_700
     for path in leftovers(folder):
         os.utime(path, (hour_ago, hour_ago))
@@ -470,7 +470,7 @@ def _expect_clean(job: Job, folder: Path, log: Path) -> None:
 
 
 def write_tasks(folder: Path, tasks: int, pairs: tuple[int, int], chance: random.Random) -> list[str]:
-    """Small STS tasks, each of its own texts and of so many to so many pairs; the paths of their YAMLs."""
+    """Write small STS tasks with distinct texts; return the paths of their YAMLs."""
     folder.mkdir(parents=True)
     paths = []
     for task in range(tasks):
@@ -490,7 +490,7 @@ def write_tasks(folder: Path, tasks: int, pairs: tuple[int, int], chance: random
 
 
 def benchmark_work(spec: str, tasks: Sequence[str], dimensions: Sequence[int], extra: Sequence[Any] = ()) -> Work:
-    """`stella-mteb run`, less the command line."""
+    """Run tasks like `stella-mteb run`, without the command line."""
 
     def work(folder: Path, say: Say) -> None:
         from stella_mteb.harness.adapter import family
@@ -514,7 +514,7 @@ def benchmark_work(spec: str, tasks: Sequence[str], dimensions: Sequence[int], e
 
 
 def judge_work(spec: str, references: Mapping[str, Sequence[str]], candidates: Sequence[Any]) -> Work:
-    """`stella-mteb judge`, less the command line."""
+    """Judge like `stella-mteb judge`, without the command line."""
 
     def work(folder: Path, say: Say) -> None:
         from stella_mteb.cli.judge import judge_with

@@ -1,4 +1,4 @@
-"""Do sentences that people marked wrong match the reference less than the others? Table for results/human.
+"""Compares the cosines of sentences that people marked wrong with those of the others. Table for results/human.
 
 python -m benchmarks.marked_sentences --data ../shared/data/human/factvc_youcook2 -m all_minilm_l6_v2
 
@@ -22,7 +22,7 @@ from stella_mteb.models.resolve import resolve
 
 
 def auc(right: np.ndarray, wrong: np.ndarray) -> float:
-    """The share of pairs in which the right sentence has the higher cosine."""
+    """Return the share of pairs in which the correct sentence has the higher cosine."""
     return float(mannwhitneyu(right, wrong).statistic) / (len(right) * len(wrong))
 
 

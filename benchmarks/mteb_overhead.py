@@ -1,4 +1,4 @@
-"""Seconds that MTEB spends outside the encoder, as it is and within `harness.lazy_columns`, by task type.
+"""Measures the seconds that MTEB spends outside the encoder, with and without `harness.lazy_columns`, by task type.
 
     OMP_NUM_THREADS=1 python -m benchmarks.mteb_overhead
 
@@ -37,7 +37,7 @@ from stella_mteb.harness.lazy_columns import columns_read_once
 
 
 class RandomVectors(AbsEncoder):
-    """An encoder that costs next to nothing: a text's checksum chooses one of some random vectors."""
+    """An encoder of negligible cost: the checksum of a text selects one of a few random vectors."""
 
     def __init__(self, dimension: int, vectors: int = 20_000) -> None:
         self.vectors = np.random.default_rng(0).standard_normal((vectors, dimension), dtype=np.float32)
@@ -66,7 +66,7 @@ def texts(rows: int, seed: int) -> list[str]:
 
 
 def split_in_two(rows: int, name: str, labels: list[Any]) -> DatasetDict:
-    """The last rows are for testing."""
+    """Split rows into training and test rows."""
     whole = Dataset.from_dict({"text": texts(len(labels), 1), name: labels})
     return DatasetDict(
         train=whole.select(range(len(labels) - rows)), test=whole.select(range(len(labels) - rows, len(labels)))
@@ -90,7 +90,7 @@ def retrieval(documents: int, queries: int) -> Any:
 
 
 def all_tasks(scale: float = 1.0) -> dict[str, Callable[[], Any]]:
-    """A maker per task type; a task is made anew for each run, since it keeps the state of its random numbers."""
+    """Return a factory for each task type; each run needs a new task, because tasks keep their random state."""
     draw = random.Random(4)
     n, many, few, corpus = (max(int(full * scale), 40) for full in (2_048, 10_000, 1_379, 20_000))
     values = [draw.random() for _ in range(2 * n)]
@@ -112,7 +112,7 @@ def all_tasks(scale: float = 1.0) -> dict[str, Callable[[], Any]]:
 
 
 def evaluate(task: Any, encoder: RandomVectors) -> tuple[float, str]:
-    """Seconds, and the scores as text: exact for a float, and NaN equals NaN."""
+    """Return the seconds and the scores as text, which is exact for floats and treats NaN as equal to NaN."""
     quick = {"cache": None, "co2_tracker": False, "show_progress_bar": False}
     started = time.perf_counter()
     result = mteb.evaluate(encoder, task, encode_kwargs={"batch_size": 1_024, "show_progress_bar": False}, **quick)

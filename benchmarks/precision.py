@@ -1,4 +1,4 @@
-"""What bf16, int8 and compilation gain on a CPU, and what they cost on STS.
+"""Measures the speed of bf16, int8 and compilation on a CPU, and their effect on STS scores.
 
     python -m benchmarks.precision --data ../shared/data --out results/performance/precision.json
 

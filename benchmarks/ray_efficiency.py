@@ -1,4 +1,4 @@
-"""What does Ray cost? The local engine beside Ray workers on the same cores.
+"""Measures the overhead of Ray: the local engine beside Ray workers on the same cores.
 
     python -m benchmarks.ray_efficiency --data ../shared/data --out results/performance/ray.json
 
@@ -42,7 +42,7 @@ DISPATCHED = 500
 
 
 class Local:
-    """The engine in this process, with a store."""
+    """The local engine with a store."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self.threads, self.cache = threads, folder / f"local-{threads}"
@@ -50,7 +50,7 @@ class Local:
         self.engine.store = VectorStore(self.cache, self.engine.fingerprint)
 
     def encode(self, texts: list[str], prompt: str) -> None:
-        """Into the store."""
+        """Encode into the store."""
         torch.set_num_threads(self.threads)
         self.engine.fill(texts, prompt)
 
@@ -88,7 +88,7 @@ class Workers:
         return {member.number for member in self.pool._members if member.units}
 
     def encode(self, texts: list[str], prompt: str) -> None:
-        """Into the store."""
+        """Encode into the store."""
         corpora = Corpora(self.pool, print, family=0, spec=MODEL, model=self.engine, cache=self.cache, sent=set())
         corpora.add(texts, prompt)
         corpora.flush()
@@ -100,7 +100,7 @@ def unit(method: str, done: Callable[[Report], None], *arguments: object) -> Uni
 
 
 def same_vectors(ways: dict[str, Local | Workers], texts: list[str], prompt: str) -> dict[str, bool]:
-    """Whether the vectors of each way are, bit for bit, those of the first on as many threads."""
+    """Compare the vectors of each variant, bit for bit, with those of the first variant on as many threads."""
     found = {}
     for name, way in ways.items():
         fingerprint = way.engine.fingerprint
@@ -113,19 +113,19 @@ def same_vectors(ways: dict[str, Local | Workers], texts: list[str], prompt: str
 
 
 class Idle:
-    """A worker that does nothing, at once."""
+    """A worker that returns immediately."""
 
     def nothing(self, value: Any) -> Any:
-        """Give it back."""
+        """Return the argument."""
         return value
 
     def __call__(self, batch: Any) -> Any:
-        """The same, as Ray Data calls it."""
+        """Return the argument, in the form that Ray Data calls."""
         return batch
 
 
 def dispatch() -> dict[str, float]:
-    """Milliseconds for each of many units that do nothing, on two workers."""
+    """Measure milliseconds per empty unit on two workers."""
     actors = [ray.remote(num_cpus=0)(Idle).remote() for _ in range(2)]
     ray.get([actor.nothing.remote(0) for actor in actors])
     figures = {"ray.wait loop": _loop(actors), "ActorPool": _pool(actors)}

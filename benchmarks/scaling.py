@@ -1,4 +1,4 @@
-"""Is the time linear and the memory flat in the number of texts?
+"""Measures time and memory as functions of the number of texts.
 
     python -m benchmarks.scaling --data ../shared/data --out results/performance/scaling.json
 
@@ -33,7 +33,7 @@ WAYS = ("encode", "fill")
 
 
 def distinct(sentences: Sequence[str], size: int) -> list[str]:
-    """The sentences, then again with one word exchanged for another's, until there are so many different ones."""
+    """Return that many distinct sentences: the given ones, then copies with one word exchanged."""
     generator = random.Random(0)
     sentences = generator.sample(sentences, len(sentences))  # so that the first ones are like all
     words = [word for sentence in sentences for word in sentence.split()]

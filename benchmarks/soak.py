@@ -1,4 +1,4 @@
-"""An hour of a shared cluster in minutes: small tasks, two workers on one folder, kills, full and read-only disks.
+"""Simulates a shared cluster: small tasks, two workers on one folder, kills, full and read-only disks.
 
     python -m benchmarks.soak --minutes 5 --out results/reliability
 
@@ -61,7 +61,7 @@ DISK = 3 * 2**20
 
 @dataclass
 class Worker:
-    """One of the two: its process now, and when that one is to be killed from outside."""
+    """One of the two workers: its current process, and the time at which that process is killed."""
 
     child: Child | None = None
     kill_at: float | None = None
@@ -72,14 +72,14 @@ class Worker:
 
 @dataclass
 class Round:
-    """What happened in one round.
+    """The outcome of one round.
 
     Attributes:
-        kind: Of the round.
-        tally: As in the kill tests.
+        kind: Kind of the round.
+        tally: Counts as in the kill tests.
         stopped: Processes that ended with exit code 3, because the disk was full.
         waited: Times that one worker waited for the other's task.
-        seconds: Of the round.
+        seconds: Duration of the round.
     """
 
     kind: str
@@ -90,7 +90,7 @@ class Round:
 
 
 class Disk:
-    """A small file system of its own, or a plain folder."""
+    """A small separate file system, or a plain folder."""
 
     def __init__(self, path: Path, *, full_now_and_then: bool) -> None:
         self.path, self._ballast = path, path / "ballast"
@@ -98,7 +98,7 @@ class Disk:
         self._next = time.monotonic() + 0.5
 
     def act(self, chance: random.Random) -> None:
-        """Fill the disk, or make room again, if it is time."""
+        """Fill the disk, or free it again, when its time has come."""
         now = time.monotonic()
         if not self._sometimes or now < self._next:
             return
@@ -135,7 +135,7 @@ def may_mount(folder: Path) -> bool:
 
 
 def start(job: Job, folder: Path, log: Path, chance: random.Random, *, armed: bool) -> Worker:
-    """Start a worker; an armed one is killed, or kills itself, unless it has ended before."""
+    """Start a worker; an armed one is killed, or kills itself, unless it ends before that."""
     if not armed:
         return Worker(fork(lambda say: job.work(folder, say), log))
     if chance.random() < 0.4:
@@ -154,7 +154,7 @@ def start(job: Job, folder: Path, log: Path, chance: random.Random, *, armed: bo
 
 
 def soak_round(kind: str, job: Job, folder: Path, disk: Disk, chance: random.Random) -> Round:
-    """Two workers until both have come to their end; looked at after every end of a process."""
+    """Run two workers until both have finished; check the files after every end of a process."""
     result, began, log = Round(kind), time.monotonic(), folder.with_name(folder.name + ".log")
     folder.mkdir(parents=True, exist_ok=True)
     tally, done, kills = result.tally, set[str](), chance.randint(3, 12)
@@ -206,7 +206,7 @@ def full_disk(job: Job, folder: Path, chance: random.Random) -> Round:
 
 
 def read_only(job: Job, folder: Path, chance: random.Random, half: Callable[[Path, Say], None]) -> Round:
-    """The store has the vectors of half of the tasks, and cannot be written."""
+    """A read-only store with the vectors of half of the tasks."""
     with small_disk(folder / "cache"):
         if fork(lambda say: half(folder, say), folder.with_name("half.log")).wait() != 0:
             raise SystemExit(folder.with_name("half.log").read_text())

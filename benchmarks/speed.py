@@ -1,4 +1,4 @@
-"""How fast is the engine beside sentence-transformers, on the same texts, with the same vectors?
+"""Times the engine beside sentence-transformers on the same texts, after comparing the vectors.
 
     python -m benchmarks.speed --model all_minilm_l6_v2 --data ../shared/data --out results/performance/minilm.json
     python -m benchmarks.speed --model stella_shape --layers 2 --dtype bf16 --heads \
@@ -86,7 +86,7 @@ def st_variant(reference: Any, texts: Sequence[str], batch_size: int) -> Callabl
 
 
 def mteb_variant(reference: Any, texts: Sequence[str]) -> Callable[[], Vectors]:
-    """MTEB's own wrapper, given a data loader as `mteb.evaluate` makes it for the column of a task."""
+    """Return MTEB's own wrapper, called with a data loader like that of `mteb.evaluate`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of sentence-transformers, on what mteb calls
         wrapper = SentenceTransformerEncoderWrapper(reference)
@@ -110,7 +110,7 @@ def mteb_variant(reference: Any, texts: Sequence[str]) -> Callable[[], Vectors]:
 
 
 def pair_variant(reference: Any, texts: Sequence[str]) -> Callable[[], Vectors]:
-    """One call for each pair, as the in-house module does it."""
+    """Encode one pair per call, like the in-house module."""
 
     def run() -> Vectors:
         pairs = [list(texts[i : i + 2]) for i in range(0, len(texts), 2)]
@@ -122,7 +122,7 @@ def pair_variant(reference: Any, texts: Sequence[str]) -> Callable[[], Vectors]:
 
 
 def flag_variant(name: str, folder: Path, texts: Sequence[str]) -> Callable[[], Vectors] | str:
-    """FlagEmbedding's, or why there is none."""
+    """Return FlagEmbedding's model, or the reason why it is unavailable."""
     if find_spec("FlagEmbedding") is None:
         return "not installed"
     if name == "stella_shape":
@@ -139,7 +139,7 @@ def flag_variant(name: str, folder: Path, texts: Sequence[str]) -> Callable[[], 
 
 
 class VectorsDifferError(RuntimeError):
-    """Two variants do not compute the same; then their speeds say nothing."""
+    """Two variants give different vectors, so their speeds are not comparable."""
 
 
 def compare(variants: Mapping[str, Callable[[], Vectors]], exempt: Sequence[str] = ()) -> dict[str, dict[str, float]]:
@@ -161,7 +161,7 @@ def compare(variants: Mapping[str, Callable[[], Vectors]], exempt: Sequence[str]
 
 
 def padded_share(reference: Any, texts: Sequence[str], batch_size: int) -> float:
-    """The share of the tokens of all batches that is padding, counted at the backbone's door."""
+    """Return the share of padding among the tokens that reach the backbone."""
     seen = {"all": 0, "real": 0}
 
     def count(_: Any, given: Any) -> None:
@@ -219,7 +219,7 @@ def measure(
 
 
 def add_shares(report: dict[str, Any], engines: Mapping[str, TextEncoder], rates: Mapping[str, float]) -> None:
-    """To every variant, which share of the measured matrix-product rate it reaches."""
+    """Add to every variant its share of the measured matrix-product rate."""
     flops = bench.flops_per_token(engines[ENGINE].backbone, report["attended_length"])
     for name, variant in report["variants"].items():
         rate = rates[name if name in rates else ENGINE]
@@ -227,7 +227,7 @@ def add_shares(report: dict[str, Any], engines: Mapping[str, TextEncoder], rates
 
 
 def measure_heads(encoder: TextEncoder, texts: Sequence[str], repeats: int) -> dict[str, Any]:
-    """One backbone pass and one head against one pass and all heads."""
+    """Compare one backbone pass and all heads with one pass and one head."""
     times = bench.time_heads(encoder, texts, repeats)
     return {"heads": encoder.dimensions, "seconds": times, "all_to_one": vars(bench.ratio(times, "all", "one"))}
 

@@ -1,4 +1,4 @@
-"""The real texts that speed is measured on: sentences, passages and summaries from the development data."""
+"""Texts for speed measurements: sentences, passages and summaries from the development data."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MIXTURE = {"sts": 0.45, "passages": 0.40, "long": 0.15}
 
 
 def short_sentences(data: Path) -> list[str]:
-    """The distinct sentences of the STS sets."""
+    """Return the distinct sentences of the STS sets."""
     rows = [json.loads(line) for path in sorted((data / "sts").glob("*.jsonl")) for line in path.open()]
     return list(dict.fromkeys(row[key] for row in rows for key in ("sentence1", "sentence2")))
 
 
 def all_texts(data: Path) -> dict[str, list[str]]:
-    """Distinct texts by kind: sentences, some 50 words from video summaries, and whole summaries from 200 words on."""
+    """Return distinct texts by kind: sentences, passages of some 50 words, and summaries of at least 200 words."""
     references = [row["summary"] for row in json.loads((data / "clip_cc/ground_truth.json").read_text())]
     files = sorted((data / "clip_cc/predictions").glob("*.json"))
     summaries = references + [text for path in files for text in json.loads(path.read_text()).values()]
@@ -41,7 +41,7 @@ def _groups(summary: str, words: int = 40) -> Iterator[str]:
 
 
 def workloads(data: Path, tokens: int, count: Callable[[str], int]) -> dict[str, list[str]]:
-    """Texts of each kind, and of all in the shares of `MIXTURE`, drawn until they have so many tokens."""
+    """Draw texts of each kind, and of all in the shares of `MIXTURE`, up to that many tokens."""
     generator = random.Random(0)
     kinds = all_texts(data)
     for texts in kinds.values():

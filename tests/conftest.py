@@ -34,7 +34,7 @@ RATED_PAIRS = [
 """Rows of a small task: sentence, sentence, score from 0 to 5."""
 
 Call = Callable[..., tuple[int, str, str]]
-"""What the fixture `call` gives."""
+"""The type of the fixture `call`."""
 
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason="needs the development data, which is not published: the folder ../shared/data"
@@ -42,13 +42,13 @@ needs_shared = pytest.mark.skipif(
 
 
 def pytest_configure() -> None:
-    """Stop in one line where the checkout is not installed with `-e`, which alone maps configs/ and tasks/ into it."""
+    """Stop with one line if the checkout is not installed with `-e`, which maps configs/ and tasks/ into it."""
     if find_spec("stella_mteb.configs") is None:
         raise pytest.UsageError("the tests need the checkout itself installed: pip install -e '.[dev]', or make test")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The last word of a test run: how many were skipped, and what each of them needs."""
+    """Print at the end how many tests were skipped, and their requirements."""
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped"))
     if reasons:
         terminalreporter.section(f"{reasons.total()} skipped")
@@ -91,7 +91,7 @@ def minilm():
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For modules of tiny matrices: on two threads they take twice as long as on one."""
+    """Use one thread; on two, modules with tiny matrices take twice as long."""
     import torch
 
     threads = torch.get_num_threads()
@@ -102,7 +102,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test reads or writes the caches of the person who runs it, and none changes the environment of the next."""
+    """Keep tests away from the user's caches, and restore the environment after each test."""
     before = dict(os.environ)
     monkeypatch.setenv("STELLA_MTEB_CACHE", str(tmp_path / "vector-cache"))
     monkeypatch.setenv("MTEB_CACHE", str(tmp_path / "mteb-cache"))
@@ -113,7 +113,7 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
-    """Call `stella-mteb` in this process; gives exit code, stdout, stderr. What it sets globally is undone."""
+    """Call `stella-mteb` in this process; returns exit code, stdout and stderr. Global settings are restored."""
     from stella_mteb.cli import main
 
     logger = logging.getLogger("stella_mteb")
@@ -177,7 +177,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit_file(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a page and notes every request and complaint of the browser."""
+    """Opens a page and records every request and error of the browser."""
     from tests.support.pages import Visit
 
     opened = []

@@ -1,4 +1,4 @@
-"""Random sentence-transformers folders: any backbone, modules, prompts, lengths and dtypes that people put together.
+"""Random sentence-transformers folders with any supported backbone, modules, prompts, lengths and dtypes.
 
 `write_any(folder, seed)` writes one and says what it is. About one in eight has something that is not supported; its
 recipe names what the refusal must say.
@@ -65,12 +65,12 @@ PROMPT_NAMES = [
 
 @dataclass
 class Recipe:
-    """What was written.
+    """A written folder.
 
     Attributes:
         seed: Gives the same folder again.
         choices: In words, for messages.
-        refused: What the refusal must name; None for a folder that is supported.
+        refused: Text that the refusal must contain; None for a folder that is supported.
     """
 
     seed: int
@@ -263,7 +263,7 @@ def _write_settings(folder: Path, root: Path, draw: random.Random, recipe: Recip
 
 
 def _spoil(folder: Path, root: Path, draw: random.Random, recipe: Recipe) -> None:
-    """Put in one thing that is not supported."""
+    """Add one unsupported setting."""
 
     def add(path: Path, **keys: Any) -> None:
         write_json(path, (json.loads(path.read_text()) if path.is_file() else {}) | keys)

@@ -30,10 +30,10 @@ def write_bge(folder: Path, *, modules: bool = True, metaspace: bool = False, **
     """Write the layout with random weights.
 
     Args:
-        folder: Where to.
+        folder: Folder to write to.
         modules: Whether it has the files of sentence-transformers; the first versions of the repository had none.
         metaspace: Whether words are marked by a pre-tokenizer, as newer files do it, or by a normalizer.
-        **config: Of the backbone, in the place of the usual.
+        **config: Settings of the backbone that differ from the defaults.
     """
     from transformers import MistralConfig, MistralModel
 
@@ -72,12 +72,12 @@ def write_bge(folder: Path, *, modules: bool = True, metaspace: bool = False, **
 def write_tokenizer(
     folder: Path, *, metaspace: bool = False, template: str = "<s> $A </s>", added: tuple[str, ...] = ADDED
 ) -> int:
-    """A BPE of Mistral's kind with byte fallback, and how many tokens it has.
+    """Write a BPE like Mistral's with byte fallback; return the size of its vocabulary.
 
     Args:
-        folder: Where to.
+        folder: Folder to write to.
         metaspace: See `write_bge`.
-        template: What the file puts around a text.
+        template: Template of the file for a text.
         added: Tokens beyond Mistral's.
     """
     marks = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
@@ -124,14 +124,14 @@ def write_tokenizer(
 
 
 def bge_yaml(path: Path, folder: Path, more: str = "", *, few_shot: str = "compat", prompts: str = "") -> Path:
-    """A model's YAML that says of a folder what the bundled config says of the hub's.
+    """Write a model YAML for a folder, with the settings of the bundled config.
 
     Args:
-        path: Where to write it.
+        path: File to write.
         folder: From `write_bge`.
-        more: Further lines.
+        more: Additional lines.
         few_shot: As in the YAML.
-        prompts: Further lines below `prompts`.
+        prompts: Additional lines below `prompts`.
     """
     path.write_text(
         f"name: tiny_bge\npath: {folder}\nattention: causal\npooling: lasttoken\nbos_token_id: 1\neos_token_id: 2\n"

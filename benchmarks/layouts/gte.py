@@ -20,9 +20,9 @@ def write_stella_400m(folder: Path, *, prefix: str = "", **changes: object) -> P
     """Write Stella 400M's layout, original architecture "new", with random weights.
 
     Args:
-        folder: Where to.
-        prefix: Put before the name of every weight; checkpoints with a task head use `new.`.
-        changes: Keys of config.json that are to be different.
+        folder: Folder to write to.
+        prefix: Prefix of the name of every weight; checkpoints with a task head use `new.`.
+        changes: Keys of config.json with other values.
     """
     vocabulary = _write_tokenizer(folder)
     write_json(
@@ -72,14 +72,14 @@ def write_stella_400m(folder: Path, *, prefix: str = "", **changes: object) -> P
 
 
 def reference_states(weights: dict[str, torch.Tensor], ids: list[int], *, factor: float = ROPE_FACTOR) -> torch.Tensor:
-    """Hidden states of one text in float64, written down from the architecture and not from transformers.
+    """Compute the hidden states of one text in float64, from the architecture and independently of transformers.
 
     Post-norm blocks, GeGLU, rotary embedding over the whole head with NTK scaling.
 
     Args:
         weights: As `write_stella_400m` writes them, without prefix.
         ids: Token ids, special tokens included.
-        factor: Of the NTK scaling; 1 is the plain rotary embedding.
+        factor: Factor of the NTK scaling; 1 is the plain rotary embedding.
 
     Returns:
         float64 [tokens, width].
@@ -147,7 +147,7 @@ def _weights(vocabulary: int) -> dict[str, torch.Tensor]:
 
 
 def _write_tokenizer(folder: Path) -> int:
-    """WordPiece of single letters and a few words, padded to 512 as the published file is."""
+    """Write a WordPiece of single letters and a few words, padded to 512 like the published file."""
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     pieces = [*_SPECIAL, *letters, *(f"##{letter}" for letter in letters if letter.isalnum())]
     pieces += ["the", "man", "drives", "car", "query", "text", "##ing", "##ed"]

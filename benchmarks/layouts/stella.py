@@ -32,7 +32,7 @@ def write_stella(folder: Path, *, hidden: int = 32, layers: int = 2, tokenizer: 
     """Write Stella 1.5B's layout at revision d03be74 with random weights.
 
     Args:
-        folder: Where to.
+        folder: Folder to write to.
         hidden: Width of the backbone.
         layers: Depth of the backbone.
         tokenizer: A folder with a tokenizer to copy; None makes a small byte-level one with Stella's EOS id.
@@ -122,11 +122,11 @@ def write_dense(folder: Path, width: int, dimension: int, generator: torch.Gener
 
 
 def write_tokenizer(folder: Path, *, template: bool = True) -> None:
-    """A byte-level BPE of a few hundred tokens whose EOS has Stella's id.
+    """Write a byte-level BPE of a few hundred tokens whose EOS has Stella's id.
 
     Args:
-        folder: Where to.
-        template: Whether the file itself appends EOS; gte-Qwen2's, for one, does not.
+        folder: Folder to write to.
+        template: Whether the file itself appends EOS; that of gte-Qwen2 does not.
     """
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     learner = Tokenizer(models.BPE())

@@ -62,7 +62,7 @@ def write_judge_inputs(folder: Path) -> tuple[Path, Path]:
     """Write clips of the bundled task in the judge's input form: references, and the candidate models' predictions.
 
     Args:
-        folder: Where to write.
+        folder: Folder to write to.
 
     Returns:
         The references' file and the predictions' folder. Each candidate model makes one kind of fault, on every clip

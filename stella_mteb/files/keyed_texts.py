@@ -15,7 +15,7 @@ from stella_mteb.errors import ConfigError
 from stella_mteb.files.rows import SUFFIXES, BadRow, Column, read_rows
 from stella_mteb.files.texts import is_blank, lone_surrogate
 
-# Names of what is described. Several entries of one of these are several texts of it, as in COCO and MSR-VTT.
+# Ids of a described object. Several entries with one id are several texts of it, as in COCO and MSR-VTT.
 _DESCRIBED = {"image", "imageid", "imagename", "video", "videoid", "videoname", "clip", "clipid", "clipname"}
 _IDS = {"id", "vid", "key", "name", "filename"}
 _TEXTS = {"caption", "text", "prediction", "sentence", "description", "reference", "response", "output", "answer"}

@@ -57,7 +57,7 @@ class Goldens(StrictModel):
     """Published values that a copy of the model must reproduce (`stella-mteb verify`).
 
     Attributes:
-        source: Who published them, and how they were computed.
+        source: Their publisher, and how they were computed.
         dimension: Dimension of the vectors.
         tolerance: Largest difference allowed in float32; in half precision it is ten times that.
         query_prompt: `s2s` or `s2p`, or the prompt itself; None for no prompt.

@@ -33,7 +33,7 @@ class Items:
         split: Name of the split.
         subset: Name of the subset.
         kind: How the score is computed: rank correlation with gold, average precision of gold, or mean.
-        unit: What an item stands for.
+        unit: The object that an item stands for.
         digest: Items with the same digest belong to the same pairs or queries in the same order and the same metric. It
             covers split, subset, metric, texts and gold scores; for retrieval, the queries and the relevant documents'
             ids, not the documents' texts.

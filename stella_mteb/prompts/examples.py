@@ -41,7 +41,7 @@ class Examples:
 
     Attributes:
         rows: In the order of the file; `shots=n` uses the first n.
-        source: Where they come from, in words.
+        source: Description of their origin.
         published: Whether the published scores were computed with them.
     """
 

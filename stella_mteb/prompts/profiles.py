@@ -88,7 +88,7 @@ class Prompt:
 
     Attributes:
         text: The text put before each text; may be empty.
-        source: Where it comes from, in words.
+        source: Description of its origin.
         fallback: Whether the profile has no prompt for this task.
         examples: Its examples that must not occur in the data, without the published ones.
         normalized: Whether vectors may get unit length, as in the computation of the published scores.

@@ -545,7 +545,7 @@ def test_scores_by_label_are_printed_under_the_table(call: Call, tmp_path: Path)
 
 
 def mean_scores(output: Path) -> dict[str, float]:
-    """The main score that stands in each result of the own task, by the dimension in its path."""
+    """Return the main score of each result of the user's task, by the dimension in its path."""
     found = {}
     for path in (output / "results").rglob("OwnCliSTS.json"):
         dimension = re.search(r"embed_dim_(\d+)", str(path))

@@ -1,4 +1,4 @@
-"""`stella-mteb compare` as it is typed: where scores come from, what it prints, what it refuses."""
+"""`stella-mteb compare` on the command line: sources, output, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run is, by a clock that the test turns."""
+"""The progress line of a run, with a simulated clock."""
 
 from __future__ import annotations
 

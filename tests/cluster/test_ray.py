@@ -1,4 +1,4 @@
-"""`run --engine ray` on two Ray nodes of one machine, with workers that are killed, and its parts without Ray.
+"""`run --engine ray` on two Ray nodes of one machine, with killed workers; and its parts without Ray.
 
 Workers have one thread each, and so has this process: on a CPU the last bits of a vector depend on the number.
 """
@@ -47,7 +47,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Two Ray nodes of one CPU each, with processes of their own, that talk over the loopback."""
+    """Two Ray nodes of one CPU each, in separate processes, connected over the loopback."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +81,7 @@ def model(stella_folder: Path, tmp_path: Path) -> Path:
 
 
 class Run:
-    """What a run left on disk, and what it said."""
+    """The files and the output of a run."""
 
     def __init__(self, folder: Path, out: str, err: str, workers: list[dict[str, Any]]) -> None:
         self.out, self.err, self.workers = out, err, workers
@@ -95,7 +95,7 @@ def scores(path: Path) -> Any:
 
 
 def vectors(folder: Path) -> dict[bytes, bytes]:
-    """The bits of every stored vector; no text has two kinds of them."""
+    """Return the bits of every stored vector, after checking that each text has only one."""
     found: dict[bytes, bytes] = {}
     for shard in map(load_file, folder.rglob("*.safetensors")):
         for key, vector in zip(shard["keys"], shard["vectors"], strict=True):
@@ -141,7 +141,7 @@ def at(pool: Any, method: str) -> list[Any]:
 
 @pytest.fixture
 def whenever_assigned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], None]], None]:
-    """Have a function called with the pool whenever it has handed out work."""
+    """Call a function with the pool whenever it has handed out work."""
     from stella_mteb.cluster.pool import Pool
 
     assign = Pool._assign
@@ -182,7 +182,7 @@ def test_two_nodes_with_a_worker_killed_give_the_bits_of_the_local_engine(
     assert len(spread.results) == 3
     assert [row["worker"] for row in spread.workers][:2] == [1, 2]
     assert [row["worker"] for row in spread.workers if row["ended"]] == killed
-    # No text was encoded twice, and none for the scores; what the dead worker was at, it does not report.
+    # No text was encoded twice, and none for the scores; a dead worker does not report its work.
     assert 0 < sum(row["texts"] for row in spread.workers) <= len(local.vectors)
     said = (
         rf"worker {killed[0]} on \S+ \(process \d+\) died: its process ended unexpectedly. Its unit: shard \d+ of \S+"
@@ -235,7 +235,7 @@ def test_without_a_cache_every_worker_encodes_what_its_tasks_need(cluster: Any, 
 def test_the_bits_are_those_of_the_local_engine_on_more_than_one_thread_too(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There they depend on the batch, so this holds because shards end where batches end."""
+    """On two threads bits depend on the batch; shards end where batches end."""
     import ray
     import torch
 
@@ -299,7 +299,7 @@ def test_a_node_that_is_lost_costs_what_its_worker_was_at(cluster: Any, run: Any
 
 
 class Poisoned(Worker):
-    """A worker whose process dies of one text."""
+    """A worker whose process dies on one text."""
 
     def encode(self, family: int, texts: list[str], prompt: str) -> Report:
         self._die_of(texts)
@@ -350,7 +350,7 @@ def _texts(tasks: Sequence[str]) -> Iterator[str]:
 
 
 class Quick(Worker):
-    """A worker without a model: it does what the texts say."""
+    """A worker without a model; its texts are its instructions."""
 
     def about(self) -> Place:
         if "broken" in self._job.benchmarks:
@@ -374,7 +374,7 @@ class Quick(Worker):
 
 @pytest.fixture
 def make_pool(cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """Make a pool of quick workers; its attribute `lines` has what it said."""
+    """Make a pool of quick workers; its attribute `lines` has its messages."""
     from stella_mteb.cluster import driver, pool
 
     monkeypatch.setattr(pool, "Worker", Quick)
@@ -410,7 +410,7 @@ def shard(texts: list[str], family: int = 0, **changes: Any) -> Any:
 
 
 def heard(pool: Any) -> list[tuple[str, int, list[str]]]:
-    """Of each unit that was done: the worker, the family and the texts."""
+    """Return worker, family and texts of each finished unit."""
     found = [re.fullmatch(r"(worker \d+) .*?: (\d+) (\[.*\])", line) for line in pool.lines]
     return [(line[1], int(line[2]), json.loads(line[3])) for line in found if line]
 
@@ -513,7 +513,7 @@ def test_a_cluster_without_room_is_refused(make_pool: Any) -> None:
 
 
 def processes(mark: str) -> set[int]:
-    """All processes that have inherited an environment with this mark."""
+    """Return all processes that inherited an environment with this mark."""
     found = set()
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -697,7 +697,7 @@ def test_windows_that_share_a_prefix_are_not_cut(stella: Any) -> None:
 
 @pytest.fixture
 def worker(model: Path, tasks: list[str], tmp_path: Path) -> Callable[[], Worker]:
-    """Workers of one job with the three tasks, each as if it were in a process of its own."""
+    """Workers of one job with the three tasks, each as in a separate process."""
     from stella_mteb.models.resolve import resolve
 
     spec = f"{model}@256"

@@ -420,7 +420,7 @@ def pairs(task: str, noise: float, *, n: int = 200, subset: str = "default", dig
 
 
 def with_items(**of: Mapping[str, tuple[Items, ...]]) -> tuple[Any, Any]:
-    """Scores that are what their items give, and the items."""
+    """Scores computed from items, and the items."""
     scores = {
         system(label): {
             task: score(task, float(np.mean([i.score() for i in its])), subsets=tuple(i.subset for i in its))
@@ -577,7 +577,7 @@ def test_three_systems_need_not_have_the_same_items() -> None:
     assert "good is better on A" in duel_of(comparison, "good", "bad").verdict
 
 
-# ------------------------------------------------------------------------------------------------- what goes along
+# ------------------------------------------------------------------------------------------------- other fields
 
 
 def test_rows_per_label_prices_and_settings_go_along() -> None:

@@ -1,4 +1,4 @@
-"""Scores are read from the layout they stand in, and nothing that is unlike shares a row."""
+"""Scores are read from each layout, and scores that are not comparable never share a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTML report: as text, and, where Chromium is, as a reader sees and uses it."""
+"""The HTML report as text and, if Chromium is installed, in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked for is what is compared, as MTEB defines it."""
+"""The selected tasks, splits and subsets are compared, as MTEB defines them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is ranked, by what, and what the others lack."""
+"""Ranked systems, their means, and the reasons why others are not ranked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring: what is timed in which order, what is counted, and which budget is recommended."""
+"""Speed measurements: the order of timing, the counts, and the recommended token budget."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXTS = [f"text {i}" for i in range(100)]
 
 @pytest.fixture
 def clock() -> Any:
-    """A clock that stands still until `now` is set."""
+    """A clock that changes only when `now` is set."""
     time = SimpleNamespace(now=0.0)
     time.read = lambda: time.now
     return time
@@ -55,7 +55,7 @@ def test_variants_take_turns_after_one_run_of_each_that_is_not_timed(clock: Any)
 
 
 def test_a_ratio_is_the_median_of_the_rounds_and_not_the_ratio_of_the_medians() -> None:
-    """A neighbour slows rounds 1 and 2 down tenfold; within a round b takes twice as long throughout, or a bit more."""
+    """Rounds 1 and 2 are slowed down tenfold; within a round b takes at least twice as long."""
     times = {"a": [10.0, 10.0, 1.0], "b": [20.0, 21.0, 3.0]}
 
     found = bench.ratio(times, "b", "a")
@@ -177,7 +177,7 @@ def test_a_vector_of_nan_is_no_small_difference() -> None:
 
 
 def test_the_peak_remembers_memory_that_was_given_back() -> None:
-    """In a process of its own, and without what this one, which starts it, has had."""
+    """Run in a separate process with a clean environment."""
     code = (
         "import numpy\n"
         "from stella_mteb.engine.devices import peak_memory\n"
@@ -195,7 +195,7 @@ def test_the_peak_remembers_memory_that_was_given_back() -> None:
 
 
 def _encoder(clock: Any, seconds: Callable[[int], float], *, tokens: int, fits: int = 10**9) -> Any:
-    """A stand-in whose passes take as long as its token budget says; 100 texts with so many tokens in all."""
+    """A stand-in whose passes take a time set by its token budget, for 100 texts."""
     encoder = SimpleNamespace(token_budget=1024, batch_size=7, store="a store", device=torch.device("cpu"))
     encoder.tokenise = lambda texts: [range(tokens // len(texts))] * len(texts)
 

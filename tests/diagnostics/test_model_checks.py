@@ -23,7 +23,7 @@ SECRET = "hf_notToBeShownToAnybody"  # noqa: S105 -- invented
 
 
 def checks(model: Any) -> dict[str, Any]:
-    """What `verify` says, by the name of the check."""
+    """Return the findings of `verify` by name of the check."""
     from stella_mteb.diagnostics.model_checks import check_model
     from stella_mteb.models.resolve import resolve
 
@@ -179,7 +179,7 @@ def test_a_model_that_pads_passes_the_same_checks(
 
 @pytest.mark.fault(23, "NaN in the weights of a head: `verify` reports it")
 def test_a_head_that_gives_nan_is_a_failed_check_among_the_others(stella_folder: Path, tmp_path: Path) -> None:
-    """What the other checks found is what tells a damaged head from a damaged model."""
+    """The other checks distinguish a damaged head from a damaged model."""
     from safetensors.numpy import load_file, save_file
 
     folder = tmp_path / "stella_en_1.5B_v5"
@@ -248,7 +248,7 @@ def test_the_token_check_passes_the_real_tokenizer_and_sees_one_word_tokenised_o
 
 @pytest.fixture
 def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub cache that holds nothing."""
+    """An empty hub cache."""
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -266,7 +266,7 @@ def no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No switch says offline; what a connection does is the test's to say."""
+    """Not offline; the test decides how connections behave."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
 
 

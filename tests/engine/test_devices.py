@@ -1,4 +1,4 @@
-"""Copies between host and device, with stand-ins for a GPU: streams that run when somebody waits for them."""
+"""Copies between host and device, with a simulated GPU whose streams run when they are waited for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stella_mteb.engine.devices import fetch_later
 
 
 class Gpus:
-    """As many streams as devices: what is put on one happens when it is waited for. The current device is cuda:0."""
+    """One stream per device; queued work runs when the stream is waited for. The current device is cuda:0."""
 
     def __init__(self) -> None:
         self.streams: dict[int, list[Callable[[], object]]] = {0: [], 1: []}
@@ -26,7 +26,7 @@ class Gpus:
         return (device.index or 0) if device is not None else 0
 
     def event(self) -> Any:
-        """As `torch.cuda.Event`: recorded on the current device's stream, unless it is told another."""
+        """Like `torch.cuda.Event`: recorded on the current device's stream by default."""
         marked: list[tuple[int, int]] = []
 
         def record(stream: int | None = None) -> None:

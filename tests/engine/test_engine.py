@@ -1,4 +1,4 @@
-"""The engine: vectors against sentence-transformers and by hand, the batch plan, and what happens when it breaks."""
+"""The engine: vectors compared with sentence-transformers and by hand, batches, and failures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LONG = "the camera pans across the harbour " * 400
 
 @pytest.fixture(scope="session")
 def stella_st(stella_folder: Path) -> Any:
-    """The tiny Stella in sentence-transformers, made bidirectional by hand."""
+    """The tiny Stella in sentence-transformers, set to bidirectional attention."""
     from sentence_transformers import SentenceTransformer
 
     reference = SentenceTransformer(str(stella_folder), device="cpu")
@@ -78,7 +78,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[TextEncoder, Callable[[str, st
 
 @pytest.fixture(params=["packed", "padded"])
 def either(request: pytest.FixtureRequest, stella: TextEncoder) -> Callable[..., TextEncoder]:
-    """Makes tiny Stellas with state of their own that pack their texts, or pad them."""
+    """Makes separate tiny Stellas that pack or pad their texts."""
     return partial(twin if request.param == "packed" else padded, stella)
 
 
@@ -126,7 +126,7 @@ def test_the_real_weights_give_the_similarities_of_the_documentation(minilm: Tex
 
 @pytest.mark.versions
 def test_run_causally_the_tiny_stella_gives_other_vectors(stella: TextEncoder, stella_st: Any) -> None:
-    """Else the comparisons above could not tell a bidirectional model from a causal one."""
+    """Without this, the comparisons above could not tell a bidirectional model from a causal one."""
     config = stella_st[0].model.config
     config.is_causal = True
     try:
@@ -263,7 +263,7 @@ def test_pooling_is_that_of_sentence_transformers(
 def test_a_text_without_tokens_pools_to_zeros_and_moves_no_other(
     mode: str, lengths: list[int], prompt_tokens: int, seed: int
 ) -> None:
-    """A text of no token, or of none but the prompt's."""
+    """A text without tokens, or with the prompt's tokens only."""
     states = [torch.randn(n, 4, generator=torch.Generator().manual_seed(seed)) - 5 for n in lengths]
     pooling = Pooling((mode,), include_prompt=False)
 
@@ -277,7 +277,7 @@ def test_a_text_without_tokens_pools_to_zeros_and_moves_no_other(
 
 
 def test_a_prompt_that_is_not_pooled_is_still_read(stella: TextEncoder, either: Callable[..., TextEncoder]) -> None:
-    """include_prompt=False leaves its states out of the mean; the states of the text depend on it all the same."""
+    """include_prompt=False excludes its states from the mean; the states of the text still depend on it."""
     without = either(pooling=Pooling(("mean",), include_prompt=False))
     text = TEXTS[0]
     ids = stella.tokenizer(S2S + text, return_tensors="pt")["input_ids"]
@@ -349,7 +349,7 @@ def test_no_batch_is_needlessly_small(pads: bool) -> None:
 
 
 def test_packed_a_long_text_leaves_room_for_many_short_ones() -> None:
-    """Padded, each of them would take the room of the long one."""
+    """If padded, each of them would take as much memory as the long one."""
     lengths = [90, *[1] * 30]
 
     assert [len(batch) for batch in plan_batches(lengths, lambda: 100, padded=False)] == [11, 20]
@@ -494,7 +494,7 @@ def test_over_several_windows_progress_rises_and_ends_with_all_tokens_done(stell
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert all(done <= total for done, total in seen)
     assert seen[-1] == (encoder.stats.tokens, encoder.stats.tokens)
-    # The total is an estimate: within a third of what it turns out to be.
+    # The total is an estimate, within a third of the actual number.
     assert all(abs(total / seen[-1][1] - 1) < 1 / 3 for _, total in seen)
 
 
@@ -502,7 +502,7 @@ def test_over_several_windows_progress_rises_and_ends_with_all_tokens_done(stell
 def test_the_next_window_is_tokenised_while_one_is_computed(
     stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first forward pass waits for the second window; tokenised one after the other, it would wait for ever."""
+    """The first forward pass waits for the second window, so sequential tokenising would deadlock."""
     encoder = twin(stella)
     second, calls = threading.Event(), []
 
@@ -594,7 +594,7 @@ def test_a_batch_that_is_under_way_is_kept_when_the_next_one_fails(
 
 
 class NothingWaits(TorchDispatchMode):
-    """Fails on what makes the host wait for a GPU: a shape, or a number, that only the GPU knows."""
+    """Fails on operations that make the host wait for a GPU, such as shapes that depend on values."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         aten = torch.ops.aten
@@ -793,7 +793,7 @@ def test_the_lowered_budget_stays_lowered(either: Callable[..., TextEncoder], mo
 def test_packed_texts_of_mixed_length_run_out_of_memory_in_one_batch_and_in_none_after_it(
     stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A packed pass takes memory by its tokens; half of the texts times the longest says nothing of these."""
+    """The memory of a packed pass depends on its tokens, not on the number of texts times the longest."""
     encoder = twin(stella, token_budget=1_000)
     failed: list[bool] = []
 
@@ -856,7 +856,7 @@ def test_another_runtime_error_passes_through_at_once(
     assert encoder.token_budget == budget
 
 
-# ------------------------------------------------------------------------------------------- what is refused by name
+# ------------------------------------------------------------------------------------------- refused settings
 
 
 @pytest.mark.fault(20, "float32: an error that names the text; only finished batches are stored")
@@ -963,7 +963,7 @@ def _run(code: str) -> str:
 
 
 def test_the_engine_needs_no_mteb() -> None:
-    """Neither installed, nor imported by the way."""
+    """MTEB is neither installed nor imported."""
     _run(
         "import sys\n"
         "for name in ('mteb', 'datasets', 'sentence_transformers'): sys.modules[name] = None\n"

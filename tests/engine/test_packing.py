@@ -1,4 +1,4 @@
-"""Texts end to end in one row: each is computed as if it were alone, for every architecture that is packed."""
+"""Packed texts: each is computed as if it were alone, for every packed architecture."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def backbone() -> Backbones:
 
 
 def engine(model: Any, pooling: Pooling | None = None) -> TextEncoder:
-    """A text is numbers between blanks, and each is its own token; no token is added."""
+    """A tokenizer for numbers between blanks, without added tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -107,13 +107,13 @@ def engine(model: Any, pooling: Pooling | None = None) -> TextEncoder:
 
 
 def states_of(model: Any, texts: Ids) -> list[np.ndarray]:
-    """Hidden states of each text, from one pass of the engine."""
+    """Return the hidden states of each text from one pass of the engine."""
     hidden = engine(model).hidden(texts).float()
     return [part.numpy() for part in hidden.split([len(text) for text in texts])]
 
 
 def alone_of(model: Any, texts: Ids) -> list[np.ndarray]:
-    """Hidden states of each text in a pass of its own, from transformers and nothing else."""
+    """Return the hidden states of each text in a separate pass, from transformers alone."""
     with torch.no_grad():
         return [model(input_ids=torch.from_numpy(text)[None].long()).last_hidden_state[0].numpy() for text in texts]
 
@@ -207,7 +207,7 @@ def test_the_engine_gives_the_same_vectors_packed_and_padded(backbone: Backbones
 def test_were_texts_not_kept_apart_their_states_would_differ(
     backbone: Backbones, monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:
-    """Else the comparisons above would say nothing."""
+    """Without this, the comparisons above would prove nothing."""
     texts = random_texts(LENGTHS)
     expected = states_of(backbone(architecture), texts)
     total = sum(LENGTHS)
@@ -218,7 +218,7 @@ def test_were_texts_not_kept_apart_their_states_would_differ(
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_order_of_the_tokens_of_a_text_matters(backbone: Backbones, architecture: str) -> None:
-    """Else positions that ran on from one text to the next would not show above."""
+    """Without this, positions that continue across texts would go unnoticed above."""
     (text,) = random_texts([9])
 
     forth, back = states_of(backbone(architecture), [text, text[::-1].copy()])
@@ -248,7 +248,7 @@ def relative(vectors: list[np.ndarray], expected: list[np.ndarray]) -> float:
     return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(vectors, expected, strict=True))
 
 
-# ------------------------------------------------------------------------------------------------ who sees whom
+# ------------------------------------------------------------------------------------------------ attention
 
 
 @pytest.mark.parametrize("architecture", CAUSAL)
@@ -275,7 +275,7 @@ def _states_before_and_after_a_change_of_the_last_token(model: Any) -> tuple[np.
 
 @pytest.mark.versions
 def test_with_the_masks_of_transformers_a_bidirectional_decoder_would_see_across_texts(backbone: Backbones) -> None:
-    """Why there is an attention function at all. Should this fail, transformers keeps such texts apart by itself."""
+    """The reason for the attention function. If this fails, transformers separates such texts itself."""
     texts = random_texts([6, 4])
     row = {
         "input_ids": torch.from_numpy(np.concatenate(texts))[None].long(),
@@ -292,7 +292,7 @@ def test_with_the_masks_of_transformers_a_bidirectional_decoder_would_see_across
     assert leaks["qwen2 causal"] < 1e-5  # these transformers tells apart by their positions
 
 
-# ------------------------------------------------------------------------------------------------- what is packed
+# ------------------------------------------------------------------------------------------------- packed architectures
 
 
 def test_a_window_that_no_text_reaches_is_packed_and_a_shorter_one_is_not() -> None:
@@ -308,7 +308,7 @@ def test_a_window_that_no_text_reaches_is_packed_and_a_shorter_one_is_not() -> N
 
 
 def test_a_text_as_long_as_the_window_has_the_states_of_the_window(backbone: Backbones) -> None:
-    """Where `supports` draws the line: at the window it changes nothing, one token further it does."""
+    """The limit of `supports`: no change at the window, a change one token beyond it."""
     window = backbone("mistral causal", "sdpa", sliding_window=12)
 
     fits, exceeds = (

@@ -1,4 +1,4 @@
-"""The shared prefix: computed once, and no vector is another for it."""
+"""The shared prefix is computed once and changes no vector."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def loaded(bge: Path) -> TextEncoder:
 
 @pytest.fixture
 def encoder(loaded: TextEncoder) -> TextEncoder:
-    """Without a prefix from an earlier test."""
+    """Start without a prefix from an earlier test."""
     return copy_of(loaded)
 
 
@@ -48,7 +48,7 @@ def copy_of(encoder: TextEncoder, **changes: Any) -> TextEncoder:
 
 
 def in_full(encoder: TextEncoder, **changes: Any) -> TextEncoder:
-    """The same model, which computes every text from its first token on."""
+    """The same model without a shared prefix."""
     same = copy_of(encoder, **changes)
     same.shares_prefix = False
     return same
@@ -88,7 +88,7 @@ def test_over_several_windows_vectors_are_the_same(encoder: TextEncoder, monkeyp
 
 
 def test_a_text_that_is_itself_the_prefix_of_all_others_is_encoded(encoder: TextEncoder) -> None:
-    """Without a prompt, what is shared comes from the texts themselves."""
+    """Without a prompt, the shared prefix comes from the texts."""
     texts = ["a boat leaves " * 8, "a boat leaves " * 8 + "at dawn", "a boat leaves " * 8 + "x"]
 
     shared = encoder.encode(texts)
@@ -114,7 +114,7 @@ def test_in_bfloat16_sharing_is_no_further_from_float32_than_full_recomputation(
     assert off_shared.mean() < 1.25 * off_full.mean()
 
 
-# -------------------------------------------------------------------------------------------------- what it saves
+# -------------------------------------------------------------------------------------------------- savings
 
 
 def test_the_prefix_goes_through_the_backbone_once(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_a_batch_that_does_not_fit_is_halved_behind_the_same_prefix(
 
 
 class NoRoomForThePrefix:
-    """A backbone whose first passes over a prefix do not fit."""
+    """A backbone that runs out of memory on its first passes over a prefix."""
 
     def __init__(self, encoder: TextEncoder, error: type[BaseException]) -> None:
         self.passes = 0
@@ -360,7 +360,7 @@ def test_bfloat16_scores_are_not_rounded() -> None:
 
 
 def use_kernel(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[tuple[int, int]]:
-    """Take the branch for CUDA, with a kernel that runs here; gives queries and keys of each of its calls."""
+    """Use the branch for CUDA with a kernel for the CPU; records queries and keys of each call."""
     calls: list[tuple[int, int]] = []
 
     def noted(*parts: Any, **options: Any) -> Any:
@@ -391,7 +391,7 @@ def test_with_the_kernel_vectors_are_those_of_full_recomputation_without_it(
 
 
 def test_torchs_kernel_gives_its_sums_as_heads_by_tokens() -> None:
-    """Its documentation says tokens by heads."""
+    """The documentation gives the shape as tokens by heads."""
     pytest.importorskip("torch.nn.attention.varlen", reason="needs torch 2.11")
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.nn.attention.varlen import AuxRequest as Asked
@@ -431,7 +431,7 @@ def test_a_prefix_shorter_than_it_is_worth_is_not_computed_apart(
 
 
 class Rows:
-    """A tokeniser that gives the same rows whatever it is asked."""
+    """A tokeniser that always returns the same rows."""
 
     def __init__(self, rows: list[np.ndarray]) -> None:
         self._rows = rows

@@ -1,4 +1,4 @@
-"""The store of pooled vectors: what is kept, what is never shared, and what damage does."""
+"""The store of pooled vectors: persistence, separation of models, and damage."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TEXTS = [f"text {number}, " + "and so on " * number for number in range(12)]
 
 
 def stored(encoder: TextEncoder, folder: Path) -> TextEncoder:
-    """The same model as a new process would have it, with what is on disk."""
+    """The same model in the state of a new process."""
     fresh = twin(encoder)
     fresh.store = VectorStore(folder, fresh.fingerprint)
     return fresh
@@ -45,7 +45,7 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.safetensors"))
 
 
-# ------------------------------------------------------------------------------------------------------ what is kept
+# ------------------------------------------------------------------------------------------------------ persistence
 
 
 def test_the_second_call_runs_no_forward_pass(
@@ -152,7 +152,7 @@ def test_an_interruption_keeps_what_was_finished(
 
 
 def test_a_long_run_writes_on_the_way(stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A process that is killed runs no `finally`; what is older than some seconds is on disk by then."""
+    """A killed process runs no `finally`; vectors older than some seconds are on disk by then."""
     monkeypatch.setattr(cache, "_FLUSH_SECONDS", 0.0)
     on_disk: list[int] = []
     encoder = stored(stella, tmp_path)
@@ -175,7 +175,7 @@ def test_many_rows_are_written_without_waiting(tmp_path: Path) -> None:
     assert len(VectorStore(tmp_path, {"model": "a"})) == 5_000
 
 
-# ----------------------------------------------------------------------------------------------- what is never shared
+# ----------------------------------------------------------------------------------------------- separation
 
 
 @pytest.mark.fault(15, "each has its own store; all dimensions share one backbone pass")
@@ -376,7 +376,7 @@ IDENTITY = {"model": "a"}
 
 
 def write_shard(store: VectorStore, keys: np.ndarray, vectors: np.ndarray) -> Path:
-    """A shard in the layout of the store, written without it."""
+    """Write a shard in the layout of the store, independently of it."""
     crc = [zlib.crc32(row.tobytes(), zlib.crc32(key.tobytes())) for key, row in zip(keys, vectors, strict=True)]
     path = store.folder / f"{uuid.uuid4().hex}.safetensors"
     save_file({"keys": keys, "vectors": vectors, "crc": np.array(crc, dtype=np.uint32)}, path)
@@ -651,7 +651,7 @@ def test_a_shard_that_cannot_be_opened_just_now_is_not_taken_for_a_damaged_one(
     assert read(VectorStore(tmp_path, IDENTITY), as_bytes(keys))[0].all()
 
 
-# Without torch: what is tested is the files of two processes.
+# Without torch, because only the files of two processes are tested.
 _WRITER = """
 import sys
 from pathlib import Path

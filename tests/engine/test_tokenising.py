@@ -1,4 +1,4 @@
-"""Token ids are those of transformers' own call, whatever the text, and long texts are not tokenised to their end."""
+"""Token ids equal those of transformers for any text, and long texts are not tokenised to their end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ODD = [
 
 @pytest.fixture(scope="session")
 def real_stella() -> Any:
-    """The published tokenizer, as the engine would hold it."""
+    """The published tokenizer, as in the engine."""
     from stella_mteb.models.loading import load_tokenizer
 
     return load_tokenizer(SHARED / "stella_repo_layout", closes=151_643)
@@ -64,7 +64,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Any:
 
 
 def of_transformers(tokenizer: Any, texts: list[str], max_length: int) -> list[list[int]]:
-    """Its own call; a lone surrogate, which it cannot read, as U+FFFD."""
+    """Call transformers, with U+FFFD for a lone surrogate, which it cannot read."""
     readable = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
     return tokenizer(readable, truncation=True, max_length=max_length)["input_ids"]
 
@@ -77,7 +77,7 @@ tokeniser_of = cache(Tokeniser)
 
 
 class Counting:
-    """A backend that notes the characters it is given."""
+    """A backend that records the characters it receives."""
 
     def __init__(self, tokeniser: Tokeniser) -> None:
         self._backend, self.characters = tokeniser._backend, 0
@@ -120,7 +120,7 @@ def test_the_ids_are_those_of_transformers(tokenizer: Any, texts: list[str], max
 def test_wherever_a_long_text_is_cut_the_ids_are_those_of_the_whole(
     tokenizer: Any, piece: str, other: str, offset: int, max_length: int, prose: bool
 ) -> None:
-    """The cut falls into `other`, or near it; before it stands prose, or a piece again and again."""
+    """Texts with the cut in or near `other`, after prose or a repeated piece."""
     cut = max_length * _CHARACTERS_PER_TOKEN
     before = ((PROSE if prose else piece) * cut)[: cut + offset]
     text = before + other + piece * 100 + PROSE
@@ -161,7 +161,7 @@ def test_a_special_token_that_the_cut_divides_changes_no_id(tokenizer: Any, max_
 
 @pytest.mark.parametrize("characters", [1_000, 20_000])
 def test_one_endless_word_is_tokenised_whole_and_to_the_same_ids(tokenizer: Any, characters: int) -> None:
-    """That nothing behind the cut matters cannot be proven, so nothing is cut."""
+    """Texts are not cut if the text behind the cut might matter."""
     tokeniser = Tokeniser(tokenizer, 8)
     counting = Counting(tokeniser)
     text = "a" * characters

@@ -1,4 +1,4 @@
-"""When torch's variable-length kernel is taken, what it is asked for, and what is done in its place."""
+"""Conditions, arguments and replacement of torch's variable-length kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A GPU of today, on which what the kernel is tried with is computed by the CPU."""
+    """A current GPU, simulated by the CPU for the trial of the kernel."""
     takes_one_split, options = varlen._takes_one_split, varlen._options
     monkeypatch.setattr(varlen, "_takes_one_split", lambda kernel, _, *rest: takes_one_split(kernel, CPU, *rest))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
@@ -126,7 +126,7 @@ def test_the_kernel_is_asked_for_what_the_other_branch_computes(
 def test_without_the_kernel_a_gpu_is_given_a_key_head_for_every_head(
     monkeypatch: pytest.MonkeyPatch, key_heads: int, width: int
 ) -> None:
-    """Widths that the kernel refuses, and float32. Grouped heads leave a GPU only what holds all scores in memory."""
+    """Use widths that the kernel refuses, and float32. With grouped heads, a GPU then holds all scores in memory."""
     install(monkeypatch, None)
     parts, given = random_parts(4, key_heads, width), []
 

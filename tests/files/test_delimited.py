@@ -1,4 +1,4 @@
-"""Delimited files as the world writes them: whatever quotes, delimiter and header there are, no row is lost."""
+"""Delimited files in the wild: with any quoting, delimiter and header, no row is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strict YAML and JSON in, atomic files out."""
+"""Strict YAML and JSON, and atomic writes."""
 
 from __future__ import annotations
 

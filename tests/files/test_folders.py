@@ -1,4 +1,4 @@
-"""A home that cannot be written, or that is not there."""
+"""A home folder that is read-only or missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VARIABLES = ("STELLA_MTEB_CACHE", "MTEB_CACHE", "HF_HOME", "HF_HUB_CACHE", "XDG_
 
 @pytest.fixture
 def no_home(tmp_path: Path) -> dict[str, str]:
-    """An environment whose home is a file: nothing can be made in it, not by root either."""
+    """An environment whose home is a file, so that not even root can create files in it."""
     (tmp_path / "home").write_text("")
     (tmp_path / "temporary").mkdir()
     rest = {name: value for name, value in os.environ.items() if name not in VARIABLES}
@@ -73,7 +73,7 @@ def test_a_home_that_nobody_knows_is_an_error_with_the_cure(monkeypatch: pytest.
 
 
 def test_a_run_needs_no_home_and_leaves_nothing_outside_its_folders(no_home: dict[str, str], tmp_path: Path) -> None:
-    """The default of MTEB's cache is replaced; what this project keeps goes where it is told."""
+    """Replace the default of MTEB's cache."""
     (tmp_path / "work").mkdir()
     run = stella_mteb(
         no_home, tmp_path / "work", "run", "-m", "all_minilm_l6_v2[max_length=8]", "-t", "VideoSummarySTS",

@@ -1,4 +1,4 @@
-"""Texts by id in the layouts of the field: read where there is one way to, else an error that shows the entry."""
+"""Texts by id in common layouts: an unambiguous layout is read, others are errors that show the entry."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_an_entry_that_could_be_read_in_two_ways_is_shown_with_the_option(
 
 
 def test_an_option_is_for_the_files_that_have_such_a_column(tmp_path: Path) -> None:
-    """References and predictions seldom call their columns alike."""
+    """References and predictions often have different column names."""
     columns = KeyedColumns(id="vid_name", text="gen")
 
     assert read_texts(write(tmp_path, "a.json", [{"vid_name": "7", "gen": A, "text": "no"}]), columns) == {"7": A}
@@ -168,7 +168,7 @@ def test_the_documented_form_needs_no_options_whatever_else_an_entry_holds(tmp_p
 
 
 def test_the_columns_of_a_file_are_those_of_its_first_entry(tmp_path: Path) -> None:
-    """Else a note would be read as the text that an entry lacks."""
+    """Without this, a note would be read as the text that an entry lacks."""
     path = write(tmp_path, "x.jsonl", lines({"id": 7, "caption": A}, {"id": 8, "text": "no caption"}))
 
     assert refused(path) == ":2: column 'caption': is missing; there are id, text"
@@ -187,7 +187,7 @@ def test_the_number_7_and_the_text_7_are_one_id(tmp_path: Path) -> None:
     assert message == ": entry 1: duplicate id '7'"
 
 
-# ------------------------------------------------------------------------------------------------- what Unicode allows
+# ------------------------------------------------------------------------------------------------- Unicode forms
 
 
 def test_ids_that_differ_in_unicode_form_only_are_one(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows from files: the same in every format, and every bad one named."""
+"""Rows of files are the same in every format, and every bad row is reported."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_any_text_survives_a_round_trip(
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"], ids=ascii)
 def test_only_a_newline_ends_a_row(tmp_path: Path, suffix: str, character: str) -> None:
-    """Texts copied from the web hold U+2028 and U+0085, which str.splitlines takes for line ends."""
+    """Texts from the web contain U+2028 and U+0085, which str.splitlines treats as line ends."""
     rows = [(f"one{character}two", "x", 1.0, "a"), ("three", f"x{character}", 2.0, "a")]
 
     pairs = pairs_of(write(tmp_path / f"pairs.{suffix}", rows))
@@ -305,7 +305,7 @@ def test_a_rating_in_quotes_and_a_label_that_is_a_number_are_read(tmp_path: Path
 
 @pytest.mark.parametrize("number", ["1_0", "٣", "0x3", "1,5"])
 def test_a_csv_rating_in_another_notation_is_not_guessed_at(tmp_path: Path, number: str) -> None:
-    """float() takes 1_0 for ten and Arabic digits for ours."""
+    """float() accepts 1_0 and non-ASCII digits."""
     path = tmp_path / "pairs.tsv"
     path.write_text(
         f"reference\tcandidate\trating\tfault\nx\ty\t1\tn\nx\ty\t2\tn\nx\ty\t{number}\tn\n", encoding="utf-8"

@@ -35,7 +35,7 @@ def _no_forced_colour(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def markdown_rows(text: str) -> list[list[str]]:
-    """The cells of a Markdown table as a reader sees them, by a parser that is not ours; text only."""
+    """Return the cells of a Markdown table as text, by an independent parser."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     rows: list[list[str]] = []
     for token in tokens:

@@ -37,7 +37,7 @@ def minilm_encoder() -> Any:
 
 @pytest.fixture
 def spied(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Calls]:
-    """Write down the texts and the prompt of every call that reaches an encoder's engine."""
+    """Record the texts and the prompt of every call of an encoder's engine."""
 
     def watch(encoder: Any) -> Calls:
         calls: Calls = []
@@ -144,7 +144,7 @@ def test_quantised_vectors_are_refused(encoder: Any, precision: str, spied: Call
     assert calls == []
 
 
-# ------------------------------------------------------------------------------------------ what reaches the engine
+# ------------------------------------------------------------------------------------------ input of the engine
 
 
 def test_both_sides_of_an_sts_task_get_s2s(encoder: Any, spied: Callable[[Any], Calls]) -> None:

@@ -1,4 +1,4 @@
-"""The data that ship with the package are what their card says."""
+"""The bundled data agree with their data cards."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_scores_are_the_mean_of_their_grades_and_in_range(rows: list[dict[str, A
 
 
 def test_the_mean_scores_of_the_faults_have_the_order_of_the_rubric(rows: list[dict[str, Any]]) -> None:
-    """A detail changed costs less than an event turned round, which costs less than another story."""
+    """A changed detail costs less than a reversed event, which costs less than another story."""
     means = {fault: mean(row["score"] for row in rows if row["fault"] == fault) for fault in FAULTS}
     tiers = [
         {"paraphrase"},
@@ -160,7 +160,7 @@ def test_no_candidate_is_a_duplicate_or_equals_a_reference(rows: list[dict[str, 
 
 
 def test_candidates_are_written_not_shuffled(rows: list[dict[str, Any]]) -> None:
-    """Only where the order or the actors are swapped may a candidate hold just the words of its reference."""
+    """Only candidates with swapped order or actors may have exactly the words of their reference."""
     shuffled = [
         (row["clip_id"], row["fault"])
         for row in rows

@@ -1,4 +1,4 @@
-"""What models and tasks need from the hub, and whether it is here. No test asks the hub."""
+"""Required files of models and tasks, and whether they are in the cache. No test accesses the hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.runs import find, write_task
 
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of data sets with nothing in it."""
+    """An empty cache of data sets."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))

@@ -1,4 +1,4 @@
-"""What a run will take, against what it then takes."""
+"""Forecasts of runs, compared with the actual runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def spec(stella_folder: Path) -> str:
 
 
 def asked(task: Any, spec: str) -> int:
-    """How many texts MTEB asks for, by its own evaluators."""
+    """Count the texts that MTEB's evaluators request."""
     from stella_mteb.harness.prefill import Texts, collect
 
     (encoder,) = members(spec, [], None)
@@ -89,7 +89,7 @@ def test_of_a_clustering_only_the_sample_counts_that_mteb_draws(spec: str, monke
 
 
 def test_training_texts_that_experiments_share_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against draws by MTEB's own function."""
+    """Compare with samples drawn by MTEB's own function."""
     import mteb
     from datasets import Dataset
 

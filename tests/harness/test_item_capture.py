@@ -42,7 +42,7 @@ def minilm_encoder() -> Any:
 
 @pytest.fixture(autouse=True)
 def _warnings_are_seen(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """A command run in an earlier test may have taken our logger away from pytest."""
+    """Restore the logger, which a command in an earlier test may have detached from pytest."""
     logger = logging.getLogger("stella_mteb")
     propagate, logger.propagate = logger.propagate, True
     yield
@@ -65,7 +65,7 @@ def items(output: Path, task: str) -> tuple[Items, ...]:
 
 
 def score_of(output: Path, task: str) -> Score:
-    """The score of a result as `compare` has it."""
+    """Return the score of a result as `compare` reads it."""
     path = result_path(output, task)
     result = json.loads(path.read_text())
     ((split, entries),) = result["scores"].items()
@@ -81,7 +81,7 @@ def score_of(output: Path, task: str) -> Score:
 
 
 def mock(kind: str, **changes: Any) -> Any:
-    """A mock task of MTEB; `metadata` changes its description, the rest its attributes."""
+    """Make a mock task of MTEB; `metadata` changes its metadata, other arguments its attributes."""
     from mteb.mocks import mock_tasks
 
     base = getattr(mock_tasks, kind)
@@ -89,7 +89,7 @@ def mock(kind: str, **changes: Any) -> Any:
     return type(kind, (base,), {"metadata": metadata, **changes})()
 
 
-# --------------------------------------------------------------------------------------------- what the items are
+# --------------------------------------------------------------------------------------------- the items
 
 
 def test_items_of_rated_pairs_are_the_gold_scores_and_the_cosines(minilm_encoder: Any, tmp_path: Path) -> None:
@@ -583,7 +583,7 @@ def test_a_cost_is_of_its_own_run_and_the_next_is_added(stella_folder: Path, tmp
 
     (file,) = cost_files(tmp_path / "out")
     small, large = read_costs(file)
-    # Without a cache each side is encoded by itself: what stands on both sides, twice.
+    # Without a cache each side is encoded separately, and texts on both sides twice.
     sides = [[len({row[side] for row in rows}) for side in (0, 1)] for rows in (RATED_PAIRS, more)]
     assert [small.texts, large.texts] == [sum(counts) for counts in sides]
     price = price_of(SYSTEM, str(result_path(tmp_path / "out", "OwnSTS")))

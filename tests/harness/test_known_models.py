@@ -1,4 +1,4 @@
-"""A model of MTEB's registry gets here the prompts that MTEB's own wrapper gives it."""
+"""A model of MTEB's registry gets the prompts of MTEB's own wrapper."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOT_EXPRESSED = {
 
 
 class Recorder(SentenceTransformer):
-    """sentence-transformers without weights: notes the prompt that `encode` comes to."""
+    """sentence-transformers without weights; records the prompt of `encode`."""
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
@@ -65,7 +65,7 @@ def loader_of_texts() -> Any:
 
 
 def mteb_wrapper(name: str) -> Any:
-    """MTEB's own wrapper with the settings of the registry, in front of a recorder."""
+    """MTEB's own wrapper with the settings of the registry, around a recorder."""
     meta = MODEL_REGISTRY[name]
     given = given_to_wrapper(meta)
     if LOADERS[meta.loader.__name__] == BY_INSTRUCTION:
@@ -81,7 +81,7 @@ def mteb_wrapper(name: str) -> Any:
 
 
 def tasks() -> list[Any]:
-    """For every task type the first tasks with an instruction of each form."""
+    """Return the first tasks of every task type with each form of instruction."""
     found: dict[Any, Any] = {}
     for task in mteb.get_tasks(modalities=["text"], exclusive_modality_filter=True, exclude_aggregate=True):
         prompt = task.metadata.prompt
@@ -124,7 +124,7 @@ def test_every_model_of_the_registry_has_mtebs_prompts_on_every_task_type() -> N
     assert wrong == {}
 
 
-# ---------------------------------------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------------------------------------- refused models
 
 
 @pytest.mark.parametrize(("name", "why"), NOT_EXPRESSED.items())
@@ -154,7 +154,7 @@ def test_a_name_that_the_registry_does_not_know_is_none() -> None:
 
 
 def test_every_setting_of_the_two_wrappers_is_taken_over_without_effect_or_refused() -> None:
-    """No list is longer than what the registry has, so that the table says what is the case."""
+    """Every listed model is in the registry, so that the table is correct."""
     nested = {"model_kwargs", "config_kwargs", "tokenizer_kwargs", "processor_kwargs"}
     used: set[str] = set()
     for meta in MODEL_REGISTRY.values():
@@ -168,7 +168,7 @@ def test_every_setting_of_the_two_wrappers_is_taken_over_without_effect_or_refus
 
 
 def test_the_table_in_the_documents_is_that_of_this_mteb() -> None:
-    """In a process of its own: where `register()` has been called, the registry has our models too."""
+    """Read the registry in a separate process, because `register()` adds our models to it."""
     documented = (Path(__file__).parents[2] / "docs/registry.md").read_text()
     if f"from mteb {mteb.__version__}." not in documented:
         pytest.skip("docs/registry.md was made from another version of mteb")
@@ -208,7 +208,7 @@ def test_the_revision_is_that_of_the_registry() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the packaged MiniLM that declares a prompt of its own."""
+    """A copy of the packaged MiniLM with its own prompt."""
     from stella_mteb.models.resolve import resolve
 
     copy = tmp_path / "mine"
@@ -220,7 +220,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["spec", "yaml"])
 def as_e5(folder: Path, request: pytest.FixtureRequest) -> str:
-    """A spec that runs the folder as the registry says of e5."""
+    """A spec that runs the folder with the registry's settings of e5."""
     if request.param == "spec":
         return f"{folder}[as=intfloat/e5-small-v2]"
     (folder.parent / "mine.yaml").write_text("name: mine\npath: mine\nregistered_as: intfloat/e5-small-v2\n")

@@ -1,4 +1,4 @@
-"""Scores are those of MTEB as it is, to the last bit, and MTEB is left as it was."""
+"""Scores equal those of unmodified MTEB to the last bit, and MTEB is restored afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCALE = 0.03
 
 
 def named(rows: int) -> datasets.DatasetDict:
-    """Labels that are words, one of them with a single row."""
+    """Text labels, one of them with a single row."""
     words = ["yes", "no", "perhaps"]
     labels = ["rare", *(words[i * i % 3] for i in range(rows - 1))]
     return datasets.DatasetDict(
@@ -33,7 +33,7 @@ def named(rows: int) -> datasets.DatasetDict:
 
 
 def binary(rows: int) -> datasets.DatasetDict:
-    """Two classes, where MTEB scores average precision too; numbered, with names, and in another order on disk."""
+    """Two classes, for which MTEB also scores average precision, with names, in another order on disk."""
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["off", "on"]))
     return datasets.DatasetDict(
         {split: datasets.Dataset.from_dict(
@@ -73,7 +73,7 @@ def test_every_score_and_every_text_is_the_same(name: str) -> None:
 
 @pytest.fixture
 def single_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[tuple[str, int]]]:
-    """Rows decoded one by one, by name and length of their column."""
+    """Record the rows decoded one by one, by name and length of their column."""
     read: Counter[tuple[str, int]] = Counter()
     get, walk = datasets.Column.__getitem__, datasets.Column.__iter__
 
@@ -104,7 +104,7 @@ def single_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[tuple[str, 
 def test_columns_are_no_longer_read_row_by_row(
     name: str, columns: dict[tuple[str, int], int], single_rows: Counter[tuple[str, int]]
 ) -> None:
-    """The columns with how many times MTEB reads all of each, at the least."""
+    """Return the columns and how often MTEB reads all of each, at least."""
     run(name)
     for (column, rows), times in columns.items():
         assert single_rows[column, rows] >= rows * times
@@ -113,7 +113,7 @@ def test_columns_are_no_longer_read_row_by_row(
     with columns_read_once():
         run(name)
 
-    # What scikit-learn is fitted on stays a lazy column: a few rows of each class.
+    # The training rows of scikit-learn, a few of each class, remain a lazy column.
     left = {("value", 61): 10} if name == "Regression" else {}
     for column in columns:
         assert single_rows[column] <= column[1] * left.get(column, 0) < before[column]

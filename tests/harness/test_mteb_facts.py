@@ -1,4 +1,4 @@
-"""The shipped table of tasks, benchmarks and models is that of the installed MTEB."""
+"""The bundled table of tasks, benchmarks and models equals that of the installed MTEB."""
 
 from __future__ import annotations
 

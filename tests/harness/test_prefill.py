@@ -1,4 +1,4 @@
-"""Rehearsed tasks: every text is in the store before the first task runs, and no score is another for it."""
+"""Prefill: every text is in the store before the first task runs, and no score changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WORDS = ["boat", "dawn", "cook", "salt", "rain", "street", "dog", "child", "door
 
 @pytest.fixture
 def summaries(tmp_path: Path) -> tuple[Callable[[], list[Any]], list[dict[str, Any]]]:
-    """The three bundled tasks on four clips of their data, made anew at each call; and the rows of that data."""
+    """Make the three bundled tasks on four clips, new at each call; return them with their rows."""
     from stella_mteb.harness.find_tasks import find_tasks
 
     rows = [json.loads(line) for line in PAIRS.read_text().splitlines()[:20]]
@@ -53,7 +53,7 @@ def run(encoder: Any, tasks: Sequence[Any], output: Path, before: Any = None) ->
 
 
 def run_prefilled(encoder: Any, tasks: Sequence[Any], output: Path) -> tuple[dict[str, Any], list[Any]]:
-    """Outcomes, and the passes through the backbone after the prefill."""
+    """Return outcomes, and the number of passes through the backbone after the prefill."""
     from stella_mteb.harness.prefill import prefill
 
     with pytest.MonkeyPatch.context() as patch:
@@ -72,7 +72,7 @@ def scores(outcomes: dict[str, Any]) -> dict[str, tuple[str, float]]:
 
 
 def texts_of_mock(kind: str, **changes: Any) -> Any:
-    """A mock task of MTEB under another name."""
+    """Make a mock task of MTEB under another name."""
     from mteb.mocks import mock_tasks
 
     base = getattr(mock_tasks, kind)
@@ -222,7 +222,7 @@ def test_only_tasks_without_a_result_are_rehearsed(stella_folder: Path, summarie
     assert seen == [[BUNDLED[0], BUNDLED[2]], []]
 
 
-# ------------------------------------------------------------------------------------------------------ what goes wrong
+# ------------------------------------------------------------------------------------------------------ failures
 
 
 def test_a_task_that_cannot_be_rehearsed_is_named_and_still_runs(
@@ -278,7 +278,7 @@ def test_a_full_disk_stops_a_prefill(
 def test_a_text_without_a_vector_fails_its_own_tasks_only(
     stella_folder: Path, summaries: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As without a prefill: one text that overflows must not stop the tasks that do not have it."""
+    """As without a prefill, one text that overflows must not stop the tasks without it."""
     from stella_mteb.harness.prefill import prefill
 
     tasks, rows = summaries
@@ -357,7 +357,7 @@ def test_every_distinct_text_is_passed_on_once_in_a_group_with_its_prompt(
 def test_a_rehearsal_leaves_the_global_random_numbers_as_the_next_task_seeds_them(
     stella_folder: Path, summaries: Any, tmp_path: Path
 ) -> None:
-    """MTEB seeds the global generators when it makes a task or an evaluator; what is drawn after that is the same."""
+    """MTEB seeds the global generators when it makes a task or an evaluator; later draws are the same."""
     from stella_mteb.harness.prefill import prefill
 
     tasks, _ = summaries

@@ -29,7 +29,7 @@ def registered() -> None:
 
 @pytest.fixture(scope="module")
 def hub_cache(stella_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A hub cache that holds the tiny Stella as the pinned commit of the real one."""
+    """A hub cache with the tiny Stella under the pinned commit of the real one."""
     import huggingface_hub
 
     cache = tmp_path_factory.mktemp("hub")
@@ -43,7 +43,7 @@ def hub_cache(stella_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def results(hub_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What MTEB reads back of a run of our benchmark with a model found by name."""
+    """Return MTEB's results of a run of our benchmark with a model found by name."""
     import mteb
 
     cache = mteb.ResultCache(tmp_path_factory.mktemp("results"))
@@ -65,12 +65,12 @@ def user_task(folder: Path, name: str, second: str = "b") -> Any:
     return task_class(load_task_file(path))
 
 
-# ---------------------------------------------------------------------------------------------- what is used of MTEB
+# ---------------------------------------------------------------------------------------------- used names of MTEB
 
 
 @pytest.fixture
 def fresh_check() -> Iterator[None]:
-    """The check is made once for a process; here once more, and once again afterwards."""
+    """Repeat the check, which runs once per process, here and once again afterwards."""
     from stella_mteb.harness import lazy_columns, registry
 
     for check in (registry.require_names, lazy_columns.warn_of_unknown):
@@ -158,7 +158,7 @@ def test_a_new_parameter_of_mteb_is_no_reason_to_refuse_it(monkeypatch: pytest.M
 
 
 def test_a_task_that_is_seeded_in_another_way_is_refused() -> None:
-    """Its samples would differ from one model to the next, without a word."""
+    """Its samples would silently differ between models."""
     import mteb
 
     from stella_mteb.errors import EnvironmentProblem
@@ -262,7 +262,7 @@ def test_settings_given_to_get_model_reach_the_engine_and_the_identity(hub_cache
 
 
 def test_normalize_given_to_get_model_is_not_swallowed(hub_cache: Path) -> None:
-    """Either the vectors are left as they are, or the setting is refused."""
+    """The vectors are unchanged, or the setting is refused."""
     import mteb
 
     from stella_mteb.errors import ConfigError

@@ -31,13 +31,13 @@ def meta() -> Any:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """MTEB's results of two tasks with the encoder made by hand."""
+    """MTEB's results of two tasks with a handmade encoder."""
     folder = tmp_path_factory.mktemp("tasks")
     return {name: run(encoder_of(letters), task(folder, name)) for name in ("TinySTS", "OtherSTS")}
 
 
 def parsed(folder: Path) -> dict[str, Any]:
-    """Every file under a folder by its relative path, JSON parsed and JSONL as a list."""
+    """Return every file under a folder by relative path, with JSON parsed and JSONL as a list."""
     return {
         name: [json.loads(line) for line in content.splitlines()] if name.endswith(".jsonl") else json.loads(content)
         for name, content in files(folder).items()
@@ -338,7 +338,7 @@ def test_a_name_that_no_file_system_takes_is_an_environment_problem(
 
 
 def test_after_an_interruption_between_two_subsets_plain_mteb_computes_the_second_only(tmp_path: Path) -> None:
-    """Intermediate results are saved, and saved atomically, with our cache and nothing else of ours."""
+    """With our cache alone, intermediate results are saved atomically."""
     from mteb.mocks.mock_tasks import MockMultilingualSTSTask
 
     class Stopping(MockMultilingualSTSTask):  # type: ignore[misc]
@@ -361,7 +361,7 @@ def test_after_an_interruption_between_two_subsets_plain_mteb_computes_the_secon
     assert resumed.get_score() == pytest.approx(undisturbed.get_score(), abs=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------- what leads outside
+# ------------------------------------------------------------------------------------------------- paths outside
 
 
 @pytest.mark.fault(
@@ -435,7 +435,7 @@ def test_a_link_to_itself_is_an_environment_problem(results: dict[str, Any], met
         own_cache(tmp_path).load_task_result("TinySTS", meta)
 
 
-# --------------------------------------------------------------------------------------------- what is refused
+# --------------------------------------------------------------------------------------------- refused results
 
 
 @pytest.mark.fault(21, "no result and no score; the error gives the reason, and the comparison shows a gap")
@@ -475,7 +475,7 @@ def test_a_full_disk_leaves_the_old_result_and_says_so(
     broken: str,
     good_calls: int,
 ) -> None:
-    """Wherever in the writing the disk gets full."""
+    """The disk may become full at any point of the write."""
     cache = own_cache(tmp_path)
     cache.save_to_cache(with_score(results["TinySTS"], 0.25), meta)
     before = files(tmp_path)
@@ -557,7 +557,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_result(results: dict[str, Any], met
         settings_lines = path.with_name("run_settings.jsonl").read_text().splitlines()
         assert [json.loads(line)["task"] for line in settings_lines] == ["TinySTS"]
 
-    # What a killed writer leaves behind is in nobody's way.
+    # Files of a killed writer do not interfere.
     import mteb
 
     (model,) = mteb.ResultCache(tmp_path).load_results(models=["hand/letters"]).model_results

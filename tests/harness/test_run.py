@@ -39,7 +39,7 @@ def tiny(stella_folder: Path) -> Any:
 
 @pytest.fixture
 def no_forward(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that is loaded now fails the test."""
+    """Fail the test if a model is loaded."""
     from stella_mteb.models.resolve import ResolvedModel
 
     def load(*_: Any) -> None:
@@ -320,7 +320,7 @@ def test_the_option_for_bad_rows_overrides_the_yaml(tmp_path: Path) -> None:
         find(path, max_bad_rows=0)
 
 
-# ---------------------------------------------------------------------------------------------- what fails, and run
+# ---------------------------------------------------------------------------------------------- failures
 
 
 def test_a_task_that_fails_says_why_stores_nothing_and_the_next_one_runs(
@@ -519,7 +519,7 @@ def test_every_dimension_scores_as_it_does_alone_and_every_text_is_encoded_once(
 def test_a_task_that_draws_at_random_draws_the_same_for_every_model(
     stella_folder: Path, tmp_path: Path, family: bool
 ) -> None:
-    """MTEB's task carries its generator from one evaluation to the next; scores would depend on what ran before."""
+    """MTEB's task keeps its generator between evaluations; scores would depend on earlier ones."""
     from datasets import Dataset, DatasetDict
     from mteb.mocks.mock_tasks import LegacyMockClusteringFastTask
 

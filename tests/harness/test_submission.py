@@ -1,4 +1,4 @@
-"""`submit --check`: each rule of the public results repository, broken one at a time."""
+"""`submit --check`: each rule of the public results repository, violated one at a time."""
 
 from __future__ import annotations
 

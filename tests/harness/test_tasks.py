@@ -1,4 +1,4 @@
-"""Tasks from YAML: what is refused, what the scores mean, and what MTEB makes of them."""
+"""Tasks from YAML: refused files, their scores, and their use in MTEB."""
 
 from __future__ import annotations
 

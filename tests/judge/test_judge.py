@@ -51,7 +51,7 @@ def distinct_texts() -> set[str]:
 
 
 def alone(encoder: TextEncoder, prompt: str = "") -> dict[str, dict[str, PairScore]]:
-    """Every pair for itself, one call of `encode` for each text and each sentence, and the plain double loop."""
+    """Score every pair separately, with one call of `encode` for each text and sentence, and a double loop."""
 
     def vectors(text: str) -> np.ndarray:
         found = [encoder.encode([part], prompt)[0] for part in [text, *split_sentences(text)]]
@@ -162,7 +162,7 @@ def test_an_encoder_that_does_not_normalise_gives_the_same_scores(minilm: TextEn
 
 
 def stored(encoder: TextEncoder, folder: Path, **changes: Any) -> TextEncoder:
-    """The same model as a new process would have it, with what is on disk."""
+    """The same model in the state of a new process."""
     fresh = twin(encoder, **changes)
     fresh.store = VectorStore(folder, fresh.fingerprint)
     return fresh
@@ -195,7 +195,7 @@ def test_a_new_candidate_costs_only_its_new_texts(minilm: TextEncoder, tmp_path:
 def test_an_interrupted_run_resumes_with_the_remaining_texts(
     batches_before: int, minilm: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What ran before Ctrl-C and what runs after it add up to one uninterrupted run, token for token."""
+    """The tokens before and after Ctrl-C add up to those of one uninterrupted run."""
     settings_of_all = {"batch_size": 1, "max_length": 64}
     uninterrupted = twin(minilm, **settings_of_all)
     expected = scores_by_model(judge_all(uninterrupted, "", GIVEN, candidates()))

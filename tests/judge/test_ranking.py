@@ -138,7 +138,7 @@ def test_a_model_that_is_silent_on_hard_clips_is_not_ranked() -> None:
 
 
 def test_models_that_lack_a_few_clips_are_ranked_over_those_that_all_have() -> None:
-    """Over its own clips `b` has the higher mean, for it lacks a hard one; over the common clips `a` has."""
+    """Over all its clips `b` has the higher mean, because it lacks a hard one; over the common clips `a` has."""
     a = {**EASY, **HARD}
     b = {clip: score - 0.001 for clip, score in a.items() if clip != "7"}
     results = of_clips({"x": {"a": a, "b": b}, "y": {"a": a, "b": b | {"7": 0.1}}})

@@ -1,4 +1,4 @@
-"""Model configs: what ships loads, and every fault names file, line, key and cure."""
+"""Model configs: bundled ones load, and every error names file, line, key and fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings files of a sentence-transformers folder: honoured, or refused by name."""
+"""The settings files of a sentence-transformers folder are applied, or refused by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def declare(folder: Path, **keys: Any) -> Path:
 
 
 def test_prompts_have_the_names_that_sentence_transformers_gives_them(tmp_path: Path) -> None:
-    """`query` and `document` are always among them, and None is no prompt."""
+    """`query` and `document` are always included, and None means no prompt."""
     found = read_declared(declare(tmp_path, prompts={"query": None, "STS": "sts: "}, default_prompt_name="STS"))
 
     assert found.prompts == {"query": "", "document": "", "STS": "sts: "}

@@ -1,4 +1,4 @@
-"""Fetching a model from a hub on the loopback: what is fetched, and every way in which it fails."""
+"""Downloading a model from a hub on the loopback: the files, and every failure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def first_bytes(hub: Hub) -> list[int]:
 
 @pytest.fixture
 def hub(stella_folder: Path, tmp_path: Path) -> Iterator[Hub]:
-    """The tiny Stella at the commit of the real one, beside files that nobody should fetch."""
+    """The tiny Stella at the commit of the real one, with files that must not be downloaded."""
     folder = tmp_path / "repository"
     shutil.copytree(stella_folder, folder)
     for name in ("pytorch_model.bin", "modeling_qwen.py", "model.onnx"):
@@ -62,7 +62,7 @@ def hub(stella_folder: Path, tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def resolve(hub: Hub, tmp_path: Path) -> Resolve:
-    """Resolve Stella in a process of its own, from an empty HF_HOME: the commit, or the error."""
+    """Resolve Stella in a separate process with an empty HF_HOME; return the commit or the error."""
 
     def run(*arguments: str, home: str = "hub-home", offline: bool = False) -> str:
         rest = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

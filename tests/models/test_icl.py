@@ -1,4 +1,4 @@
-"""BGE-en-ICL: the tokens and the vectors of FlagEmbedding, and nothing else."""
+"""BGE-en-ICL has the tokens and the vectors of FlagEmbedding."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def of(yaml: Path, spec: str = "") -> Any:
 
 @pytest.fixture(scope="module", params=["normalizer", "pre-tokenizer"])
 def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The YAML of a model whose tokenizer marks words by a normalizer, or by a pre-tokenizer."""
+    """The YAML of a model whose tokenizer marks words in a normalizer or a pre-tokenizer."""
     folder = tmp_path_factory.mktemp("kind")
     write_bge(folder / "model", metaspace=request.param == "pre-tokenizer")
     return bge_yaml(folder / f"{request.param}.yaml", folder / "model")
@@ -83,7 +83,7 @@ def encoder(kind: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def flag(kind: Path) -> Any:
-    """FlagEmbedding's embedder of the same folder; `fed` has the token ids of its last pass."""
+    """FlagEmbedding's embedder for the same folder; `fed` has the token ids of its last pass."""
     pytest.importorskip("FlagEmbedding", reason="needs FlagEmbedding: pip install FlagEmbedding")
     from FlagEmbedding.inference.embedder.decoder_only.icl import ICLLLMEmbedder
 
@@ -108,7 +108,7 @@ def flag(kind: Path) -> Any:
 
 
 def show(flag: Any, examples: tuple[Example, ...]) -> str:
-    """Give both sides the same examples; ours as a prompt."""
+    """Set the same examples on both sides, for ours as a prompt."""
     own = [INSTRUCTION if one.instruct is None else one.instruct for one in examples]
     rows = [
         {"instruct": instruct, "query": one.query, "response": one.response}
@@ -305,7 +305,7 @@ def test_a_tokenizer_without_the_added_tokens_is_refused_and_they_are_named(tmp_
 @pytest.mark.fault(28, "too long: refused, with the number of tokens")
 @pytest.mark.parametrize("limit", [{"sliding_window": 256}, {"sliding_window": None, "max_position_embeddings": 256}])
 def test_examples_that_the_model_cannot_see_as_a_whole_are_refused(tmp_path: Path, limit: dict[str, Any]) -> None:
-    """A packed pass leaves the window out; beyond it, vectors would not be the model's."""
+    """A packed pass ignores the sliding window, so longer texts must not be packed."""
     write_bge(tmp_path / "model", **limit)
     model = of(bge_yaml(tmp_path / "bge.yaml", tmp_path / "model"))
 
@@ -431,7 +431,7 @@ def test_a_broken_file_of_examples_is_named_with_the_number(tmp_path: Path, rows
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[str]]:
-    """Put bytes, or an error, in the place of the network; gives the addresses that are asked for."""
+    """Replace the network by bytes or an error; records the requested addresses."""
 
     def serve(answer: Any) -> list[str]:
         asked: list[str] = []

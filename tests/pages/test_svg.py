@@ -1,4 +1,4 @@
-"""Parts of pictures: what is drawn stands where its value is."""
+"""SVG elements are drawn at the place of their value."""
 
 from __future__ import annotations
 

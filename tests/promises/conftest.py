@@ -1,4 +1,4 @@
-"""A copy of a model folder that a test may damage."""
+"""Copies of a model folder for tests that damage it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ TEXTS = [
 
 
 def load(folder: Path, recipe: Recipe) -> ResolvedModel | None:
-    """The model, or None if it is refused for the right reason."""
+    """Return the model, or None if it is refused for the correct reason."""
     try:
         model = resolve(str(folder))
         model.load("cpu")
@@ -49,7 +49,7 @@ def reference(folder: Path) -> Any:
 
 
 def require_same_vectors(folder: Path, seed: int) -> bool:
-    """Compare all texts under the prompts of both sides and of none; tells whether the folder was supported."""
+    """Compare all texts with the prompts of both sides and of none; return whether the folder is supported."""
     recipe = write_any(folder, seed)
     model = load(folder, recipe)
     if model is None:
@@ -73,7 +73,7 @@ def require_same_vectors(folder: Path, seed: int) -> bool:
 
 
 def tasks() -> list[Any]:
-    """Small data under the names of tasks that MTEB knows, so that a prompt may name them."""
+    """Small data under the names of MTEB's tasks, so that prompts can name them."""
     import mteb
     from datasets import Dataset, DatasetDict
 
@@ -106,7 +106,7 @@ def tasks() -> list[Any]:
 
 
 def require_same_scores(folder: Path, seed: int) -> bool:
-    """Compare all figures of three tasks; tells whether the folder was supported.
+    """Compare all scores of three tasks; return whether the folder is supported.
 
     Every vector that MTEB asks for is compared. The scores are then made of the same ones, because those of random
     models hang on the last digits.

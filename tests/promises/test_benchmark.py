@@ -1,4 +1,4 @@
-"""The whole of MTEB(eng, v2), brought by `fetch` to a machine that has nothing, then run there without network."""
+"""All of MTEB(eng, v2), downloaded by `fetch` to an empty machine, then run without network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ sys.addaudithook(end)
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """A hub with small data of our own for every task of the benchmark."""
+    """A hub with small data for every task of the benchmark."""
     import mteb
 
     with serve() as hub:
@@ -40,7 +40,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 def command(hub: Hub, folder: Path, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
-    """`stella-mteb` in a folder whose HF_HOME is all that it knows of a hub."""
+    """Run `stella-mteb` in a folder with its own HF_HOME."""
     rest = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     environment = {**rest, "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf")}
     program = f"{before}\nfrom stella_mteb.cli import main\nmain()"

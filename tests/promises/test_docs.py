@@ -1,4 +1,4 @@
-"""Every command and every code block of the documentation is executed, in a folder as the documents describe it.
+"""Every command and code block of the documentation is executed, in a folder as the documents describe it.
 
 A fenced block may say `file=NAME` (it is written to that file), or `not-run="why"`.
 """

@@ -1,4 +1,4 @@
-"""Faults of docs/faults.md that no other test injects; and the page itself."""
+"""Faults of docs/faults.md that no other test injects, and the page itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anything may come in: files of any bytes, values of any kind, texts of any characters, interruptions anywhere."""
+"""Random input: files of any bytes, values of any kind, texts of any characters, interruptions at any point."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ MODEL_FILES = [
 
 
 def places_in(content: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON value."""
+    """Yield every place in a JSON value."""
     inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     return [at, *(place for key, value in inner for place in places_in(value, (*at, key)))]
 
@@ -165,7 +165,7 @@ def put(content: Any, place: tuple[Any, ...], value: Any) -> Any:
 
 @pytest.fixture
 def skeleton(stella_folder: Path, tmp_path: Path) -> Path:
-    """The small files of the tiny Stella, and its weights as empty files: enough to be looked at."""
+    """The small files of the tiny Stella, with empty weights."""
     for path in stella_folder.rglob("*"):
         target = tmp_path / "model" / path.relative_to(stella_folder)
         if path.suffix == ".json" and path.name != "tokenizer.json":
@@ -415,7 +415,7 @@ SENTENCES = [f"{number} cooks argue about {number + 3} grains of salt" for numbe
 
 
 class Resume(RuleBasedStateMachine):
-    """Encoding that ends anywhere, loses anything, and goes on: the vectors are those of one run without a store."""
+    """Encoding that is interrupted, loses files, and resumes gives the vectors of one run without a store."""
 
     model: TextEncoder
     expected: np.ndarray[Any, np.dtype[np.float32]]
@@ -428,7 +428,7 @@ class Resume(RuleBasedStateMachine):
 
     @rule()
     def begin(self) -> None:
-        """A process that was killed, and its successor: what was not flushed is lost."""
+        """Kill the process and start another; unflushed vectors are lost."""
         self.encoder = twin(self.model, token_budget=40)
         self.encoder.store = VectorStore(self.folder, self.encoder.fingerprint)
 

@@ -1,4 +1,4 @@
-"""The first command of a user: from an empty HF_HOME, model and data sets from a hub on the loopback; then offline."""
+"""A user's first command: model and data sets from a hub on the loopback to an empty HF_HOME; then offline."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def hub(stella_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def run(hub: Hub, folder: Path, output: str, *more: str, tasks: list[str]) -> subprocess.CompletedProcess[str]:
-    """`stella-mteb run` in a folder whose HF_HOME is all that it knows of a hub."""
+    """Run `stella-mteb run` in a folder with its own HF_HOME."""
     rest = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     environment = {**rest, "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf")}
     names = [word for task in tasks for word in ("-t", task)]

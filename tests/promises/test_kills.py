@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: nothing that was finished is lost, no file is half, no score is another."""
+"""SIGKILL at random moments: no finished task is lost, no file is truncated, no score changes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def jobs(stella_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 def tell(jobs: list[Job], kills: int, folder: Path) -> Tally:
-    """Stories of killed and resumed runs until there have been so many kills."""
+    """Kill and resume runs until the given number of kills."""
     tally, number = Tally(), 0
     while tally.killed < kills:
         chance = random.Random(number)
@@ -114,7 +114,7 @@ def write_page(path: Path) -> None:
 def test_a_kill_at_any_line_of_an_atomic_write_leaves_the_old_file_or_the_new(
     tmp_path: Path, write: Callable[[Path], None], old: bytes, new: bytes | None
 ) -> None:
-    """At every line, one after the other, and between the two halves of the write."""
+    """Kill at every line, and between the two halves of the write."""
     path = tmp_path / "page.html"
     if new is None:
         write(path)

@@ -1,4 +1,4 @@
-"""Folders as people reported them in public threads, rebuilt with own data; docs/real-inputs.md lists the threads."""
+"""Folders reported in public threads, rebuilt with our own data; docs/real-inputs.md lists the threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rooms of the package, and which of them may import which."""
+"""The rooms of the package, and the imports between them."""
 
 from __future__ import annotations
 

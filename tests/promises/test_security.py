@@ -1,4 +1,4 @@
-"""What SECURITY.md promises: nothing of others is run, nothing leaves the output folder, no token is told."""
+"""The promises of SECURITY.md: no foreign code runs, no file is written elsewhere, no token is shown."""
 
 from __future__ import annotations
 
@@ -541,7 +541,7 @@ def watched() -> list[list[str]]:
 
 @pytest.fixture
 def opened(watched: list[list[str]]) -> Iterator[list[str]]:
-    """What is opened of the network meanwhile, by any library; each attempt fails."""
+    """Record the connections that any library tries to open; each attempt fails."""
     watched.append([])
     yield watched[0]
     watched.clear()

@@ -1,4 +1,4 @@
-"""What users see of one small run of everything, held while the code behind it moves.
+"""Output and files of one small run of each command; a change of them must be intended.
 
 `STELLA_MTEB_SNAPSHOT=write python -m pytest tests/promises/test_snapshot.py` writes snapshot.json anew; read the diff.
 """
@@ -41,7 +41,7 @@ PREDICTIONS = {
 
 
 def scrubbed(text: str, folder: Path) -> str:
-    """A text without what changes from run to run."""
+    """Remove the parts of a text that change between runs."""
     text = text.replace(str(folder), "FOLDER")
     for pattern, stand_in in (
         (r"local-[0-9a-f]{12}", "local-DIGEST"),
@@ -58,7 +58,7 @@ def scrubbed(text: str, folder: Path) -> str:
 
 
 def stable(value: Any, folder: Path) -> Any:
-    """JSON content without what changes from run to run or from one matrix library to the next."""
+    """Remove the parts of JSON content that change between runs or matrix libraries."""
     if isinstance(value, dict):
         return {
             scrubbed(key, folder): "VOLATILE" if key in VOLATILE else stable(one, folder) for key, one in value.items()
@@ -83,7 +83,7 @@ def contents(output: Path, folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def seen(call: Call, stella_folder: Path, tmp_path: Path) -> dict[str, Any]:
-    """Help texts, then a run, a judge, a ranking and a comparison: what they print and what they leave on disk."""
+    """Help texts, then a run, a judge, a ranking and a comparison, with their output and files."""
     (tmp_path / "own.yaml").write_text(TASK)
     (tmp_path / "own.csv").write_text(ROWS)
     (tmp_path / "predictions").mkdir()

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only, or hold something else where a file has to stand: found early, and nothing is lost.
+"""Full disks, read-only disks and occupied paths are reported early, and nothing is lost.
 
 The disks are real: small file systems in memory, where mounting is allowed.
 """
@@ -26,13 +26,13 @@ _PAGE = 4_096
 
 
 class Disk:
-    """A file system of its own."""
+    """A separate file system."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def fill(self, leave: int = 0) -> None:
-        """Take all room but so many pages."""
+        """Fill the disk except for the given number of pages."""
         ballast = self.path / "ballast"
         free = os.statvfs(self.path).f_bavail
         with ballast.open("ab") as file:
@@ -59,7 +59,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that is loaded now fails the test."""
+    """Fail the test if a model is loaded."""
     from stella_mteb.models.resolve import ResolvedModel
 
     def load(*_: Any) -> None:
@@ -70,7 +70,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(call: Call, stella_folder: Path, tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    """Call `stella-mteb run` with two small tasks; exit code and what it said."""
+    """Call `stella-mteb run` with two small tasks; return the exit code and the messages."""
     tasks = write_tasks(tmp_path / "tasks", tasks=2, pairs=(20, 20), chance=random.Random(3))
     given = [option for path in tasks for option in ("-t", path)]
 

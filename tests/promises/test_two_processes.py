@@ -1,4 +1,4 @@
-"""Two and more processes on one output folder, and on one store of vectors."""
+"""Several processes on one output folder and one store of vectors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def meta() -> Any:
 
 
 def together(folder: Path, *works: Callable[[Say], None]) -> list[list[dict[str, Any]]]:
-    """Start every work in a process of its own, let all of them go at once, and give what each said."""
+    """Start each function in a separate process, release all at once, and return their output."""
 
     def gated(work: Callable[[Say], None]) -> Callable[[Say], None]:
         def wait_and_work(say: Say) -> None:
@@ -392,7 +392,7 @@ def test_a_lock_that_cannot_be_made_is_an_environment_problem(tmp_path: Path) ->
 
 
 def row(number: int) -> tuple[bytes, np.ndarray]:
-    """A key, and the vector that belongs to it alone."""
+    """Return a key and its vector."""
     return number.to_bytes(16, "big"), np.full(8, number, dtype=np.float32)
 
 

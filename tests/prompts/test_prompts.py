@@ -260,7 +260,7 @@ def test_the_nearest_parent_with_an_instruction_wins() -> None:
 
 @pytest.fixture(scope="module")
 def mteb_wrapper() -> Any:
-    """MTEB's own wrapper with the settings of its own Stella, without weights."""
+    """MTEB's own wrapper with its settings of Stella, without weights."""
     from mteb.models.instruct_wrapper import InstructSentenceTransformerModel
     from mteb.models.model_implementations.stella_models import stella_en_1_5b
 
@@ -396,7 +396,7 @@ def test_a_prompt_for_a_side_alone_comes_last() -> None:
 
 
 def test_the_default_prompt_is_for_texts_of_no_side_and_no_other_prompt() -> None:
-    """As `default_prompt_name` of sentence-transformers, which always knows a query's and a document's."""
+    """As `default_prompt_name` of sentence-transformers, which always has a query and a document prompt."""
     prompts = PromptConfig(own={"query": "", "document": "", "STS": "sts: ", "any": "any: "}, default="any")
 
     assert choose("own", prompts, TaskInfo("MyTask", "Clustering"), None).text == "any: "
@@ -426,7 +426,7 @@ def test_a_prompt_that_neither_mteb_nor_sentence_transformers_reads_is_named(nam
     ],
 )
 def test_prompts_by_task_type_of_a_folder_are_used(task: TaskInfo, side: Any, expected: str, tmp_path: Path) -> None:
-    """EmbeddingGemma's way (mteb #3641)."""
+    """As in EmbeddingGemma (mteb #3641)."""
     declared = {
         "query": "task: search result | query: ",
         "document": "title: none | text: ",
@@ -509,7 +509,7 @@ _CONFIGS = st.sampled_from([_EMPTY, _STELLA]) | st.builds(
 
 
 def chosen_prompts(profile: str, prompts: PromptConfig) -> list[str]:
-    """What a profile gives on a symmetric task and on both sides of an asymmetric one."""
+    """Return the prompts of a profile for a symmetric task and for both sides of an asymmetric one."""
     sides: list[tuple[str, Any]] = [("STS", None), ("Retrieval", "query"), ("Retrieval", "document")]
     return [choose(profile, prompts, TaskInfo("SomeTask", kind), side).text for kind, side in sides]
 
@@ -534,7 +534,7 @@ def test_prompts_that_differ_never_share_an_id(
 @given(profile=st.sampled_from(PROFILES), prompts=_CONFIGS, default=st.sampled_from(PROFILES))
 @settings(max_examples=50, deadline=None)
 def test_the_same_prompts_have_the_same_id(profile: str, prompts: PromptConfig, default: Any) -> None:
-    """The config's own default profile is no part of it where the spec has chosen one."""
+    """The config's default profile has no effect if the spec names one."""
     other = PromptConfig(**{**prompts.model_dump(), "profile": default, "own": dict(reversed(prompts.own.items()))})
 
     assert prompts_id(profile, prompts, [_STELLA]) == prompts_id(profile, other, [_STELLA])

@@ -1,4 +1,4 @@
-"""Correlations over items and within groups: against scipy, one group at a time."""
+"""Correlations over items and within groups, compared with scipy, one group at a time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_resample_is_spearman_over_whole_groups_repeated() -> None:
 
 
 def test_items_of_a_group_are_not_taken_for_independent() -> None:
-    """Each item said ten times over is no more evidence: the interval by groups stays, one by items would shrink."""
+    """Repeating each item ten times adds no evidence: the interval by groups stays, one by items would shrink."""
     x, y, _ = rated(9, groups=60)
     every = np.arange(len(x))
     once = interval(resampled_spearman(y, x[None], every, resamples=400, seed=0)[0])

@@ -1,4 +1,4 @@
-"""All duels at once: against scipy where one duel is tested, against a known truth where many are."""
+"""Simultaneous tests: compared with scipy for one duel, and with a known truth for many."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _no_warning() -> Iterator[None]:
 
 
 def alone(differences: Any, families: Any = None, **how: Any) -> MaxT:
-    """One duel; each task a family of its own, unless it is said which."""
+    """Test one duel; by default each task is its own family."""
     row = np.asarray(differences, dtype=float)[None]
     return max_t(row, np.arange(row.shape[1]) if families is None else np.asarray(families), **HOW | how)
 
@@ -180,7 +180,7 @@ def test_the_same_seed_gives_the_same_figures_and_another_seed_others() -> None:
 
 
 def plausible(hits: int, trials: int, low: float, high: float) -> bool:
-    """Whether a rate between low and high gives as many hits; false once in a thousand if it does."""
+    """Check whether a rate between low and high explains the number of hits; wrong once in a thousand."""
     return bool(binom.ppf(0.0005, trials, low) <= hits <= binom.ppf(0.9995, trials, high))
 
 
@@ -193,7 +193,7 @@ FAMILIES = np.repeat(np.arange(30), [4, 3, 2, 2, *[1] * 26])
 
 
 def leaderboard(rng: np.random.Generator, kind: str, means: Array) -> Array:
-    """Scores of systems on 37 tasks; the tasks of a family share most of what they make of a system."""
+    """Draw scores of systems on 37 tasks; the tasks of a family share most of the effect of a system."""
     own, shared = DRAWS[kind](rng, (len(means), len(FAMILIES))), DRAWS[kind](rng, (len(means), 30))
     return np.asarray(means[:, None] + 0.5 * own + 0.9 * shared[:, FAMILIES] + rng.standard_normal(len(FAMILIES)))
 

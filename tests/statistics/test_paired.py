@@ -46,7 +46,7 @@ def simulated(kind: str, n: int, rng: np.random.Generator, noise: tuple[float, f
 
 
 def score(kind: str, gold: Array, values: Array) -> float:
-    """By the libraries."""
+    """Compute it with the libraries."""
     if kind == "mean":
         return float(values.mean())
     return float(spearmanr(gold, values)[0] if kind == "spearman" else average_precision_score(gold, values))
@@ -117,7 +117,7 @@ def test_a_rank_score_without_gold_is_refused() -> None:
 
 
 def test_bias_and_acceleration_are_scipys() -> None:
-    """Of a biased statistic of skewed data: from the same draws, the same interval."""
+    """A biased statistic of skewed data gives the same interval from the same draws."""
     data = np.random.default_rng(0).exponential(size=25)
     drawn = bootstrap((data,), np.var, n_resamples=999, method="BCa", rng=np.random.default_rng(0))
     left_out = np.array([np.delete(data, i).var() for i in range(25)])
@@ -354,7 +354,7 @@ def test_holm_lies_between_no_adjustment_and_bonferroni_and_keeps_the_order(p: l
 
 
 def plausible(hits: int, trials: int, low: float, high: float) -> bool:
-    """Whether a rate between low and high gives as many hits; false once in a thousand if it does."""
+    """Check whether a rate between low and high explains the number of hits; wrong once in a thousand."""
     return bool(binom.ppf(0.0005, trials, low) <= hits <= binom.ppf(0.9995, trials, high))
 
 

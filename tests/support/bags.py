@@ -1,4 +1,4 @@
-"""Texts as bags of words: vectors whose cosines are known by hand, and a task scored with them through MTEB."""
+"""Texts as bags of words, whose cosines are known by hand, and a task scored with them through MTEB."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cosine(one: str, two: str) -> float:
 
 
 def bag_vector() -> Any:
-    """A vector with one place for each word, in the order in which words turn up."""
+    """Return a vector with one place for each word, in the order of first occurrence."""
     places: dict[str, int] = {}
 
     def vector(text: str) -> np.ndarray:

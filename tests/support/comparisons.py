@@ -1,4 +1,4 @@
-"""Comparisons built by hand, with made-up scores, for the tests of what people see of them."""
+"""Comparisons with made-up scores, for tests of their output."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def compare_by_hand(
     prices: Sequence[Price] = (),
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Means and counts from cells `{(task, type): one for each system}`; what tests decide is given, not computed."""
+    """Build a comparison from cells `{(task, type): one for each system}`; test results are given, not computed."""
     rows = tuple(TaskRow(task, kind, tuple(row), "test; default") for (task, kind), row in cells.items())
     common = tuple(row.task for row in rows if all(isinstance(cell, Score) for cell in row.cells))
 
@@ -157,7 +157,7 @@ def _duel(
 
 
 def two_published() -> Comparison:
-    """Two self-reported systems on the 56 tasks of MTEB(eng, v1); nothing is known of items, nothing is missing."""
+    """Two self-reported systems on the 56 tasks of MTEB(eng, v1), without items and without gaps."""
     draw = random.Random(1)
     systems = [
         system("stella_en_1.5B_v5@1024", "self-reported", embed_dim=1024),
@@ -178,7 +178,7 @@ def two_published() -> Comparison:
 
 
 def two_measured() -> Comparison:
-    """Two systems on five tasks whose items are known."""
+    """Two systems on five tasks with items."""
     systems = [system("all_minilm_l6_v2"), system("all_minilm_l6_v2[bf16]", dtype="bfloat16")]
     values = {"STS12": (0.72, 0.70), "STS13": (0.81, 0.805), "STS14": (0.75, 0.76), "STS22": (0.66, 0.66)}
     cells = {(t, "STS"): [score(t, "STS", a), score(t, "STS", b)] for t, (a, b) in values.items()}
@@ -250,7 +250,7 @@ def ten_by_fifty() -> Comparison:
 
 
 def hostile() -> Comparison:
-    """Every name, reason, note and setting is one that would act if it could."""
+    """A comparison whose names, reasons, notes and settings are markup or escape codes."""
     systems = [
         System(text, text, "measured here", text, text, {text: text, "embed_dim": 2**i})
         for i, text in enumerate(HOSTILE)

@@ -1,4 +1,4 @@
-"""The table of docs/faults.md, from the marks at the tests: `python -m tests.support.faults > docs/faults.md`.
+"""Generates docs/faults.md from the marks at the tests: `python -m tests.support.faults > docs/faults.md`.
 
     @pytest.mark.fault(4, "set aside, and the task runs again")
     def test_...
@@ -102,7 +102,7 @@ class Mark:
 
 
 def marks() -> dict[int, list[Mark]]:
-    """The marks of all test files, by fault.
+    """Return the marks of all test files, by fault.
 
     Raises:
         ValueError: If a mark is not `fault(number, "outcome")` with a number of the list.
@@ -135,7 +135,7 @@ def _is_pytestmark(node: ast.stmt) -> bool:
 
 
 def page() -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     found = marks()
     return _HEAD + "".join(_rows(number, found.get(number, [])) for number in FAULTS)
 
@@ -156,7 +156,7 @@ def _rows(number: int, found: list[Mark]) -> str:
 
 
 def untested() -> list[int]:
-    """Faults that have neither a test nor a reason for having none."""
+    """Return the faults that have neither a test nor a reason for lacking one."""
     found = marks()
     return [number for number in FAULTS if number not in LIMITS and not found.get(number)]
 

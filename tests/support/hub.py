@@ -1,4 +1,4 @@
-"""A small hub on the loopback: models and data sets at a commit, as huggingface_hub and datasets ask for them.
+"""A small hub on the loopback that serves models and data sets at a commit to huggingface_hub and datasets.
 
 It speaks the part of the hub's HTTP interface that these two libraries use: what a repository is at a revision, its
 files, and the files themselves, whole or from a byte onwards. Faults are injected by the path that is asked for.
@@ -24,12 +24,12 @@ _FILE = re.compile(r"/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)")
 
 @dataclass
 class Fault:
-    """What a request that matches gets in place of its answer.
+    """The reply to matching requests.
 
     Attributes:
         path: A regular expression that the path of the request matches somewhere.
         status: The HTTP status, or None for the true answer.
-        code: What the hub names in X-Error-Code (`GatedRepo`, `RepoNotFound`, ...).
+        code: Value of X-Error-Code (`GatedRepo`, `RepoNotFound`, ...).
         cut: Bytes of the body after which the connection ends.
         times: How many requests it strikes.
     """
@@ -43,11 +43,11 @@ class Fault:
 
 @dataclass
 class Hub:
-    """What the hub has, and what it was asked for.
+    """The content of the hub, and the requests it received.
 
     Attributes:
         repositories: By kind and name: the commit, and the folder with the files.
-        faults: What goes wrong; the first that matches a request strikes.
+        faults: Injected faults; the first that matches a request applies.
         asked: Method, path and first byte of every request, in order.
     """
 
@@ -61,14 +61,14 @@ class Hub:
         self.repositories[kind, name] = commit, folder
 
     def fetched(self, name: str) -> set[str]:
-        """The files of a repository whose bytes were sent."""
+        """Return the files of a repository that were sent."""
         found = (_FILE.match(path) for method, path, _ in self.asked if method == "GET")
         return {match[4] for match in found if match and match[2] == name}
 
 
 @contextmanager
 def serve() -> Iterator[Hub]:
-    """Within it, a hub answers on the loopback."""
+    """Run a hub on the loopback within the block."""
     hub = Hub()
 
     class Handler(_Handler):
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
-        """Nothing on stderr: it is the command's that is tested."""
+        """Log nothing, because tests read the command's stderr."""
 
     def do_GET(self) -> None:
         """Answer any request."""

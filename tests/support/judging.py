@@ -48,7 +48,7 @@ def figures(score: PairScore) -> list[float]:
 
 
 def brute_force(reference: np.ndarray, other: np.ndarray) -> list[float]:
-    """The definition in plain Python: every sentence against every sentence, one number at a time."""
+    """Compute the definition in plain Python, one number at a time."""
 
     def cosine(a: np.ndarray, b: np.ndarray) -> float:
         return sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
@@ -95,12 +95,12 @@ def some_scores(seed: int, clips: Iterable[str]) -> dict[str, PairScore]:
 
 
 def of_means(hm_cf: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Result]]:
-    """Results of which only the means are known."""
+    """Build results with means only."""
     return {judge: {model: Result(mean) for model, mean in own.items()} for judge, own in hm_cf.items()}
 
 
 def of_clips(clips: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, Result]]:
-    """Results of which the scores of all clips are known."""
+    """Build results with the scores of all clips."""
     return {
         judge: {model: Result(float(np.mean([*of.values()])), len(of), dict(of)) for model, of in own.items()}
         for judge, own in clips.items()

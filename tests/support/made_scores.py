@@ -18,7 +18,7 @@ def system(label: str, **fields: Any) -> System:
 
 
 def score(task: str, value: float, *, split: str = "test", subsets: Any = ("default",), **fields: Any) -> Score:
-    """A score whose parts all have its value; subsets may have values of their own."""
+    """Build a score whose parts all have its value; subsets may have other values."""
     of_subsets = subsets if isinstance(subsets, dict) else dict.fromkeys(subsets, value)
     languages = fields.pop("languages", ())
     parts = [Part(split, subset, one, languages) for subset, one in of_subsets.items()]
@@ -28,7 +28,7 @@ def score(task: str, value: float, *, split: str = "test", subsets: Any = ("defa
 
 
 def scores_of(**systems: Mapping[str, float | Score]) -> dict[System, dict[str, Score]]:
-    """By label, then by task: a score, or its value."""
+    """Build scores by label and task from scores or values."""
     return {
         system(label): {t: one if isinstance(one, Score) else score(t, one) for t, one in of.items()}
         for label, of in systems.items()
@@ -44,7 +44,7 @@ def fast(scores: Any, **kwargs: Any) -> Comparison:
 
 
 def reasons(comparison: Comparison, task: str) -> list[str | None]:
-    """Of a row: why a system has a gap, None where it has a score."""
+    """Return the reasons of the gaps of a row; None for a score."""
     (row,) = (row for row in comparison.rows if row.task == task)
     return [cell.reason if isinstance(cell, Gap) else None for cell in row.cells]
 

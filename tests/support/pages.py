@@ -1,4 +1,4 @@
-"""Pages as a parser reads them and, where Chromium is, as a reader sees and uses them."""
+"""Pages as a parser reads them and, if Chromium is installed, in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two systems on the same items, by the function that compares many."""
+"""Compares two systems on the same items with the function for many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Result files in the layout and with the figures of MTEB's public results, and of our own runs."""
+"""Result files in the layout and with the figures of MTEB's public results and of our own runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def entry(score: float | None, subset: str = "default", language: str = "eng-Lat
 
 
 def result(folder: Path, task: str, scores: dict[str, list[dict[str, Any]]] | float, **more: Any) -> Path:
-    """A result file as MTEB writes it."""
+    """Write a result file as MTEB does."""
     by_split = {"test": [entry(scores)]} if isinstance(scores, float) else scores
     content = {"dataset_revision": "abc", "task_name": task, "mteb_version": "1.18.0", "scores": by_split}
     content |= {"evaluation_time": 13.2, "kg_co2_emissions": None, **more}
@@ -54,7 +54,7 @@ def of_others(root: Path, model: str = STELLA, revision: str = RERUN, **meta: An
 
 
 def our_run(root: Path, model: str = MINILM, revision: str | None = None, **changed: Any) -> Path:
-    """Folder of a run of this plug-in, with settings other than the defaults."""
+    """Return the folder of a run of this plug-in with non-default settings."""
     kwargs = {key: value for key, value in {**OURS.get(model, OURS[MINILM]), **changed}.items() if value is not None}
     experiment = "__".join(f"{key}_{value}" for key, value in sorted(kwargs.items()))
     revision = revision or PINNED.get(model, "local-0123456789ab")
@@ -77,7 +77,7 @@ def labelled(found: Found) -> dict[str, dict[str, float]]:
 
 
 def rerun_and_card(root: Path) -> None:
-    """Stella as MTEB's public results have it: figures of the authors, and a rerun made in another way."""
+    """Stella as in MTEB's public results: the authors' figures, and a rerun with other settings."""
     rerun = of_others(root)
     result(rerun, "ArguAna", 0.5706)
     result(rerun, "STS12", 0.78558)

@@ -1,4 +1,4 @@
-"""Results of a small task, and a plain MTEB encoder that makes them."""
+"""Results of a small task, and the plain MTEB encoder that gives them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def task(folder: Path, name: str = "TinySTS", rows: list[tuple[str, str, float]]
 
 
 def encoder_of(vector: Any) -> Any:
-    """An MTEB encoder made by hand: `vector` maps a text to its vector, `calls` counts."""
+    """A handmade MTEB encoder: `vector` maps a text to its vector, `calls` counts."""
     from mteb.models import ModelMeta
     from mteb.models.abs_encoder import AbsEncoder
 
@@ -64,6 +64,6 @@ def with_score(result: Any, score: float) -> Any:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder by its relative path, less the locks."""
+    """Return every file under a folder by relative path, without locks."""
     paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {str(name): path.read_bytes() for name, path in paths.items() if name.parts[:2] != (".stella-mteb", "locks")}

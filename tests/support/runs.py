@@ -1,4 +1,4 @@
-"""Small runs: tasks, models and what they give."""
+"""Small runs: tasks, models and results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_task(folder: Path, rows: Sequence[Any] = RATED_PAIRS, name: str = "Own
 
 
 def write_some_summaries(path: Path, clips: int = 3) -> list[dict[str, Any]]:
-    """The first clips of the bundled VideoSummarySTS, five candidates each, texts cut to be quick."""
+    """The first clips of the bundled VideoSummarySTS with five candidates each, and shortened texts."""
     rows = [json.loads(line) for line in PAIRS.read_text().splitlines()[: 5 * clips]]
     rows = [{**row, "reference": row["reference"][:80], "candidate": row["candidate"][:80]} for row in rows]
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -37,7 +37,7 @@ def write_some_summaries(path: Path, clips: int = 3) -> list[dict[str, Any]]:
 
 
 def find(*names: str, **kwargs: Any) -> Any:
-    """The one task of that name."""
+    """Return the only task of that name."""
     from stella_mteb.harness.find_tasks import find_tasks
 
     (task,) = find_tasks(names, **kwargs)

@@ -1,4 +1,4 @@
-"""Faults put into an engine, and a look at what its backbone is given."""
+"""Faults injected into an engine, and recorders of the backbone's input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Fault = Callable[[Texts, Texts], None]
 
 
 def twin(encoder: TextEncoder, **changes: Any) -> TextEncoder:
-    """An encoder with the same model and state of its own; the session's fixtures must stay as they are."""
+    """Copy an encoder with the same model and separate state, so that the session's fixtures do not change."""
     same: dict[str, Any] = {
         "tokenizer": encoder.tokenizer,
         "backbone": encoder.backbone,
@@ -37,7 +37,7 @@ def twin(encoder: TextEncoder, **changes: Any) -> TextEncoder:
 
 
 def padded(encoder: TextEncoder, **changes: Any) -> TextEncoder:
-    """A twin with weights of its own behind the attention and the masks of transformers: it pads."""
+    """Copy an encoder with separate weights and the attention of transformers, which pads."""
     backbone = deepcopy(encoder.backbone)
     backbone.set_attn_implementation("sdpa")  # type: ignore[operator]
     same = twin(encoder, backbone=backbone, **changes)

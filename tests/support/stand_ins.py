@@ -1,4 +1,4 @@
-"""Small data sets of our own in the layout that MTEB's loaders read, for any task of MTEB(eng, v2)."""
+"""Small data sets in the layout that MTEB's loaders read, for any task of MTEB(eng, v2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FLAT_CLUSTERINGS = {"BiorxivClusteringP2P.v2"}
 
 
 def stand_in(task: Any) -> dict[tuple[str, str], Rows]:
-    """Rows for an MTEB task, by configuration and split."""
+    """Return rows for an MTEB task, by configuration and split."""
     if task.metadata.type in {"Retrieval", "Reranking"}:
         return _searched(task)
     splits = list(task.eval_splits)
@@ -38,7 +38,7 @@ def stand_in(task: Any) -> dict[tuple[str, str], Rows]:
 
 
 def _alike(text: int, parts: int) -> str:
-    """A text that has so many of its three parts in common with another."""
+    """Return a text that shares the given number of its three parts with another."""
     return TEXTS[(text + (0, 16, 20, 21)[3 - parts]) % len(TEXTS)] + " again"
 
 
@@ -49,13 +49,13 @@ def _rated(task: Any) -> Rows:
 
 
 def _labelled(task: Any) -> Rows:
-    """More rows than the 2,048 that MTEB draws of the largest test split, on few texts."""
+    """Return more rows than the 2,048 that MTEB samples from a test split, on few texts."""
     return [{task.input_column_name: TEXTS[i % 64], task.label_column_name: i % 64 // 32,
              "label_text": str(i % 64 // 32)} for i in range(2100)]  # fmt: skip
 
 
 def _grouped(task: Any) -> Rows:
-    """More rows than the 2,048 that MTEB draws of the largest clustering, on few texts."""
+    """Return more rows than the 2,048 that MTEB samples for clustering, on few texts."""
     rows = [{"sentences": TEXTS[i % 64], "labels": f"{i % 64 // 16}.{i % 16 // 4}"} for i in range(2100)]
     if task.metadata.name in _FLAT_CLUSTERINGS:
         return rows
@@ -63,7 +63,7 @@ def _grouped(task: Any) -> Rows:
 
 
 def _duplicates(_: Any) -> Rows:
-    """One row of lists."""
+    """Return one row of lists."""
     numbers = range(40)
     return [{"sent1": [TEXTS[i] for i in numbers], "sent2": [_alike(i, 3 if i % 2 else 1) for i in numbers],
              "labels": [i % 2 for i in numbers]}]  # fmt: skip
@@ -84,7 +84,7 @@ _ROWS = {
 
 
 def _searched(task: Any) -> dict[tuple[str, str], Rows]:
-    """Documents, questions and judgements in a configuration each; for reranking the candidates too."""
+    """Return documents, queries and judgements as configurations; for reranking the candidates too."""
     numbers = range(0, 40, 4)
     corpus = [{"_id": f"d{i}", "title": "", "text": _alike(i, 3)} for i in range(64)]
     queries = [{"_id": f"q_{i}", "text": TEXTS[i]} for i in numbers]
@@ -98,7 +98,7 @@ def _searched(task: Any) -> dict[tuple[str, str], Rows]:
 
 
 def write_data(folder: Path, configs: dict[tuple[str, str], Rows]) -> Path:
-    """A data set's repository: JSON lines, and the README that says which file is which."""
+    """Write a data set's repository: JSON Lines, and a README that maps files to splits."""
     folder.mkdir(parents=True)
     card: dict[str, Rows] = {}
     for (config, split), rows in configs.items():

@@ -1,4 +1,4 @@
-"""A folder as it would be submitted."""
+"""A folder of results for submission."""
 
 from __future__ import annotations
 

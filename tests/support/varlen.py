@@ -1,4 +1,4 @@
-"""torch's variable-length kernel, which runs on GPUs only, as it is documented and as it refuses."""
+"""A CPU version of torch's variable-length kernel, with its documented behaviour and errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 class AuxRequest(NamedTuple):
-    """As torch's."""
+    """Same as in torch."""
 
     lse: bool = False
 
@@ -71,7 +71,7 @@ def before_num_splits(*parts: Any, return_aux: Any = None, scale: Any = None, wi
 
 
 def of_torch_2_11(*parts: Any, return_aux: Any = None, scale: Any = None, window_size: Any = (-1, -1)) -> Any:
-    """As many heads of keys as of queries."""
+    """Raise unless keys have as many heads as queries."""
     return today(*parts, return_aux=return_aux, scale=scale, window_size=window_size)
 
 
@@ -81,14 +81,14 @@ def of_torch_2_10(*parts: Any, is_causal: bool = False, return_aux: Any = None) 
 
 
 def install(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> None:
-    """Put a kernel in the place of torch's; None for a torch that has none."""
+    """Replace torch's kernel; None simulates a torch without one."""
     module = ModuleType("torch.nn.attention.varlen")
     module.varlen_attn, module.AuxRequest = kernel, AuxRequest  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module if kernel else None)
 
 
 class OnCuda(torch.Tensor):
-    """Says that it is on a GPU."""
+    """A tensor that claims to be on a GPU."""
 
     is_cuda = True
     device = torch.device("cuda", 0)  # type: ignore[assignment]
