@@ -89,7 +89,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 # ---------------------------------------------------------------------------------------------------------- help
 
 
-def test_help_answers_in_half_a_second() -> None:
+def test_help_takes_half_a_second() -> None:
     seconds = []  # of processor time: other work on the machine does not count
     for _ in range(3):
         before = os.times()
@@ -101,7 +101,7 @@ def test_help_answers_in_half_a_second() -> None:
     assert all(f"\n  {command} " in done.stdout for command in [*COMMANDS, *GROUPS, "mteb"])
 
 
-def test_no_help_imports_anything_heavy() -> None:
+def test_help_imports_neither_torch_nor_mteb() -> None:
     code = (
         "import sys\n"
         "from stella_mteb.cli import main\n"
@@ -141,7 +141,7 @@ def test_every_command_explains_its_options(call: Call, path: tuple[str, ...]) -
     assert all(flag in out for flag in flags)
 
 
-def test_no_command_is_left_out_of_these_tests() -> None:
+def test_these_tests_cover_every_command() -> None:
     from typer.main import get_command
 
     from stella_mteb.cli import app
@@ -161,7 +161,7 @@ def test_the_version_is_that_of_the_package(call: Call) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["tasks"], ["models"], ["models", "all_minilm_l6_v2"]])
-def test_json_csv_and_the_table_hold_the_same_rows(call: Call, arguments: list[str]) -> None:
+def test_json_csv_and_table_have_the_same_rows(call: Call, arguments: list[str]) -> None:
     rows = json.loads(call(*arguments, "--format", "json")[1])
     cells = list(csv.DictReader(io.StringIO(call(*arguments, "--format", "csv")[1])))
     table = call(*arguments)[1]
@@ -182,7 +182,7 @@ def test_the_tasks_are_the_folders_of_tasks(call: Call) -> None:
     )
 
 
-def test_models_says_what_is_wrong_with_a_folder_and_a_dimension(call: Call) -> None:
+def test_models_names_the_available_heads_for_an_unknown_dimension(call: Call) -> None:
     from stella_mteb.models.resolve import resolve
 
     folder = resolve("all_minilm_l6_v2").folder
@@ -193,7 +193,7 @@ def test_models_says_what_is_wrong_with_a_folder_and_a_dimension(call: Call) -> 
     assert f"{folder}@128[cut] keeps the first 128 numbers" in err
 
 
-def test_models_shows_what_mtebs_registry_says_of_a_name_that_is_not_here(call: Call) -> None:
+def test_models_shows_mtebs_settings_of_a_model_that_is_not_downloaded(call: Call) -> None:
     code, out, err = call("models", "intfloat/e5-small-v2", "--format", "json")
 
     assert code == 0
@@ -202,7 +202,7 @@ def test_models_shows_what_mtebs_registry_says_of_a_name_that_is_not_here(call: 
     assert (asymmetric["text or query"], asymmetric["document"]) == ("query: ", "passage: ")
 
 
-def test_the_prompts_that_models_shows_are_those_of_the_card(call: Call) -> None:
+def test_models_shows_the_prompts_of_the_model_card(call: Call) -> None:
     code, out, err = call("models", "stella_en_1.5B_v5", "--format", "json")
 
     by_type = {name: row for row in json.loads(out) for name in row["task types"].split(", ")}
@@ -215,7 +215,7 @@ def test_the_prompts_that_models_shows_are_those_of_the_card(call: Call) -> None
 
 
 @pytest.mark.fault(43, "the doctor reports whether a token is set, and never shows it")
-def test_the_doctor_is_offline_when_told_and_prints_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_opens_no_connection_offline_and_prints_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a connection was tried")
 
@@ -233,7 +233,7 @@ def test_the_doctor_is_offline_when_told_and_prints_json(call: Call, monkeypatch
 
 
 @pytest.mark.fault(44, "no traceback and no message")
-def test_a_reader_that_leaves_gets_no_traceback() -> None:
+def test_a_closed_pipe_gives_no_traceback() -> None:
     """`stella-mteb tasks | head -1`, with the reader gone before anything was written."""
     process = subprocess.Popen([SCRIPT, "tasks"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -265,7 +265,7 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
         ),
     ],
 )
-def test_a_slip_in_the_options_is_exit_code_2_and_no_traceback(call: Call, arguments: list[str], said: str) -> None:
+def test_a_wrong_option_is_exit_code_2_without_traceback(call: Call, arguments: list[str], said: str) -> None:
     code, out, err = call(*arguments)
 
     assert (code, out) == (2, "")
@@ -274,7 +274,7 @@ def test_a_slip_in_the_options_is_exit_code_2_and_no_traceback(call: Call, argum
     assert "Traceback" not in err
 
 
-def test_no_command_at_all_shows_the_help(call: Call) -> None:
+def test_no_command_shows_the_help(call: Call) -> None:
     code, out, err = call()
 
     assert code in {0, 2}
@@ -305,7 +305,7 @@ def test_no_command_at_all_shows_the_help(call: Call) -> None:
         (["-m", "all_minilm_l6_v2", "-t", "STS12", "--device", "gpu9"], "gpu9"),
     ],
 )
-def test_a_name_that_is_nothing_is_exit_code_2_with_the_nearest(
+def test_an_unknown_name_is_exit_code_2_with_the_nearest_name(
     call: Call, tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     code, out, err = call("run", *arguments, "--output", tmp_path / "out")
@@ -316,7 +316,7 @@ def test_a_name_that_is_nothing_is_exit_code_2_with_the_nearest(
 
 
 @pytest.mark.fault(39, "exit code 2; all faults are listed, each with file and line")
-def test_faults_of_a_yaml_are_told_by_file_and_line_all_at_once(call: Call, tmp_path: Path) -> None:
+def test_all_errors_of_a_yaml_are_reported_with_file_and_line(call: Call, tmp_path: Path) -> None:
     model = tmp_path / "model.yaml"
     model.write_text("name: x\npath: .\nbatch_sise: 4\nmax_length: two\n")
 
@@ -343,7 +343,7 @@ def test_bad_rows_stop_a_run_before_the_model_is_loaded(
 
 
 @pytest.mark.fault(7, "exit code 3 before any model is loaded")
-def test_an_output_that_cannot_be_written_is_exit_code_3_before_anything_is_encoded(call: Call, tmp_path: Path) -> None:
+def test_an_unwritable_output_is_exit_code_3_before_encoding(call: Call, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     code, out, err = call("run", "-m", "all_minilm_l6_v2", "-t", "STS12", "--output", tmp_path / "file" / "out")
@@ -353,9 +353,7 @@ def test_an_output_that_cannot_be_written_is_exit_code_3_before_anything_is_enco
     assert "encoding" not in err
 
 
-def test_a_copy_that_fails_its_checks_is_exit_code_1_and_the_checks_are_printed(
-    call: Call, stella_folder: Path
-) -> None:
+def test_verify_prints_failed_checks_and_exits_with_1(call: Call, stella_folder: Path) -> None:
     code, out, err = call("verify", "-m", stella_folder, "--device", "cpu", "--format", "json")
 
     status = {row["check"]: row["status"] for row in json.loads(out)}
@@ -364,7 +362,7 @@ def test_a_copy_that_fails_its_checks_is_exit_code_1_and_the_checks_are_printed(
     assert "does not reproduce" in err
 
 
-def test_a_copy_that_passes_is_exit_code_0(call: Call) -> None:
+def test_verify_exits_with_0_for_an_intact_copy(call: Call) -> None:
     code, out, _ = call("verify", "-m", "all_minilm_l6_v2", "--device", "cpu", "--format", "json")
 
     assert code == 0
@@ -372,7 +370,7 @@ def test_a_copy_that_passes_is_exit_code_0(call: Call) -> None:
 
 
 @pytest.mark.fault(41, "exit code 3 at once, with the command that downloads the missing files")
-def test_weights_that_are_not_there_are_exit_code_3_at_once_with_the_cure(tmp_path: Path) -> None:
+def test_missing_weights_are_exit_code_3_with_the_fix(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     environment.pop("HF_HUB_CACHE", None)
 
@@ -407,7 +405,7 @@ def test_weights_that_are_not_there_are_exit_code_3_at_once_with_the_cure(tmp_pa
 # ----------------------------------------------------------------------------------------------------------- run
 
 
-def test_run_scores_an_own_task_and_the_second_time_keeps_it(
+def test_run_scores_a_users_task_and_keeps_the_result_on_a_second_run(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stella_mteb.harness import pace
@@ -436,7 +434,7 @@ def test_run_scores_an_own_task_and_the_second_time_keeps_it(
     assert [code for code, *_ in (plan, first, second, plan_after)] == [0, 0, 0, 0]
 
 
-def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(
+def test_a_dry_run_prints_a_forecast_and_writes_nothing(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stella_mteb.harness import pace
@@ -461,7 +459,7 @@ def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_loads_no_model_where_its_pace_is_known_and_says_what_will_not_fit_in_memory(
+def test_a_dry_run_with_a_known_pace_loads_no_model_and_names_tasks_that_exceed_memory(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stella_mteb.engine import devices
@@ -492,7 +490,7 @@ def test_a_dry_run_loads_no_model_where_its_pace_is_known_and_says_what_will_not
     ]
 
 
-def test_a_task_that_fails_is_exit_code_1_and_the_others_are_printed(call: Call, tmp_path: Path) -> None:
+def test_a_failed_task_is_exit_code_1_and_the_others_are_printed(call: Call, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     bad = write_task(tmp_path / "bad", [("same", "text", float(score)) for score in range(3)])
     bad.write_text(bad.read_text().replace("OwnCliSTS", "BadCliSTS"))
@@ -554,7 +552,7 @@ def mean_scores(output: Path) -> dict[str, float]:
     return found
 
 
-def test_all_dimensions_are_scored_from_one_pass_each_in_a_folder_of_its_own(
+def test_all_dimensions_are_scored_from_one_pass_into_separate_folders(
     call: Call, stella_folder: Path, tmp_path: Path
 ) -> None:
     arguments = ["-t", write_task(tmp_path), "--format", "json", "--device", "cpu"]
@@ -612,7 +610,7 @@ def test_the_closing_table_has_a_column_for_each_dimension_in_ascending_order(
         (["--cache", "here", "--no-cache"], "--cache needs the cache"),
     ],
 )
-def test_dimensions_and_caches_that_cannot_be_are_exit_code_2(
+def test_impossible_dimensions_and_cache_options_are_exit_code_2(
     call: Call, stella_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
 ) -> None:
     from stella_mteb.models.resolve import ResolvedModel
@@ -644,7 +642,7 @@ def test_a_run_keeps_its_vectors_unless_told_not_to(call: Call, stella_folder: P
     assert json.loads(without[1])[0]["main score"] == json.loads(kept[1])[0]["main score"]
 
 
-def test_prefill_says_what_it_encoded_and_changes_no_score(call: Call, stella_folder: Path, tmp_path: Path) -> None:
+def test_prefill_reports_its_texts_and_changes_no_score(call: Call, stella_folder: Path, tmp_path: Path) -> None:
     arguments = ["run", "-m", stella_folder, "-t", write_task(tmp_path), "--device", "cpu", "--format", "json"]
     texts = {text for first, second, _ in RATED_PAIRS for text in (first, second)}
 
@@ -659,7 +657,7 @@ def test_prefill_says_what_it_encoded_and_changes_no_score(call: Call, stella_fo
     assert "prefill:" not in again[2]
 
 
-def test_texts_that_are_cut_are_told_with_prefill_too(call: Call, stella_folder: Path, tmp_path: Path) -> None:
+def test_truncated_texts_are_reported_with_prefill_too(call: Call, stella_folder: Path, tmp_path: Path) -> None:
     arguments = ["-m", f"{stella_folder}[max_length=32]", "-t", write_task(tmp_path), "--device", "cpu"]
 
     plain = call("run", *arguments, "--output", tmp_path / "a", "--cache", tmp_path / "ca")[2]
@@ -730,7 +728,9 @@ def test_the_stores_in_the_table_are_those_in_json(call: Call, tmp_path: Path) -
     assert re.search(r"\b1,?234\b", line)
 
 
-def test_a_sound_cache_passes_and_a_damaged_file_is_named_set_aside_and_exit_code_1(call: Call, tmp_path: Path) -> None:
+def test_cache_verify_passes_intact_files_and_sets_damaged_ones_aside_with_exit_code_1(
+    call: Call, tmp_path: Path
+) -> None:
     write_store(tmp_path, 5)
     store = write_store(tmp_path, 3, dtype="float16")
 
@@ -751,7 +751,7 @@ def test_a_sound_cache_passes_and_a_damaged_file_is_named_set_aside_and_exit_cod
 
 
 @pytest.mark.fault(14, "never read; `cache prune` removes it")
-def test_pruning_deletes_what_is_of_no_use_and_nothing_else(call: Call, tmp_path: Path) -> None:
+def test_prune_deletes_only_damaged_files_leftovers_and_other_formats(call: Call, tmp_path: Path) -> None:
     good = write_store(tmp_path, 3)
     kept = contents(good)
     damaged, stale, fresh = good / "x.damaged", good / ".a.safetensors.b.tmp", good / ".c.safetensors.d.tmp"
@@ -780,7 +780,7 @@ def test_pruning_deletes_what_is_of_no_use_and_nothing_else(call: Call, tmp_path
 
 
 @pytest.mark.parametrize(("days", "goes"), [("10.5", False), ("9.5", True), ("0", True), (None, False)])
-def test_stores_that_were_not_used_for_so_long_go_when_asked(
+def test_prune_deletes_stores_older_than_the_given_age(
     call: Call, tmp_path: Path, days: str | None, goes: bool
 ) -> None:
     store = write_store(tmp_path, age=10 * 86_400)
@@ -805,7 +805,7 @@ def test_a_store_that_was_only_read_counts_as_used(call: Call, tmp_path: Path) -
 
 @pytest.mark.parametrize("made", [True, False])
 @pytest.mark.parametrize("command", ["ls", "verify", "prune"])
-def test_no_cache_at_all_is_no_error(call: Call, tmp_path: Path, command: str, made: bool) -> None:
+def test_a_missing_cache_is_no_error(call: Call, tmp_path: Path, command: str, made: bool) -> None:
     folder = tmp_path / "cache"
     if made:
         folder.mkdir()
@@ -840,14 +840,14 @@ def test_a_folder_that_is_not_a_store_is_never_touched(call: Call, tmp_path: Pat
     assert contents(tmp_path) == before
 
 
-def test_the_default_cache_is_that_of_the_environment(call: Call) -> None:
+def test_the_environment_sets_the_default_cache(call: Call) -> None:
     store = write_store(Path(os.environ["STELLA_MTEB_CACHE"]), 3)
 
     assert json.loads(call("cache", "ls", "--format", "json")[1])[0]["store"] == store.name[:8]
 
 
 @pytest.mark.parametrize("command", ["ls", "verify", "prune"])
-def test_looking_after_the_cache_imports_neither_torch_nor_mteb(tmp_path: Path, command: str) -> None:
+def test_cache_commands_import_neither_torch_nor_mteb(tmp_path: Path, command: str) -> None:
     write_store(tmp_path, 3)
     code = (
         "import sys, stella_mteb.engine.store\n"
@@ -867,7 +867,7 @@ def test_looking_after_the_cache_imports_neither_torch_nor_mteb(tmp_path: Path, 
 # ----------------------------------------------------------------------------------------------- judge and rank
 
 
-def test_judge_ranks_by_the_likeness_of_the_summaries(call: Call, tmp_path: Path) -> None:
+def test_judge_ranks_models_by_similarity(call: Call, tmp_path: Path) -> None:
     arguments = ["judge", *write_judge_inputs(tmp_path / "in"), "-m", "all_minilm_l6_v2"]
     folders = ["--output", tmp_path / "out", "--cache", tmp_path / "cache"]
 
@@ -900,7 +900,7 @@ def test_judge_ranks_by_the_likeness_of_the_summaries(call: Call, tmp_path: Path
     assert ": 0 encoded (0 tokens" in err
 
 
-def test_judge_reads_other_layouts_with_columns_where_their_names_do_not_tell(call: Call, tmp_path: Path) -> None:
+def test_judge_reads_unknown_column_names_given_as_options(call: Call, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     plain = call(
         "judge",
@@ -942,7 +942,7 @@ def test_judge_reads_other_layouts_with_columns_where_their_names_do_not_tell(ca
     assert (read[0], read[1]) == (0, plain[1])
 
 
-def test_clips_without_a_usable_prediction_are_named(call: Call, tmp_path: Path) -> None:
+def test_clips_without_a_prediction_are_named(call: Call, tmp_path: Path) -> None:
     inputs = write_judge_inputs(tmp_path / "in", {"one": {"001": "A door.", "002": " ", "999": "Who?"}})
 
     code, _, err = call("judge", *inputs, "-m", "all_minilm_l6_v2", "--output", tmp_path / "out")
@@ -988,7 +988,7 @@ def test_escape_codes_in_an_error_do_nothing(call: Call, tmp_path: Path) -> None
     assert not CONTROL.search(err)
 
 
-def test_judging_missing_files_is_exit_code_2_before_a_model_is_looked_for(call: Call, tmp_path: Path) -> None:
+def test_judging_missing_files_is_exit_code_2_before_a_model_is_resolved(call: Call, tmp_path: Path) -> None:
     code, out, err = call(
         "judge", "--references", tmp_path / "none.json", "--predictions", tmp_path, "-m", "no_such_model"
     )
@@ -1004,7 +1004,7 @@ def test_ranking_a_folder_without_results_is_exit_code_2(call: Call, tmp_path: P
     assert err == f"error: {tmp_path}: no aggregated files (<judge>/<model>.json)\n"
 
 
-def test_a_model_that_not_every_judge_has_scored_is_named_and_not_ranked(call: Call, tmp_path: Path) -> None:
+def test_a_model_without_scores_of_all_judges_is_named_and_not_ranked(call: Call, tmp_path: Path) -> None:
     for judge, scores in {"a": {"m": 0.5, "n": 0.4, "o": 0.9}, "b": {"m": 0.2, "n": 0.6}}.items():
         (tmp_path / judge).mkdir()
         for model, mean in scores.items():
@@ -1025,7 +1025,7 @@ def test_a_model_that_not_every_judge_has_scored_is_named_and_not_ranked(call: C
 
 
 @pytest.mark.parametrize("form", ["table", "md", "json", "csv"])
-def test_a_model_that_answers_the_easy_clip_only_is_not_ranked(call: Call, tmp_path: Path, form: str) -> None:
+def test_a_model_with_predictions_for_one_clip_only_is_not_ranked(call: Call, tmp_path: Path, form: str) -> None:
     predictions = {
         "full": {"001": "A door opens.", "002": "Boats leave a harbour.", "003": "A chef chops onions."},
         "lazy": {"001": "A man opens a red door.", "002": "", "003": " "},
@@ -1072,7 +1072,7 @@ main()
 
 
 @pytest.mark.fault(3, "exit code 130; the last line is the command that resumes")
-def test_after_an_interruption_the_last_line_resumes_and_encodes_only_the_rest(call: Call, tmp_path: Path) -> None:
+def test_the_command_printed_after_an_interruption_encodes_only_the_rest(call: Call, tmp_path: Path) -> None:
     predictions = {
         f"model {i}": {"001": f"A man opens door number {i}. He is seen by {i + 2} cats."} for i in range(40)
     }
@@ -1118,7 +1118,7 @@ def test_after_an_interruption_the_last_line_resumes_and_encodes_only_the_rest(c
 # ------------------------------------------------------------------------------------------------------ pass-through
 
 
-def test_mteb_itself_lists_our_tasks_when_called_through_us(call: Call) -> None:
+def test_the_mteb_command_lists_our_tasks(call: Call) -> None:
     code, out, _ = call("mteb", "available-tasks", "--task-types", "STS")
 
     assert code == 0
@@ -1127,7 +1127,7 @@ def test_mteb_itself_lists_our_tasks_when_called_through_us(call: Call) -> None:
 
 
 @pytest.mark.slow
-def test_mteb_itself_runs_our_task_with_our_model(tmp_path: Path) -> None:
+def test_the_mteb_command_runs_our_task_with_our_model(tmp_path: Path) -> None:
     from stella_mteb.harness.adapter import Encoder
     from stella_mteb.harness.find_tasks import find_tasks
     from stella_mteb.harness.run import run_task

@@ -19,7 +19,7 @@ from tests.support.submissions import write
 STELLA, BGE = "NovaSearch/stella_en_1.5B_v5", "BAAI/bge-en-icl"
 
 
-def test_the_published_scores_come_out_as_on_the_model_cards_and_cannot_be_separated(call: Call) -> None:
+def test_published_means_equal_the_model_cards_and_do_not_separate(call: Call) -> None:
     code, out, _ = call("compare", "--published", "--format", "json")
     found = json.loads(out)
 
@@ -32,7 +32,7 @@ def test_the_published_scores_come_out_as_on_the_model_cards_and_cannot_be_separ
     assert duel["low"] < 0 < duel["high"]
 
 
-def test_specs_choose_rows_and_their_order(call: Call) -> None:
+def test_specs_select_rows_and_their_order(call: Call) -> None:
     _, out, _ = call("compare", "bge_en_icl", "--published", "--format", "csv")
 
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -40,7 +40,9 @@ def test_specs_choose_rows_and_their_order(call: Call) -> None:
     assert {row["model"] for row in rows} == {BGE}
 
 
-def test_results_of_others_stand_beside_the_published_with_their_own_provenance(call: Call, tmp_path: Path) -> None:
+def test_results_of_others_are_compared_with_published_scores_and_keep_their_provenance(
+    call: Call, tmp_path: Path
+) -> None:
     write(tmp_path)
 
     _, out, _ = call("compare", "--published", "--results", tmp_path, "--format", "csv")
@@ -49,7 +51,7 @@ def test_results_of_others_stand_beside_the_published_with_their_own_provenance(
     assert sorted(row["provenance"] for row in rows) == ["measured by others", "self-reported", "self-reported"]
 
 
-def test_the_report_is_written_where_it_is_asked_for(call: Call, tmp_path: Path) -> None:
+def test_the_html_report_is_written_to_the_given_path(call: Call, tmp_path: Path) -> None:
     code, _, err = call("compare", "--published", "--html", tmp_path / "deep/report.html")
 
     assert code == 0
@@ -99,7 +101,7 @@ def test_the_report_is_written_where_it_is_asked_for(call: Call, tmp_path: Path)
         "coverage",
     ],
 )
-def test_what_cannot_be_compared_is_an_error_with_its_cure(
+def test_an_impossible_comparison_is_an_error_with_the_fix(
     call: Call, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -130,7 +132,7 @@ def types_and_splits(shown: str) -> dict[str, tuple[str, str]]:
     return {row["task"]: (row["type"], row["split"]) for row in csv.DictReader(io.StringIO(shown))}
 
 
-def test_tasks_of_ours_of_yamls_and_of_the_published_table_are_known_without_mteb(tmp_path: Path) -> None:
+def test_bundled_yaml_and_published_tasks_are_known_without_mteb(tmp_path: Path) -> None:
     for task in ("VideoSummaryRetrieval", "MineSTS"):
         result(our_run(tmp_path), task, 0.9)
     result(our_run(tmp_path), "MSMARCO", {"test": [entry(0.9)], "dev": [entry(0.4)]})
@@ -150,7 +152,7 @@ def test_tasks_of_ours_of_yamls_and_of_the_published_table_are_known_without_mte
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-def test_other_types_are_asked_of_mteb_and_else_unknown(call: Call, tmp_path: Path) -> None:
+def test_types_of_other_tasks_come_from_mteb_or_are_unknown(call: Call, tmp_path: Path) -> None:
     result(our_run(tmp_path), "BornholmBitextMining", 0.4)
     result(our_run(tmp_path), "NoSuchTask", 0.4)
 
@@ -162,7 +164,7 @@ def test_other_types_are_asked_of_mteb_and_else_unknown(call: Call, tmp_path: Pa
     }
 
 
-def test_the_split_of_ones_own_task_is_that_of_its_yaml(call: Call, tmp_path: Path) -> None:
+def test_the_split_of_a_users_task_comes_from_its_yaml(call: Call, tmp_path: Path) -> None:
     text = "name: MineSTS\ntype: STS\ndata: p.csv\nsplit: gold\ncolumns: {sentence1: a, sentence2: b, score: c}\n"
     (tmp_path / "mine.yaml").write_text(text)
     result(our_run(tmp_path), "MineSTS", {"gold": [entry(0.4)], "test": [entry(0.9)]})

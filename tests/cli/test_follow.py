@@ -43,7 +43,7 @@ def outcome(task: str, **figures: Any) -> Any:
     return Outcome("m", task, "done", score=0.5, **figures)
 
 
-def test_the_line_says_which_task_how_many_tokens_and_what_is_left(clock: Clock) -> None:
+def test_the_line_has_task_tokens_and_time_left(clock: Clock) -> None:
     follower = follow.Follower(forecasts(), 100.0)
 
     assert follower.line() == "task 1 of 2, One: 0 of 10k tokens, left 50.0 s, in all 2.0 min"
@@ -56,7 +56,7 @@ def test_the_line_says_which_task_how_many_tokens_and_what_is_left(clock: Clock)
     assert follower.line() == "task 1 of 2, One: 2.1k of 10k tokens, left 19.0 s, in all 57.6 s"
 
 
-def test_calls_and_tasks_add_up_and_time_between_them_is_no_encoding(clock: Clock) -> None:
+def test_tokens_of_calls_add_up_and_time_between_them_is_not_encoding(clock: Clock) -> None:
     follower = follow.Follower(forecasts(), None)
     for now, done in ((0, 500), (5, 1_500), (50, 500), (55, 1_500)):  # two calls, 45 s of scoring between them
         clock.now = now
@@ -71,7 +71,7 @@ def test_calls_and_tasks_add_up_and_time_between_them_is_no_encoding(clock: Cloc
     assert follower.line() == "task 2 of 2, Two: 5k of 10k tokens, left 26.0 s, in all 26.0 s"
 
 
-def test_tokens_of_workers_count_once_whatever_ends_meanwhile(clock: Clock) -> None:
+def test_tokens_of_workers_count_once_when_tasks_end(clock: Clock) -> None:
     follower = follow.Follower(forecasts(), None)
     for now, done in ((0, 500), (10, 3_500)):
         clock.now = now
@@ -85,14 +85,14 @@ def test_tokens_of_workers_count_once_whatever_ends_meanwhile(clock: Clock) -> N
     assert follower.line() == "task 2 of 2, Two: 7k of 10k tokens, left 20.7 s, in all 20.7 s"
 
 
-def test_texts_encoded_by_a_prefill_are_not_left_to_any_task(clock: Clock) -> None:
+def test_texts_encoded_by_a_prefill_leave_no_tokens_for_tasks(clock: Clock) -> None:
     follower = follow.Follower(forecasts(), 100.0)
     follower.tokens(10_000)
 
     assert follower.line() == "task 1 of 2, One: 10k of 10k tokens, left 10.0 s, in all 20.0 s"
 
 
-def test_the_end_has_seconds_by_kind_and_the_forecast_beside_them() -> None:
+def test_the_summary_has_seconds_by_kind_and_the_forecast() -> None:
     follower = follow.Follower(forecasts(), 100.0)
     outcomes = [outcome("One", seconds=60.0, encoding=44.0, loading=6.0), outcome("Two", seconds=90.0, encoding=80.0)]
 
@@ -118,7 +118,7 @@ def test_a_log_gets_one_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said == ["at 60", "at 120", "at 180"]
 
 
-def test_a_run_ends_with_what_it_took(call: Call, tmp_path: Path) -> None:
+def test_a_run_ends_with_its_measured_time(call: Call, tmp_path: Path) -> None:
     task = write_task(tmp_path)
 
     first = call("run", "-m", "all_minilm_l6_v2", "-t", task, "--output", tmp_path / "out")

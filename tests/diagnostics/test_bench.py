@@ -37,7 +37,7 @@ def clock() -> Any:
 # ---------------------------------------------------------------------------------------------------------- timing
 
 
-def test_variants_take_turns_after_one_run_of_each_that_is_not_timed(clock: Any) -> None:
+def test_variants_alternate_after_an_untimed_run_of_each(clock: Any) -> None:
     runs: list[str] = []
     seconds = {"a": iter([100.0, 1.0, 2.0]), "b": iter([100.0, 4.0, 5.0])}
 
@@ -66,7 +66,7 @@ def test_a_ratio_is_the_median_of_the_rounds_and_not_the_ratio_of_the_medians() 
 
 @settings(max_examples=50, deadline=None)
 @given(rounds=st.lists(st.tuples(*[st.floats(0.01, 100.0)] * 2), min_size=1, max_size=9), factor=st.floats(0.1, 10.0))
-def test_a_machine_that_changes_its_pace_between_rounds_changes_no_ratio(
+def test_a_machine_that_changes_speed_between_rounds_changes_no_ratio(
     rounds: list[tuple[float, float]], factor: float
 ) -> None:
     pace = [second for _, second in rounds]
@@ -87,7 +87,7 @@ def test_all_heads_are_timed_with_one_pass_through_the_backbone() -> None:
     assert calls == one_and_all * 2
 
 
-def test_a_device_that_slows_down_has_a_burst_above_what_it_sustains(
+def test_a_device_that_slows_down_has_a_burst_above_its_sustained_rate(
     clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each product takes a hundredth of a second for the first half second of a shape, then a fiftieth."""
@@ -139,13 +139,13 @@ def backbones() -> Mapping[str, torch.nn.Module]:
         ("minilm", 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)),  # neither embeddings nor pooler
     ],
 )
-def test_a_token_costs_two_operations_for_each_weight_of_a_product(
+def test_a_token_costs_two_operations_per_weight(
     backbones: Mapping[str, torch.nn.Module], name: str, expected: float
 ) -> None:
     assert bench.flops_per_token(backbones[name]) == pytest.approx(expected, rel=2e-3)
 
 
-def test_attention_costs_by_the_length_and_half_as_much_where_it_is_causal(
+def test_attention_costs_by_length_and_half_if_causal(
     backbones: Mapping[str, torch.nn.Module],
 ) -> None:
     def attention(name: str) -> float:
@@ -160,7 +160,7 @@ def test_the_attended_length_weighs_each_text_by_its_tokens() -> None:
     assert bench.attended_length([]) == 0
 
 
-def test_differences_are_those_of_directions() -> None:
+def test_differences_compare_directions() -> None:
     reference = np.array([[1.0, 0.0], [0.0, 2.0]])
 
     assert bench.differences(reference * 5, reference) == bench.Difference(0.0, 1.0)
@@ -169,14 +169,14 @@ def test_differences_are_those_of_directions() -> None:
     assert turned.min_cosine == pytest.approx(0.8)
 
 
-def test_a_vector_of_nan_is_no_small_difference() -> None:
+def test_a_nan_vector_is_not_a_small_difference() -> None:
     found = bench.differences(np.array([[np.nan, 1.0]]), np.array([[1.0, 0.0]]))
 
     assert not found.max_difference <= 1e6
     assert not found.min_cosine >= -1
 
 
-def test_the_peak_remembers_memory_that_was_given_back() -> None:
+def test_the_peak_includes_freed_memory() -> None:
     """Run in a separate process with a clean environment."""
     code = (
         "import numpy\n"
@@ -229,7 +229,7 @@ def test_the_smallest_budget_near_the_fastest_is_recommended(
     assert found.out_of_memory is None
 
 
-def test_budgets_end_where_memory_does(clock: Any) -> None:
+def test_budgets_end_at_the_memory_limit(clock: Any) -> None:
     encoder = _encoder(clock, lambda budget: 1 / budget, tokens=20_000, fits=1500)
 
     found = bench.recommend_budget(encoder, TEXTS, clock=clock.read)
@@ -238,19 +238,19 @@ def test_budgets_end_where_memory_does(clock: Any) -> None:
     assert (found.recommended, found.out_of_memory) == (1024, 2048)
 
 
-def test_where_not_even_the_smallest_budget_fits_what_does_is_recommended(clock: Any) -> None:
+def test_if_the_smallest_budget_does_not_fit_a_smaller_one_is_recommended(clock: Any) -> None:
     found = bench.recommend_budget(_encoder(clock, float, tokens=20_000, fits=130), TEXTS, clock=clock.read)
 
     assert (found.recommended, found.out_of_memory) == (130, 256)
 
 
-def test_a_budget_that_the_texts_do_not_fill_twice_is_not_judged(clock: Any) -> None:
+def test_a_budget_that_the_texts_do_not_fill_twice_is_not_measured(clock: Any) -> None:
     found = bench.recommend_budget(_encoder(clock, float, tokens=2_100), TEXTS, clock=clock.read)
 
     assert list(found.tokens_per_second) == [256, 512, 1024]
 
 
-def test_an_encoder_is_left_as_it_was_even_after_an_error(clock: Any) -> None:
+def test_an_encoder_is_restored_even_after_an_error(clock: Any) -> None:
     encoder = _encoder(clock, float, tokens=20_000)
     bench.recommend_budget(encoder, TEXTS, clock=clock.read)
     assert (encoder.token_budget, encoder.batch_size, encoder.store) == (1024, 7, "a store")
@@ -264,7 +264,7 @@ def test_an_encoder_is_left_as_it_was_even_after_an_error(clock: Any) -> None:
     assert (broken.token_budget, broken.batch_size, broken.store) == (1024, 7, "a store")
 
 
-def test_a_real_encoder_is_measured_past_its_store(stella: TextEncoder, tmp_path: Path) -> None:
+def test_a_real_encoder_is_measured_without_its_store(stella: TextEncoder, tmp_path: Path) -> None:
     encoder = twin(stella)
     store = encoder.store = VectorStore(tmp_path, encoder.fingerprint)
     encoder.pool(TEXTS[:1])
@@ -279,7 +279,7 @@ def test_a_real_encoder_is_measured_past_its_store(stella: TextEncoder, tmp_path
 # --------------------------------------------------------------------------------------------------------- scripts
 
 
-def test_no_speed_is_given_where_vectors_differ() -> None:
+def test_no_speed_is_reported_if_vectors_differ() -> None:
     from benchmarks.speed import ENGINE, REFERENCE, VectorsDifferError, compare
 
     rows = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)

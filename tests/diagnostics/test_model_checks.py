@@ -79,7 +79,7 @@ def test_the_real_small_model_gives_its_published_similarities() -> None:
     assert "8b3219a92973c328a8e22fadcfa821b5dc75636a, torch.float32 on cpu" in found["weights"].detail
 
 
-def test_one_similarity_that_is_off_by_a_hundredth_fails() -> None:
+def test_a_similarity_that_differs_by_a_hundredth_fails() -> None:
     from stella_mteb.models.resolve import resolve
 
     model = resolve("all_minilm_l6_v2")
@@ -95,7 +95,7 @@ def test_one_similarity_that_is_off_by_a_hundredth_fails() -> None:
     assert "largest difference 0.01" in found[SIMILARITIES].detail
 
 
-def test_random_weights_in_the_right_layout_fail_only_what_was_published(tiny_checks: dict[str, Any]) -> None:
+def test_random_weights_fail_only_the_published_values(tiny_checks: dict[str, Any]) -> None:
     assert statuses(tiny_checks) == {
         "weights": "pass",
         EOS_CHECK: "pass",
@@ -109,7 +109,7 @@ def test_random_weights_in_the_right_layout_fail_only_what_was_published(tiny_ch
     assert tiny_checks["heads"].detail.startswith("256, 768, 1024, 2048, 4096, 6144, 8192 load")
 
 
-def test_a_copy_that_runs_causally_is_caught(stella_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_causal_copy_is_detected(stella_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stella_mteb.models.loading._is_bidirectional", lambda _: False)
 
     found = checks(stella_folder)
@@ -118,7 +118,7 @@ def test_a_copy_that_runs_causally_is_caught(stella_folder: Path, monkeypatch: p
     assert found[BOTH_WAYS].detail.startswith("the first token moves by 0 ")
 
 
-def test_a_tokenizer_that_drops_the_closing_token_of_long_texts_is_caught(
+def test_a_tokenizer_that_drops_the_closing_token_of_long_texts_is_detected(
     stella_folder: Path, loaded: Callable[..., None]
 ) -> None:
     def drop(encoder: Any) -> None:
@@ -138,7 +138,7 @@ def test_a_tokenizer_that_drops_the_closing_token_of_long_texts_is_caught(
     assert "expected 151643" in found[EOS_CHECK].detail
 
 
-def test_padding_that_is_attended_to_is_caught(
+def test_attention_to_padding_is_detected(
     stella_folder: Path, loaded: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stella_mteb.engine.packing.supports", lambda *_: False)
@@ -154,9 +154,7 @@ def test_padding_that_is_attended_to_is_caught(
     assert found[BATCHING].status == "fail"
 
 
-def test_a_neighbour_in_the_pack_that_is_attended_to_is_caught(
-    stella_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_to_a_packed_neighbour_is_detected(stella_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def one_text(packing: Any) -> Any:
         tokens = int(packing.bounds[-1])
         return iter([(slice(0, tokens), tokens)])
@@ -178,7 +176,7 @@ def test_a_model_that_pads_passes_the_same_checks(
 
 
 @pytest.mark.fault(23, "NaN in the weights of a head: `verify` reports it")
-def test_a_head_that_gives_nan_is_a_failed_check_among_the_others(stella_folder: Path, tmp_path: Path) -> None:
+def test_a_head_that_gives_nan_is_one_failed_check(stella_folder: Path, tmp_path: Path) -> None:
     """The other checks distinguish a damaged head from a damaged model."""
     from safetensors.numpy import load_file, save_file
 
@@ -211,7 +209,7 @@ def test_similarities_of_a_dimension_that_is_not_on_disk_are_not_checked(stella_
 
 
 @needs_shared
-def test_every_golden_token_is_what_the_real_tokenizer_gives() -> None:
+def test_every_golden_token_id_equals_the_real_tokenizers() -> None:
     from tokenizers import Tokenizer
 
     config = yaml.safe_load((CONFIGS / "stella_en_1.5B_v5.yaml").read_text())
@@ -225,7 +223,7 @@ def test_every_golden_token_is_what_the_real_tokenizer_gives() -> None:
 
 
 @needs_shared
-def test_the_token_check_passes_the_real_tokenizer_and_sees_one_word_tokenised_otherwise(tmp_path: Path) -> None:
+def test_the_token_check_passes_the_real_tokenizer_and_detects_one_changed_word(tmp_path: Path) -> None:
     from benchmarks.layouts.stella import write_stella
 
     folder = write_stella(tmp_path / "stella_en_1.5B_v5", tokenizer=SHARED / "stella_repo_layout")
@@ -290,7 +288,7 @@ def test_offline_the_doctor_opens_no_connection_and_finds_the_packaged_model() -
 
 
 @pytest.mark.usefixtures("empty_hub")
-def test_weights_that_are_lacking_come_with_the_cure() -> None:
+def test_missing_weights_come_with_the_fix() -> None:
     found = examined()
 
     for name in ("stella_en_1.5B_v5", "stella_en_400M_v5"):
@@ -300,7 +298,7 @@ def test_weights_that_are_lacking_come_with_the_cure() -> None:
 
 
 @pytest.mark.usefixtures("empty_hub", "online")
-def test_a_hub_that_cannot_be_reached_comes_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_comes_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
         raise OSError("Network is unreachable")
 
@@ -317,7 +315,9 @@ def test_a_hub_that_cannot_be_reached_comes_with_the_cure(monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("empty_hub", "online")
 @pytest.mark.parametrize("answers", [True, False])
 @pytest.mark.parametrize("token", [SECRET, None])
-def test_the_token_is_told_of_and_never_told(monkeypatch: pytest.MonkeyPatch, answers: bool, token: str | None) -> None:
+def test_the_doctor_reports_whether_a_token_is_set_and_never_shows_it(
+    monkeypatch: pytest.MonkeyPatch, answers: bool, token: str | None
+) -> None:
     def connect(*_: Any, **__: Any) -> Any:
         if not answers:
             raise OSError("unreachable")

@@ -34,7 +34,7 @@ def cosines(results: Any) -> list[float]:
 # ---------------------------------------------------------------------------------------------------- the evaluator
 
 
-def test_one_line_changes_the_evaluator_and_stellas_configuration_serves_both(
+def test_stellas_configuration_works_for_both_evaluators(
     stella_folder: Path, bge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = tmp_path / "encoders_config.yaml"
@@ -59,7 +59,7 @@ def test_one_line_changes_the_evaluator_and_stellas_configuration_serves_both(
     ]
 
 
-def test_a_score_is_the_cosine_under_the_examples_of_the_video_task(bge: Path) -> None:
+def test_a_score_is_the_cosine_with_the_examples_of_the_video_task(bge: Path) -> None:
     evaluator = BgeIclEvaluator({"encoder": {"path": str(bge)}, "processing": {"device": "cpu"}})
     evaluator.initialize()
 
@@ -71,7 +71,7 @@ def test_a_score_is_the_cosine_under_the_examples_of_the_video_task(bge: Path) -
     assert result.similarity_score.metadata["examples"] == 3
 
 
-def test_shots_choose_how_many_examples_stand_before_a_text(bge: Path) -> None:
+def test_shots_sets_the_number_of_examples(bge: Path) -> None:
     prompts = {shots: BgeIclModel(str(bge), shots=shots).prompt for shots in (0, 2, None)}
 
     assert [prompts[shots].count("<response>") for shots in (0, 2, None)] == [0, 2, 3]
@@ -79,7 +79,7 @@ def test_shots_choose_how_many_examples_stand_before_a_text(bge: Path) -> None:
 
 
 @pytest.mark.fault(28, "an example among the scored texts is refused; the error names it")
-def test_a_summary_that_is_an_example_is_refused_by_name(bge: Path) -> None:
+def test_a_summary_that_equals_an_example_is_refused(bge: Path) -> None:
     evaluator = BgeIclEvaluator({"encoder": {"path": str(bge)}, "processing": {"device": "cpu"}})
     evaluator.initialize()
     shown = read_examples(EXAMPLES)[0].response
@@ -88,12 +88,12 @@ def test_a_summary_that_is_an_example_is_refused_by_name(bge: Path) -> None:
         evaluator.evaluate_single("A text.", shown, "003")
 
 
-def test_a_model_without_few_shot_prompts_is_no_bge_en_icl() -> None:
+def test_a_model_without_few_shot_prompts_is_refused() -> None:
     with pytest.raises(ConfigError, match="all_minilm_l6_v2 is not BGE-en-ICL"):
         BgeIclModel("all_minilm_l6_v2")
 
 
-def test_a_folder_below_one_called_stella_is_taken_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_inside_one_called_stella_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_bge(tmp_path / "stella-mteb" / "bge-en-icl")
 
     model = BgeIclModel(str(folder), device="cpu")
@@ -114,7 +114,7 @@ def test_a_folder_is_recognised_with_and_without_modules_json(tmp_path: Path, mo
     np.testing.assert_array_equal(recognised.load("cpu").encode(texts, prompt), declared.encode(texts, prompt))
 
 
-def test_another_mistral_is_not_taken_for_bge_en_icl(tmp_path: Path) -> None:
+def test_another_mistral_is_not_recognised_as_bge_en_icl(tmp_path: Path) -> None:
     folder = write_bge(tmp_path / "model")
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
@@ -127,7 +127,7 @@ def test_another_mistral_is_not_taken_for_bge_en_icl(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------- judge, task, examples
 
 
-def test_the_examples_of_the_video_task_stand_apart_from_its_pairs() -> None:
+def test_the_examples_of_the_video_task_are_in_none_of_its_pairs() -> None:
     rows = [json.loads(line) for line in (ROOT / "tasks/video-summary-sts/pairs.jsonl").read_text().splitlines()]
     scored = {row[key].casefold() for row in rows for key in ("reference", "candidate")}
     words = [set(text.split()) for text in scored]
@@ -176,7 +176,7 @@ def checked(bge: Path, similarity: list[list[float]]) -> dict[str, Any]:
     return {check.name: check for check in check_model(resolve_config(config), "cpu")}
 
 
-def test_verify_holds_a_copy_against_the_matrix_that_flagembedding_would_give(bge: Path) -> None:
+def test_verify_compares_a_copy_with_flagembeddings_similarities(bge: Path) -> None:
     """The tutorial gives the examples and no instruction; so does FlagEmbedding here, on the same tiny weights."""
     pytest.importorskip("FlagEmbedding", reason="needs FlagEmbedding: pip install FlagEmbedding")
     from FlagEmbedding import FlagICLModel
@@ -203,9 +203,7 @@ def test_verify_holds_a_copy_against_the_matrix_that_flagembedding_would_give(bg
     assert (tight.status, wrong.status) == ("pass", "fail")
 
 
-def test_verify_knows_the_opening_token_and_that_attention_is_causal(
-    bge: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_checks_the_opening_token_and_causal_attention(bge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checks = checked(bge, [[0.0, 0.0], [0.0, 0.0]])
 
     assert checks["opening token"].status == checks["causal attention"].status == "pass"
@@ -216,7 +214,7 @@ def test_verify_knows_the_opening_token_and_that_attention_is_causal(
     assert checked(bge, [[0.0, 0.0], [0.0, 0.0]])["causal attention"].status == "fail"
 
 
-def test_the_tutorials_figures_are_the_bundled_goldens() -> None:
+def test_the_bundled_goldens_are_the_tutorials_figures() -> None:
     goldens = load_config(ROOT / "configs/bge_en_icl.yaml").goldens
 
     assert goldens is not None

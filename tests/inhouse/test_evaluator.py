@@ -167,7 +167,7 @@ def test_every_dimension_on_disk_works_and_modules_json_stays_as_it_is(
     assert (stella_folder / "modules.json").read_bytes() == before
 
 
-def test_512_is_no_dimension_and_the_error_lists_those_that_are(stella_folder: Path) -> None:
+def test_512_is_refused_with_the_available_dimensions(stella_folder: Path) -> None:
     model = StellaModel(model_path=str(stella_folder), device="cpu", embedding_dimension=512)
 
     with pytest.raises(ConfigError) as caught:
@@ -223,7 +223,7 @@ def test_without_normalisation_vectors_keep_their_length_and_cosines_stay(
     )
 
 
-def test_a_score_says_what_it_was_made_with(stella_folder: Path) -> None:
+def test_a_score_records_its_settings(stella_folder: Path) -> None:
     model = loaded(stella_folder, embedding_dimension=256, max_length=64, prompt_type="s2p")
 
     metadata = model.compute_similarity(TEXT1, TEXT2).metadata
@@ -258,7 +258,7 @@ def test_loading_twice_loads_once(model: StellaModel) -> None:
     assert model.encoder is before
 
 
-def test_a_bundled_name_is_a_model_path_too(minilm: Any) -> None:
+def test_a_bundled_name_is_accepted_as_model_path(minilm: Any) -> None:
     model = StellaModel("all_minilm_l6_v2", device="cpu")
     model.load_model()
 
@@ -295,7 +295,7 @@ def test_the_prompt_reaches_the_tokens_of_both_texts_and_changes_the_cosine(
     assert min(b - a for a, b in pairwise(values)) > 1e-3
 
 
-def test_text_beyond_max_length_does_not_count(stella_folder: Path) -> None:
+def test_text_beyond_max_length_has_no_effect(stella_folder: Path) -> None:
     short = loaded(stella_folder, max_length=48, prompt_type="none")
     one, two = ("the harbour " * 60 + end for end in ("and a dog", "but no cat"))
     whole = loaded(stella_folder, prompt_type="none")
@@ -362,7 +362,7 @@ def test_a_batch_encodes_a_repeated_text_once(evaluator: StellaEvaluator, monkey
         ("", "", "empty"),
     ],
 )
-def test_a_text_that_is_none_gives_a_reason_and_no_score(
+def test_a_missing_text_gives_a_reason_and_no_score(
     gt: Any, pred: Any, reason: str, evaluator: StellaEvaluator
 ) -> None:
     alone = evaluator.evaluate_single(gt, pred, "bad")
@@ -412,7 +412,7 @@ def test_a_bug_is_not_hidden_behind_a_failed_evaluation(
         evaluator.evaluate_single(TEXT1, TEXT2, "001")
 
 
-def test_before_loading_every_use_says_what_to_call(stella_folder: Path) -> None:
+def test_use_before_loading_names_the_call_that_loads(stella_folder: Path) -> None:
     model, evaluator = StellaModel(str(stella_folder), device="cpu"), StellaEvaluator(config(stella_folder))
 
     for use in (
@@ -428,7 +428,7 @@ def test_before_loading_every_use_says_what_to_call(stella_folder: Path) -> None
 # ------------------------------------------------------------------------------------------------------ configuration
 
 
-def test_a_mapping_and_a_yaml_give_the_same(stella_folder: Path, tmp_path: Path) -> None:
+def test_a_mapping_and_a_yaml_give_the_same_configuration(stella_folder: Path, tmp_path: Path) -> None:
     settings = {"embedding_dimension": 256, "prompt_type": "s2p", "normalize_embeddings": False}
     content = config(stella_folder, max_length=64, additional_params=settings)
     results = []
@@ -453,7 +453,7 @@ def test_parameters_mean_the_same_directly_and_under_additional_params(stella_fo
 
 
 @needs_seed
-def test_the_in_house_file_is_accepted_once_its_path_is_a_folder(
+def test_the_in_house_file_is_accepted_if_its_path_is_a_folder(
     stella_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It has 8192 dimensions; its third prompt has no published text, so s2s is used with a warning."""
@@ -480,7 +480,7 @@ def test_the_in_house_file_is_accepted_once_its_path_is_a_folder(
 
 
 @needs_seed
-def test_the_in_house_file_unchanged_names_the_folder_it_lacks() -> None:
+def test_the_unchanged_in_house_file_names_its_missing_folder() -> None:
     with pytest.raises(ConfigError, match=re.escape("encoder_models/stella-en-1.5b-v5")):
         StellaEvaluator(SEED_YAML)
 
@@ -537,7 +537,7 @@ def fault(path: Path, text: str) -> str:
         ("  batch_size: 16", "  batch_size: [16", 4, "not valid YAML"),
     ],
 )
-def test_a_fault_in_the_yaml_is_named_with_its_line(
+def test_an_error_in_the_yaml_has_its_line(
     old: str, new: str, line: int, said: str, stella_folder: Path, tmp_path: Path
 ) -> None:
     text = YAML.format(folder=stella_folder)
@@ -550,7 +550,7 @@ def test_a_fault_in_the_yaml_is_named_with_its_line(
     assert said in message
 
 
-def test_all_faults_of_a_yaml_are_named_at_once(stella_folder: Path, tmp_path: Path) -> None:
+def test_all_errors_of_a_yaml_are_reported_at_once(stella_folder: Path, tmp_path: Path) -> None:
     text = YAML.format(folder=stella_folder).replace("16", "0").replace("1024", '"1024"').replace("s2s", "xyz")
 
     lines = fault(tmp_path / "c.yaml", text).splitlines()
@@ -563,7 +563,9 @@ def test_a_parameter_given_in_both_places_is_refused_with_its_name(stella_folder
         StellaEvaluator(config(stella_folder, max_length=64, additional_params={"max_length": 128}))
 
 
-def test_additional_params_that_are_no_mapping_are_refused_with_their_line(stella_folder: Path, tmp_path: Path) -> None:
+def test_additional_params_that_are_not_a_mapping_are_refused_with_their_line(
+    stella_folder: Path, tmp_path: Path
+) -> None:
     text = f"encoder:\n  path: {stella_folder}\n  additional_params: [1, 2]\n"
 
     message = fault(tmp_path / "c.yaml", text)
@@ -581,7 +583,7 @@ def test_additional_params_that_are_no_mapping_are_refused_with_their_line(stell
         ({"encoder": {"path": "all_minilm_l6_v2"}, "enc": 1}, "did you mean 'encoder'?"),
     ],
 )
-def test_a_mapping_with_a_fault_is_refused_with_its_key(content: dict[str, Any], said: str) -> None:
+def test_an_error_in_a_mapping_has_its_key(content: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         StellaEvaluator(content)
 
@@ -635,7 +637,7 @@ def hub_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.parametrize("missing", ["encoder_models/stella-en-1.5b-v5", "models/a/b", "./gone", "gone"])
-def test_a_missing_relative_path_is_a_missing_folder_and_no_hub_name(
+def test_a_missing_relative_path_is_not_taken_for_a_hub_name(
     missing: str, hub_calls: list[Any], tmp_path: Path
 ) -> None:
     """`encoder_models/stella-en-1.5b-v5` has the form of a repository's name."""
@@ -659,7 +661,7 @@ def test_a_missing_absolute_path_is_named(hub_calls: list[Any], tmp_path: Path) 
     assert hub_calls == []
 
 
-def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"{tmp_path} is not a model folder")):
         StellaModel(str(tmp_path), device="cpu").load_model()
 
@@ -701,7 +703,7 @@ def test_a_relative_path_may_also_be_relative_to_the_working_folder(
 # ------------------------------------------------------------------------------------------------------------- devices
 
 
-def test_use_gpu_false_means_the_cpu_whatever_the_device_says(stella_folder: Path) -> None:
+def test_use_gpu_false_overrides_the_device(stella_folder: Path) -> None:
     content = {"encoder": {"path": str(stella_folder)}, "processing": {"device": "cuda:0", "use_gpu": False}}
     evaluator = StellaEvaluator(content)
     evaluator.initialize()
@@ -712,7 +714,7 @@ def test_use_gpu_false_means_the_cpu_whatever_the_device_says(stella_folder: Pat
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_cuda_device_that_is_not_there_is_an_error_and_no_slow_run_on_the_cpu(stella_folder: Path) -> None:
+def test_a_missing_cuda_device_is_an_error_without_fallback_to_the_cpu(stella_folder: Path) -> None:
     model = StellaModel(str(stella_folder), device="cuda:0")
     evaluator = StellaEvaluator({**config(stella_folder), "processing": {"device": "cuda:0"}})
 
@@ -721,6 +723,6 @@ def test_a_cuda_device_that_is_not_there_is_an_error_and_no_slow_run_on_the_cpu(
             load()
 
 
-def test_a_device_of_no_known_kind_is_a_mistake_in_the_configuration(stella_folder: Path) -> None:
+def test_an_unknown_device_is_a_configuration_error(stella_folder: Path) -> None:
     with pytest.raises(ConfigError, match="'gpu' is not one of auto, cpu, cuda"):
         StellaModel(str(stella_folder), device="gpu").load_model()

@@ -14,7 +14,7 @@ VALUES = st.floats(-1000, 1000)
 
 
 @given(VALUES, st.floats(0.01, 1000), st.integers(3, 12))
-def test_ticks_are_round_and_few_and_lie_inside(low: float, width: float, most: int) -> None:
+def test_ticks_are_round_few_and_inside_the_range(low: float, width: float, most: int) -> None:
     ticks = svg.round_ticks(low, low + width, most)
 
     assert 1 <= len(ticks) <= most + 1
@@ -35,7 +35,7 @@ def test_a_scale_keeps_proportions(low: float, width: float, share: float) -> No
     assert scale(low + share * width) == pytest.approx(100 + 200 * share, abs=1e-3)
 
 
-def test_a_text_is_escaped_wherever_it_stands() -> None:
+def test_text_is_escaped_everywhere() -> None:
     hostile = '"><script>x</script>'
     drawn = svg.figure("a", 9, hostile, hostile, [svg.group(hostile, svg.written(0, 0, hostile, "end", hostile))])
 

@@ -115,7 +115,7 @@ def _run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stop.value.code == 0, f"{command} ended with {stop.value.code}"
 
 
-def test_blocks_that_are_not_run_say_why() -> None:
+def test_skipped_code_blocks_state_a_reason() -> None:
     for page in PAGES:
         for block in blocks(page):
             assert block.not_run is None or len(block.not_run) > 10, (page, block.body)
@@ -129,7 +129,7 @@ def test_prose_has_at_most_120_columns() -> None:
             assert len(line) <= 120 or not is_prose, f"{path.relative_to(ROOT)}:{number}"
 
 
-def test_links_between_documents_lead_somewhere() -> None:
+def test_links_between_documents_have_targets() -> None:
     for path in [
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/**/*.md"),
@@ -140,7 +140,7 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
 
 
-def test_the_page_of_the_package_has_no_link_that_needs_files_beside_it() -> None:
+def test_the_package_page_has_no_relative_links() -> None:
     assert re.findall(r"\]\((?!https://)[^)]*\)", (ROOT / "docs/package.md").read_text()) == []
 
 

@@ -57,12 +57,12 @@ def own_task(folder: Path, pairs: list[tuple[str, str, float]], name: str = "Own
 # ------------------------------------------------------------------------------------------------------- the page
 
 
-def test_the_page_of_faults_is_what_the_tests_say() -> None:
+def test_the_table_of_faults_is_generated_from_the_tests() -> None:
     """Made anew with `python -m tests.support.faults > docs/faults.md`."""
     assert faults.PAGE.read_text(encoding="utf-8") == faults.page()
 
 
-def test_every_fault_has_a_test_or_a_reason_for_having_none() -> None:
+def test_every_fault_has_a_test_or_a_reason() -> None:
     assert len(faults.FAULTS) == 50
     assert faults.untested() == []
 
@@ -83,7 +83,7 @@ main()
 
 @pytest.mark.fault(3, "exit code 130; the last line is the command that resumes")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_command_with_the_line_that_resumes_it(number: signal.Signals) -> None:
+def test_a_signal_ends_a_command_with_the_command_that_resumes(number: signal.Signals) -> None:
     command = [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler)\n{_WAITS}", "wait"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -100,7 +100,7 @@ def test_a_signal_ends_a_command_with_the_line_that_resumes_it(number: signal.Si
 
 
 @pytest.mark.fault(10, "names do not depend on the time or on seeded random numbers, so none is repeated")
-def test_a_clock_that_stands_still_gives_no_name_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_clock_gives_no_duplicate_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for clock in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter"):
         monkeypatch.setattr(time, clock, lambda: 0)
     for number, key in enumerate(KEYS):
@@ -116,7 +116,7 @@ def test_a_clock_that_stands_still_gives_no_name_twice(tmp_path: Path, monkeypat
 
 
 @pytest.mark.fault(10, "a cache with a date in the future is not treated as old")
-def test_a_clock_that_jumps_back_makes_nothing_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_jumps_back_makes_no_file_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = VectorStore(tmp_path, {"pipeline": "2", "model": "m"})
     store.add(KEYS[:1], rows(1))
     store.flush()
@@ -128,7 +128,7 @@ def test_a_clock_that_jumps_back_makes_nothing_old(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.fault(13, "task and model names are ASCII and at most 100 characters; others are refused with their line")
 @pytest.mark.parametrize("name", ["x" * 101, "Größe", "unterschied\u0065\u0301", "模型"])
-def test_a_name_that_is_no_portable_file_name_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_is_not_a_portable_file_name_is_refused(tmp_path: Path, name: str) -> None:
     from stella_mteb.harness.task_yaml import load_task_file
     from stella_mteb.models.config import load_config
 
@@ -141,7 +141,7 @@ def test_a_name_that_is_no_portable_file_name_is_refused(tmp_path: Path, name: s
 
 
 @pytest.mark.fault(13, "a folder or file of any name is read; its results get a shortened name")
-def test_results_of_a_folder_with_the_longest_name_have_names_that_fit(stella_folder: Path, tmp_path: Path) -> None:
+def test_results_of_a_model_with_the_longest_folder_name_can_be_written(stella_folder: Path, tmp_path: Path) -> None:
     from stella_mteb.harness.adapter import Encoder
     from stella_mteb.harness.result_cache import AtomicResultCache
 
@@ -157,7 +157,7 @@ def test_results_of_a_folder_with_the_longest_name_have_names_that_fit(stella_fo
 
 
 @pytest.mark.fault(13, "a folder or file of any name is read; its results get a shortened name")
-def test_predictions_of_the_longest_name_can_be_written_back(tmp_path: Path) -> None:
+def test_results_of_predictions_with_the_longest_name_can_be_written(tmp_path: Path) -> None:
     names = ["模" * 83 + "x.csv", "模" * 83 + "y.csv", "z" * 251 + ".csv"]
     for name in names:
         (tmp_path / name).write_text("id,summary\n1,a\n")
@@ -197,7 +197,7 @@ def test_a_store_of_an_older_schema_is_not_read(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.fault(19, "stored and found like any other vector")
-def test_a_vector_of_zeros_is_a_vector(tmp_path: Path) -> None:
+def test_a_zero_vector_is_valid(tmp_path: Path) -> None:
     store = VectorStore(tmp_path, {"model": "m"})
     store.add(KEYS[:2], rows(0, 1))
     store.flush()
@@ -208,7 +208,7 @@ def test_a_vector_of_zeros_is_a_vector(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(16, "two entries: the prompt is part of the key")
-def test_a_text_as_query_and_as_document_has_two_vectors(stella: TextEncoder, tmp_path: Path) -> None:
+def test_a_text_has_separate_vectors_as_query_and_document(stella: TextEncoder, tmp_path: Path) -> None:
     encoder = twin(stella)
     query, document = encoder.encode(TEXTS[:1], S2S), encoder.encode(TEXTS[:1])
     encoder.store = VectorStore(tmp_path, encoder.fingerprint)
@@ -242,7 +242,7 @@ def overflowing(stella: TextEncoder, request: pytest.FixtureRequest) -> Callable
 
 @pytest.mark.fault(20, "half precision: an error that names the text and recommends fp32, which then succeeds")
 @pytest.mark.parametrize("share", [0.4, 1.0])
-def test_what_half_precision_cannot_hold_is_an_error_that_names_the_text(
+def test_an_overflow_in_half_precision_is_an_error_that_names_the_text(
     overflowing: Callable[[float], TextEncoder], share: float, tmp_path: Path
 ) -> None:
     encoder = overflowing(share)
@@ -261,7 +261,7 @@ def test_what_half_precision_cannot_hold_is_an_error_that_names_the_text(
 
 
 @pytest.mark.fault(20, "an overflow in float32 too: an error that names the text; nothing is stored for it")
-def test_what_float32_cannot_hold_either_is_an_error_that_names_the_text(
+def test_an_overflow_in_float32_is_an_error_that_names_the_text(
     overflowing: Callable[[float], TextEncoder], tmp_path: Path
 ) -> None:
     encoder = overflowing(float("nan"))
@@ -379,7 +379,7 @@ def test_a_shard_with_a_broken_header_is_set_aside(tmp_path: Path, header: bytes
     ],
     ids=["empty", "blank", "NUL", "BOM", "Hebrew", "Arabic", "family", "one word", "many words", "accents"],
 )
-def test_any_text_has_a_finite_vector_and_what_is_cut_is_counted(stella: TextEncoder, text: str) -> None:
+def test_any_text_has_a_finite_vector_and_truncated_texts_are_counted(stella: TextEncoder, text: str) -> None:
     encoder = twin(stella, max_length=64)
 
     vectors = encoder.encode(["before", text, "after"])
@@ -390,7 +390,7 @@ def test_any_text_has_a_finite_vector_and_what_is_cut_is_counted(stella: TextEnc
 
 @pytest.mark.fault(31, "in an id: refused, with file and line, because the id could not be written to a file")
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])
-def test_an_id_with_half_a_character_is_refused_before_anything_is_encoded(tmp_path: Path, suffix: str) -> None:
+def test_an_id_with_a_lone_surrogate_is_refused_before_encoding(tmp_path: Path, suffix: str) -> None:
     row = json.dumps({"id": "clip \ud83d", "summary": "a"})
     path = tmp_path / f"x.{suffix}"
     path.write_text(f"[{row}]" if suffix == "json" else row)
@@ -405,7 +405,7 @@ def test_an_id_with_half_a_character_is_refused_before_anything_is_encoded(tmp_p
 
 @pytest.mark.fault(34, "a warning counts repeated and swapped pairs, and shows one")
 @pytest.mark.parametrize(("kind", "repeats"), [("STS", 2), ("PairClassification", 2), ("Retrieval", 1)])
-def test_pairs_that_stand_twice_are_told(
+def test_duplicate_pairs_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str, repeats: int
 ) -> None:
     from stella_mteb.harness.task_yaml import load_task_file
@@ -420,7 +420,7 @@ def test_pairs_that_stand_twice_are_told(
     assert "'the cat sat'" in caplog.text
 
 
-def test_pairs_that_stand_once_are_no_news(
+def test_distinct_pairs_are_not_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stella_mteb.harness.task_yaml import load_task_file
@@ -465,7 +465,7 @@ def test_a_loading_script_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.fault(35, "a local folder with the name of a pinned hub data set is refused")
-def test_a_folder_of_a_data_sets_name_is_not_read_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_a_data_sets_name_is_not_read_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stella_mteb.files.rows import read_hub
 
     (tmp_path / "org/set").mkdir(parents=True)
@@ -500,7 +500,7 @@ def test_escape_codes_in_a_log_line_do_nothing(call: Call, tmp_path: Path, monke
 
 
 @pytest.mark.fault(27, "the batch is halved, down to one text if necessary, and the smaller batch size is kept")
-def test_out_of_memory_with_every_pair_of_texts_ends_at_single_texts(
+def test_out_of_memory_with_any_two_texts_ends_at_single_texts(
     stella: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = stella.encode(TEXTS)

@@ -260,13 +260,13 @@ def test_any_value_of_any_key_is_taken_or_named_with_its_line(
 
 @BOUNDED
 @given(text=st.text(st.characters(), max_size=200))
-def test_any_text_has_a_file_name_near_it(text: str) -> None:
+def test_any_text_has_a_nearest_file_name(text: str) -> None:
     TypeAdapter(FileName).validate_python(file_name(text))
 
 
 @BOUNDED
 @given(name=st.one_of(NAMES, ANY_TEXT))
-def test_a_file_name_is_its_own_nearest_one(name: str) -> None:
+def test_a_valid_file_name_is_its_own_nearest_name(name: str) -> None:
     try:
         TypeAdapter(FileName).validate_python(name)
     except ValidationError:
@@ -289,7 +289,7 @@ SPECS = st.builds(
 
 @settings(BOUNDED, max_examples=200)
 @given(one=SPECS, other=SPECS)
-def test_specs_are_equal_where_their_texts_are(one: Spec, other: Spec) -> None:
+def test_specs_are_equal_if_their_texts_are(one: Spec, other: Spec) -> None:
     assert Spec.parse(str(one)) == one
     assert (str(one) == str(other)) == (one == other)
     if one != other:
@@ -332,7 +332,7 @@ ENGINES = st.fixed_dictionaries(
 
 
 @pytest.mark.fault(15, "the name of the store depends on every setting that changes a vector")
-def test_engines_have_one_fingerprint_only_if_they_make_the_same_vectors(stella: TextEncoder) -> None:
+def test_engines_share_a_fingerprint_only_if_their_vectors_are_equal(stella: TextEncoder) -> None:
     @BOUNDED
     @given(one=ENGINES, other=ENGINES)
     def check(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -345,7 +345,9 @@ def test_engines_have_one_fingerprint_only_if_they_make_the_same_vectors(stella:
 
 @BOUNDED
 @given(one=CONFIGS, other=CONFIGS)
-def test_configurations_that_load_a_model_differently_say_so(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_configurations_that_load_a_model_differently_have_different_identities(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
     keys = ("attention", "eos_token_id", "pooling", "trust_remote_code")
     loads = [tuple(ModelConfig.model_validate(given).model_dump()[key] for key in keys) for given in (one, other)]
 
@@ -359,7 +361,7 @@ def test_configurations_that_load_a_model_differently_say_so(one: dict[str, Any]
 
 @pytest.mark.fault(30, "any text: a finite vector of unit length, in the order of the texts")
 @pytest.mark.fault(31, "any text: a finite vector; a lone surrogate is replaced by U+FFFD")
-def test_any_texts_have_vectors_that_are_finite_and_each_texts_own(stella: TextEncoder) -> None:
+def test_any_texts_have_finite_vectors_that_depend_on_no_other_text(stella: TextEncoder) -> None:
     encoder = twin(stella, max_length=48)
 
     @BOUNDED
@@ -394,7 +396,7 @@ def no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.fault(46, "in tables of every format: text without control characters")
 @settings(BOUNDED, max_examples=150)
 @given(rows=st.lists(st.fixed_dictionaries({"model": ANY_TEXT, "score": CELLS}), min_size=1, max_size=4))
-def test_whatever_stands_in_a_cell_stays_in_it_as_text(rows: list[dict[str, Any]]) -> None:
+def test_any_cell_content_stays_plain_text(rows: list[dict[str, Any]]) -> None:
     texts = {form: render(rows, form, width=200) for form in ("table", "md", "json", "csv")}  # type: ignore[arg-type]
 
     for text in texts.values():
@@ -478,7 +480,7 @@ class Resume(RuleBasedStateMachine):
 
 @pytest.mark.fault(2, "after resuming from any state, vectors are the same, and finished texts are not encoded again")
 @pytest.mark.fault(17, "set aside; its texts are encoded again")
-def test_an_encoding_that_is_resumed_from_any_state_gives_the_same_vectors(stella: TextEncoder, tmp_path: Path) -> None:
+def test_encoding_resumed_from_any_state_gives_the_same_vectors(stella: TextEncoder, tmp_path: Path) -> None:
     Resume.model, Resume.expected, Resume.folder = stella, stella.encode(SENTENCES), tmp_path / "store"
 
     run_state_machine_as_test(
@@ -504,7 +506,7 @@ def own_tasks(folder: Path) -> list[Path]:
 
 @pytest.mark.fault(2, "after resuming at any point of a run, scores are the same, and finished tasks are not run again")
 @pytest.mark.fault(4, "set aside, and the task runs again")
-def test_a_run_that_is_resumed_from_any_part_of_it_gives_the_same_scores(stella_folder: Path, tmp_path: Path) -> None:
+def test_a_run_resumed_from_any_state_gives_the_same_scores(stella_folder: Path, tmp_path: Path) -> None:
     from stella_mteb.harness.adapter import family
     from stella_mteb.harness.find_tasks import find_tasks
     from stella_mteb.harness.run import run

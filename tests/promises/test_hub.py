@@ -71,7 +71,7 @@ def test_tasks_of_every_type_run_from_an_empty_cache_and_then_without_a_socket(h
     assert {Path(name).suffix for name in hub.fetched(STELLA[0])} == {".safetensors", ".json"}
 
 
-def test_data_that_is_gone_fails_its_task_with_a_sentence_and_the_others_run(hub: Hub, tmp_path: Path) -> None:
+def test_missing_data_fails_its_task_with_a_message_and_the_others_run(hub: Hub, tmp_path: Path) -> None:
     hub.faults = [Fault("mteb/banking77", 401, "RepoNotFound")]
     try:
         done = run(hub, tmp_path, "out", tasks=["Banking77Classification", "STSBenchmark"])

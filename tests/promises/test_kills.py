@@ -79,7 +79,7 @@ def assert_nothing_is_lost(tally: Tally) -> None:
 @pytest.mark.fault(
     2, "the same command resumes; no finished work is lost, and every score equals that of an undisturbed run"
 )
-def test_runs_that_are_killed_and_resumed_end_as_if_nothing_had_happened(jobs: list[Job], tmp_path: Path) -> None:
+def test_killed_and_resumed_runs_end_with_undisturbed_results(jobs: list[Job], tmp_path: Path) -> None:
     assert_nothing_is_lost(tell(jobs, 10, tmp_path))
 
 

@@ -78,7 +78,7 @@ def prompt_of(folder: Path, declared: dict[str, Any], task: TaskInfo, side: Any)
     return choose(model.prompts, model.config.prompts, task, side)
 
 
-def test_a_prompt_called_passage_is_not_dropped_without_a_word(roberta: Path) -> None:
+def test_a_prompt_called_passage_is_not_dropped_silently(roberta: Path) -> None:
     """QwenLM/Qwen3-Embedding #134: MTEB has called `passage` `document` since 1.38.36, and old folders have not."""
     declared = {"prompts": {"query": "query: ", "passage": "passage: "}}
 
@@ -88,7 +88,7 @@ def test_a_prompt_called_passage_is_not_dropped_without_a_word(roberta: Path) ->
     assert "read the prompt document, not passage" in prompt.source
 
 
-def test_one_name_that_mteb_does_not_know_does_not_take_the_others_with_it(roberta: Path) -> None:
+def test_one_prompt_name_unknown_to_mteb_does_not_disable_the_others(roberta: Path) -> None:
     """mteb #2896: prompts with a name of the author's own made MTEB ignore all of them."""
     declared = {"prompts": {"sts_query_of_mine": "mine: ", "STS": "sts: ", "query": ""}}
 
@@ -96,7 +96,7 @@ def test_one_name_that_mteb_does_not_know_does_not_take_the_others_with_it(rober
     assert prompt_of(roberta, declared, TaskInfo("SciFact", "Retrieval"), "query").text == ""
 
 
-def test_a_cut_by_hand_and_one_by_the_folder_point_the_same_way(roberta: Path) -> None:
+def test_a_manual_cut_and_truncate_dim_give_the_same_direction(roberta: Path) -> None:
     """Snowflake-Labs/arctic-embed #8: is `truncate_dim` the same as cutting and normalising by hand?"""
     texts = ["a man opens the door", "dog"]
     whole = resolve(str(roberta)).load("cpu").encode(texts)[:, :8]
@@ -114,7 +114,7 @@ def test_a_cut_by_hand_and_one_by_the_folder_point_the_same_way(roberta: Path) -
     assert not np.allclose(by_folder, by_hand, atol=1e-3)
 
 
-def test_the_registry_gives_qwen3_the_tasks_instruction_where_its_folder_has_one_for_all() -> None:
+def test_the_registry_gives_qwen3_an_instruction_for_each_task() -> None:
     """mteb #2867: scores of Qwen3-Embedding could not be reproduced with the plain folder."""
     import mteb
 
@@ -132,9 +132,7 @@ def test_the_registry_gives_qwen3_the_tasks_instruction_where_its_folder_has_one
 
 
 @pytest.mark.parametrize("with_base", [True, False])
-def test_an_adapter_is_refused_where_its_base_model_would_be_scored_in_its_place(
-    roberta: Path, with_base: bool
-) -> None:
+def test_a_lora_adapter_is_refused_instead_of_scoring_its_base_model(roberta: Path, with_base: bool) -> None:
     """sentence-transformers #2979, #3865: a LoRA folder fails for want of config.json, or gives the base's vectors."""
     write_json(roberta / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "org/base"})
     if not with_base:

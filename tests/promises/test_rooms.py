@@ -65,7 +65,7 @@ def room_of(name: str) -> str | None:
     return parts[1] if parts[0] == "stella_mteb" and len(parts) > 1 and (PACKAGE / parts[1]).is_dir() else None
 
 
-def test_every_file_lives_in_a_room() -> None:
+def test_every_module_is_in_a_room() -> None:
     assert {path.name for path in PACKAGE.glob("*.py")} == ROOT_FILES
     assert {path.parent.name for path in modules()} == set(MAY_IMPORT)
 
@@ -82,7 +82,7 @@ def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
     assert wrong == []
 
 
-def test_only_the_harness_knows_mteb() -> None:
+def test_only_the_harness_imports_mteb() -> None:
     knows = {
         path.relative_to(PACKAGE).as_posix()
         for path in modules()
@@ -92,7 +92,7 @@ def test_only_the_harness_knows_mteb() -> None:
     assert {path for path in knows if not path.startswith("harness/")} == set()
 
 
-def test_there_are_no_circles() -> None:
+def test_there_are_no_import_cycles() -> None:
     known = {".".join(("stella_mteb", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in modules()}
     graph = {
         module: {

@@ -60,7 +60,7 @@ HOSTILE_NAMES = [
 
 @pytest.mark.fault(47, "refused as the name of a task or model; the error names file and line")
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_a_name_that_is_no_file_name_everywhere_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_is_invalid_on_any_file_system_is_refused(tmp_path: Path, name: str) -> None:
     from stella_mteb.harness.task_yaml import load_task_file
     from stella_mteb.models.config import load_config
 
@@ -77,7 +77,7 @@ def test_a_name_that_is_no_file_name_everywhere_is_refused(tmp_path: Path, name:
 
 @pytest.mark.fault(47, "refused as a revision, which must be a full commit")
 @pytest.mark.parametrize("revision", ["../../..", "main", "/", "a" * 39, "A" * 40, f"{COMMIT}/..", f"{COMMIT}\n"])
-def test_a_revision_is_a_full_commit(tmp_path: Path, revision: str) -> None:
+def test_a_revision_must_be_a_full_commit(tmp_path: Path, revision: str) -> None:
     from stella_mteb.harness.task_yaml import load_task_file
     from stella_mteb.models.config import load_config
 
@@ -94,7 +94,7 @@ def test_a_revision_is_a_full_commit(tmp_path: Path, revision: str) -> None:
 @pytest.mark.parametrize(
     "name", ["../model", "org/..", "org/../x", "/org/model", "org\\model", "org/model/x", "org/m."]
 )
-def test_a_hub_name_is_organisation_and_name(tmp_path: Path, name: str) -> None:
+def test_a_hub_name_must_be_organisation_and_name(tmp_path: Path, name: str) -> None:
     from stella_mteb.harness.task_yaml import load_task_file
     from stella_mteb.models.config import load_config
 
@@ -132,7 +132,7 @@ def test_no_result_is_written_outside_the_output_folder(tmp_path: Path, where: s
 
 @pytest.mark.fault(47, "results of a model folder of any name get a safe name")
 @pytest.mark.parametrize("name", ["CON", "..stella..", "a b", "stella\n", "$(id)", "x" * 200])
-def test_a_folder_of_any_name_is_filed_under_a_harmless_one(stella_folder: Path, tmp_path: Path, name: str) -> None:
+def test_a_folder_of_any_name_has_a_harmless_result_folder(stella_folder: Path, tmp_path: Path, name: str) -> None:
     from stella_mteb.models.locate import find_config
 
     (tmp_path / name).mkdir()
@@ -141,7 +141,7 @@ def test_a_folder_of_any_name_is_filed_under_a_harmless_one(stella_folder: Path,
 
 
 @pytest.mark.fault(47, "results of predictions of any file name get a safe name")
-def test_predictions_of_any_file_name_are_filed_under_a_harmless_one(tmp_path: Path) -> None:
+def test_predictions_of_any_file_name_have_a_harmless_result_file(tmp_path: Path) -> None:
     for name in ("a b\n", "$(id)", "\\..\\x", "<b>", "x..", "~"):
         (tmp_path / f"{name}.json").write_text('{"1": "a"}')
 
@@ -193,7 +193,7 @@ def test_an_index_that_leaves_the_folder_is_refused(copy: Path, name: str) -> No
         resolve(str(copy)).load("cpu")
 
 
-def test_shards_that_are_not_there_are_named(copy: Path) -> None:
+def test_missing_shards_are_named(copy: Path) -> None:
     sharded(copy, "model-00001-of-00002.safetensors", "other.safetensors")
 
     with pytest.raises(EnvironmentProblem, match=r"lacks model-00001-of-00002.safetensors of 2 shards; download"):
@@ -271,7 +271,7 @@ PACKED = ["zip", "gz", "jsonl.gz", "json.zip", "tar", "tgz", "bz2", "xz", "zst",
 @pytest.mark.fault(37, "these formats are refused as data, references or predictions")
 @pytest.mark.fault(38, "archives are not opened")
 @pytest.mark.parametrize("suffix", [*PICKLED, *PACKED])
-def test_pickles_and_archives_are_no_data(tmp_path: Path, suffix: str) -> None:
+def test_pickles_and_archives_are_refused_as_data(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"data.{suffix}"
     path.write_bytes(pickle.dumps([Trap(tmp_path / "ran")]))
 
@@ -308,7 +308,7 @@ def packed(kind: str, folder: Path) -> bytes:
 @pytest.mark.fault(38, "under the suffix of a text or Parquet file: an error (not UTF-8, not Parquet); never unpacked")
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "parquet", "json"])
 @pytest.mark.parametrize("kind", ["gzip", "zip", "tar", "pickle", "numpy"])
-def test_what_only_calls_itself_text_is_not_unpacked(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_an_archive_with_a_text_suffix_is_not_unpacked(tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / "in" / "er" / f"data.{suffix}"
     path.parent.mkdir(parents=True)
     path.write_bytes(packed(kind, tmp_path))
@@ -341,7 +341,7 @@ def test_a_parquet_file_that_unpacks_to_too_much_is_refused(
 
 
 @pytest.mark.fault(37, "metadata that another program wrote to a Parquet file is ignored")
-def test_a_pickle_in_the_metadata_of_a_parquet_file_stays_one(tmp_path: Path) -> None:
+def test_a_pickle_in_the_metadata_of_a_parquet_file_is_not_loaded(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -355,7 +355,7 @@ def test_a_pickle_in_the_metadata_of_a_parquet_file_stays_one(tmp_path: Path) ->
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_star_in_a_file_name_reads_that_file_alone(tmp_path: Path) -> None:
+def test_a_star_in_a_file_name_is_not_a_pattern(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -383,7 +383,7 @@ _NEVER_CALLED = {
 }
 
 
-def test_the_package_has_no_call_that_runs_what_it_reads() -> None:
+def test_the_package_never_executes_data() -> None:
     found = []
     for path in sorted((ROOT / "stella_mteb").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -502,7 +502,7 @@ def test_a_token_in_a_models_address_is_masked(call: Call, secret: str) -> None:
     assert secret not in err
 
 
-def test_what_only_looks_like_a_token_stays() -> None:
+def test_text_that_resembles_a_token_is_kept() -> None:
     from stella_mteb.files.tables import plain
 
     for text in ("hf_transfer", "hf_hub_download", "user@host", "a@b.c", "tokens=12", "git@github.com:org/model"):
@@ -604,7 +604,7 @@ def test_offline_no_command_opens_a_socket(
 
 @pytest.mark.fault(41, "exit code 3 in under three seconds, with the command that downloads the missing files")
 @pytest.mark.usefixtures("empty_hub")
-def test_offline_a_model_that_is_not_here_is_told_at_once(call: Call, tmp_path: Path, opened: list[str]) -> None:
+def test_offline_a_missing_model_is_reported_at_once(call: Call, tmp_path: Path, opened: list[str]) -> None:
     arguments = ["run", "-m", "stella_en_1.5B_v5", "-t", "STS12", "--offline", "--output", tmp_path / "out"]
     call(*arguments)  # what is imported on the way is no part of it
     started = time.process_time()
@@ -642,7 +642,7 @@ def as_a_user(home: Path, *arguments: object) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.fault(41, "the option is sufficient: no environment variable is needed")
-def test_the_option_alone_keeps_a_run_off_the_network(tmp_path: Path, stella_folder: Path) -> None:
+def test_the_offline_option_alone_prevents_network_access(tmp_path: Path, stella_folder: Path) -> None:
     _, arguments = COMMANDS["run"]
 
     done = as_a_user(tmp_path / "home", *arguments(stella_folder, tmp_path))
@@ -652,9 +652,7 @@ def test_the_option_alone_keeps_a_run_off_the_network(tmp_path: Path, stella_fol
     assert re.search(r"OwnSafeSTS\s+-?0\.\d+\s+done", done.stdout)
 
 
-def test_the_watch_sees_what_goes_to_the_network(
-    call: Call, opened: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_audit_hook_detects_network_access(call: Call, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="a socket was opened"):
         urllib.request.urlopen("https://huggingface.co", timeout=3)
     assert opened
@@ -675,7 +673,7 @@ def test_a_local_model_through_the_library_opens_no_socket(stella_folder: Path, 
 # -------------------------------------------------------------------------------------------------------- the page
 
 
-def test_every_test_that_the_page_names_is_there() -> None:
+def test_every_test_named_in_security_md_exists() -> None:
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     named = re.findall(r"`(\w+/test_\w+)::(test_\w+)`", page)
 

@@ -118,7 +118,7 @@ def seen(call: Call, stella_folder: Path, tmp_path: Path) -> dict[str, Any]:
     return seen
 
 
-def test_what_users_see_stays(seen: dict[str, Any]) -> None:
+def test_output_and_files_equal_the_snapshot(seen: dict[str, Any]) -> None:
     if os.environ.get("STELLA_MTEB_SNAPSHOT") == "write":
         SNAPSHOT.write_text(json.dumps(seen, indent=1, ensure_ascii=False) + "\n")
     held = json.loads(SNAPSHOT.read_text())

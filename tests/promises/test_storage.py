@@ -131,7 +131,7 @@ def test_a_disk_that_is_full_at_any_moment_of_a_save_leaves_the_old_result_or_th
 
 @pytest.mark.parametrize("full", ["results", "vectors"])
 @pytest.mark.fault(6, "exit code 3; the old file is intact, no temporary file remains, and the same command resumes")
-def test_a_full_disk_ends_a_run_with_3_and_the_same_command_goes_on(
+def test_a_full_disk_is_exit_code_3_and_the_same_command_resumes(
     disk: Disk, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
     output, cache = (disk.path, tmp_path / "cache") if full == "results" else (tmp_path / "out", disk.path)
@@ -169,9 +169,7 @@ def test_a_full_disk_ends_a_run_with_3_and_the_same_command_goes_on(
 
 @pytest.mark.usefixtures("no_model")
 @pytest.mark.fault(7, "exit code 3 before any model is loaded")
-def test_an_output_folder_that_cannot_be_written_is_found_before_a_model_is_loaded(
-    disk: Disk, tmp_path: Path, run: Any
-) -> None:
+def test_an_unwritable_output_folder_is_reported_before_a_model_is_loaded(disk: Disk, tmp_path: Path, run: Any) -> None:
     disk.remount("ro")
 
     code, said = run(disk.path, tmp_path / "cache")
@@ -183,7 +181,9 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_a_model_is_load
 @pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize("name", ["Small1.json", "run_settings.jsonl"])
 @pytest.mark.fault(7, "exit code 3 before any model is loaded")
-def test_a_folder_in_the_place_of_a_file_is_found_before_a_model_is_loaded(tmp_path: Path, run: Any, name: str) -> None:
+def test_a_folder_at_the_path_of_a_file_is_reported_before_a_model_is_loaded(
+    tmp_path: Path, run: Any, name: str
+) -> None:
     path = tmp_path / "out/results/a/b/experiments/c" / name
     path.mkdir(parents=True)
 
@@ -194,9 +194,7 @@ def test_a_folder_in_the_place_of_a_file_is_found_before_a_model_is_loaded(tmp_p
 
 
 @pytest.mark.fault(7, "a read-only cache provides its vectors; new vectors are not stored, and a warning says so")
-def test_a_cache_that_can_only_be_read_serves_its_vectors_and_stays_as_it_is(
-    disk: Disk, tmp_path: Path, run: Any
-) -> None:
+def test_a_read_only_cache_serves_its_vectors_and_is_not_changed(disk: Disk, tmp_path: Path, run: Any) -> None:
     assert run(tmp_path / "first", disk.path)[0] == 0
     before = files(disk.path)
     disk.remount("ro")
@@ -210,9 +208,7 @@ def test_a_cache_that_can_only_be_read_serves_its_vectors_and_stays_as_it_is(
     assert files(disk.path) == before
 
 
-def test_a_damaged_result_in_a_folder_that_can_only_be_read_is_an_environment_problem(
-    disk: Disk, tmp_path: Path
-) -> None:
+def test_a_damaged_result_in_a_read_only_folder_is_an_environment_problem(disk: Disk, tmp_path: Path) -> None:
     cache, meta = own_cache(disk.path), encoder_of(letters).mteb_model_meta
     evaluate(encoder_of(letters), task(tmp_path), cache)
     path = cache.get_task_result_path("TinySTS", meta)

@@ -86,7 +86,7 @@ def running(stella_folder: Path, folder: Path, *tasks: str) -> Callable[[Say], N
 @pytest.mark.fault(
     8, "each task is run once; a process skips tasks that another one runs, and waits for them at the end"
 )
-def test_the_same_task_in_two_processes_is_run_once(stella_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_run_the_same_task_once(stella_folder: Path, tmp_path: Path) -> None:
     path = write_task(tmp_path)
     work = running(stella_folder, tmp_path, path)
 
@@ -119,7 +119,7 @@ def test_two_processes_with_the_same_tasks_share_the_work_and_both_have_all_outc
     assert sorted(json.loads(line)["task"] for line in settings.read_text().splitlines()) == sorted(done)
 
 
-def test_a_task_that_another_process_is_at_comes_last(stella_folder: Path, tmp_path: Path) -> None:
+def test_a_task_that_another_process_runs_comes_last(stella_folder: Path, tmp_path: Path) -> None:
     from stella_mteb.harness.run import _turn
 
     paths = [write_task(tmp_path / name, name=name) for name in ("OneSTS", "TwoSTS")]
@@ -176,7 +176,7 @@ def part_of(result: Any, split: str, subset: str, score: float) -> Any:
 
 
 @pytest.mark.fault(8, "no settings are lost")
-def test_settings_of_tasks_that_are_saved_at_once_are_all_kept(result: Any, meta: Any, tmp_path: Path) -> None:
+def test_settings_saved_at_the_same_time_are_all_kept(result: Any, meta: Any, tmp_path: Path) -> None:
     def save(names: list[str]) -> Callable[[Say], None]:
         def work(_: Say) -> None:
             for name in names:
@@ -193,7 +193,7 @@ def test_settings_of_tasks_that_are_saved_at_once_are_all_kept(result: Any, meta
 
 
 @pytest.mark.fault(8, "the file of a task contains the splits and subsets of both processes")
-def test_splits_and_subsets_that_are_saved_at_once_stand_in_one_file(result: Any, meta: Any, tmp_path: Path) -> None:
+def test_splits_and_subsets_saved_at_the_same_time_are_in_one_file(result: Any, meta: Any, tmp_path: Path) -> None:
     parts = [(split, f"s{number}") for split in ("dev", "test") for number in range(8)]
     scores = {part: 0.01 * (number + 1) for number, part in enumerate(parts)}
 
@@ -235,7 +235,7 @@ def test_subsets_of_one_task_in_two_processes_of_plain_mteb_are_all_kept(tmp_pat
     assert len(whole.scores["test"]) == 2
 
 
-def test_a_part_of_other_data_is_not_kept(result: Any, meta: Any, tmp_path: Path) -> None:
+def test_a_partial_result_on_other_data_is_not_kept(result: Any, meta: Any, tmp_path: Path) -> None:
     cache = own_cache(tmp_path / "out")
     cache.save_to_cache(part_of(result, "test", "old", 0.25), meta)
     newer = part_of(result, "test", "new", 0.75).model_copy(update={"dataset_revision": "another"})
@@ -246,7 +246,7 @@ def test_a_part_of_other_data_is_not_kept(result: Any, meta: Any, tmp_path: Path
     assert (found.dataset_revision, [entry["hf_subset"] for entry in found.scores["test"]]) == ("another", ["new"])
 
 
-def test_a_part_that_is_computed_again_replaces_the_earlier_one(result: Any, meta: Any, tmp_path: Path) -> None:
+def test_a_recomputed_partial_result_replaces_the_earlier_one(result: Any, meta: Any, tmp_path: Path) -> None:
     cache = own_cache(tmp_path / "out")
     cache.save_to_cache(part_of(result, "test", "a", 0.25), meta)
     cache.save_to_cache(part_of(result, "test", "b", 0.5), meta)
@@ -284,7 +284,7 @@ def test_items_and_costs_of_several_processes_are_all_kept(
     assert len(read_costs(costs)) == 2
 
 
-def test_judgements_by_other_references_do_not_get_in_between(tmp_path: Path) -> None:
+def test_judgements_with_other_references_are_not_mixed(tmp_path: Path) -> None:
     """Both find the folder empty when they start; the first to write decides."""
 
     def work(references: str) -> Callable[[Say], None]:
@@ -316,7 +316,7 @@ def hold(output: Path, say: Say, seconds: float) -> None:
 
 
 @pytest.mark.fault(8, "a waiting process names the process and the machine that hold the lock")
-def test_who_waits_says_for_which_process_on_which_machine(
+def test_a_waiting_process_names_the_process_that_holds_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("stella_mteb.files.locks._PATIENCE", 0.05)
@@ -339,7 +339,7 @@ def test_who_waits_says_for_which_process_on_which_machine(
 
 
 @pytest.mark.fault(11, "no lock remains: the operating system releases it when the process ends")
-def test_the_lock_of_a_killed_process_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_lock_of_a_killed_process_is_released(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     holder = fork(lambda say: hold(tmp_path, say, 60), tmp_path / "log")
     _until_said(holder)
     holder.kill()
@@ -350,7 +350,7 @@ def test_the_lock_of_a_killed_process_stops_nobody(tmp_path: Path, caplog: pytes
     assert caplog.records == []
 
 
-def test_a_lock_ends_with_an_error(tmp_path: Path) -> None:
+def test_an_error_releases_the_lock(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="inside"), locked(tmp_path, "a", "task A"):
         raise RuntimeError("inside")
 
@@ -359,7 +359,7 @@ def test_a_lock_ends_with_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_warned_of_once_and_the_work_goes_on(
+def test_a_file_system_without_locks_gives_one_warning_and_the_run_continues(
     result: Any,
     meta: Any,
     tmp_path: Path,
@@ -381,7 +381,7 @@ def test_a_file_system_without_locks_is_warned_of_once_and_the_work_goes_on(
     ]
 
 
-def test_a_lock_that_cannot_be_made_is_an_environment_problem(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_created_is_an_environment_problem(tmp_path: Path) -> None:
     (tmp_path / ".stella-mteb").write_text("a file")
 
     with pytest.raises(StorageProblem, match=r"\.lock: cannot be written: "), locked(tmp_path, "a", "task A"):
@@ -397,7 +397,7 @@ def row(number: int) -> tuple[bytes, np.ndarray]:
 
 
 @pytest.mark.fault(9, "the cache contains the union, and no text has the vector of another")
-def test_eight_processes_with_overlapping_texts_leave_their_union_and_no_wrong_vector(tmp_path: Path) -> None:
+def test_eight_processes_with_overlapping_texts_store_each_text_correctly(tmp_path: Path) -> None:
     def work(process: int) -> Callable[[Say], None]:
         def at(_: Say) -> None:
             chance, store = random.Random(process), VectorStore(tmp_path / "cache", {"model": "a"})
@@ -432,7 +432,7 @@ def test_eight_processes_with_overlapping_texts_leave_their_union_and_no_wrong_v
 
 
 @pytest.mark.fault(9, "if both processes find damage, only the damaged vectors are lost")
-def test_processes_that_find_the_same_damage_at_once_lose_no_good_vector(tmp_path: Path) -> None:
+def test_processes_that_find_the_same_damage_at_once_lose_no_intact_vector(tmp_path: Path) -> None:
     store = VectorStore(tmp_path / "cache", {"model": "a"})
     keys, vectors = zip(*map(row, range(1, 41)), strict=True)
     store.add(list(keys), np.array(vectors))

@@ -26,7 +26,7 @@ def by_scipy(x: np.ndarray, y: np.ndarray) -> list[float]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_within_groups_it_is_the_mean_of_scipys_figures_of_each_group(seed: int) -> None:
+def test_within_groups_it_is_the_mean_of_scipys_correlations(seed: int) -> None:
     x, y, group = rated(seed)
     each = [
         by_scipy(x[group == g], y[group == g]) for g in range(30) if min(map(np.ptp, (x[group == g], y[group == g])))
@@ -39,7 +39,7 @@ def test_within_groups_it_is_the_mean_of_scipys_figures_of_each_group(seed: int)
     assert np.nanmean(by_group) == pytest.approx(np.mean(each, axis=0)[0])
 
 
-def test_over_all_items_it_is_scipy() -> None:
+def test_over_all_items_it_equals_scipy() -> None:
     x, y, _ = rated(7)
     found = correlate(x, y)
 
@@ -58,7 +58,7 @@ def test_a_resample_is_spearman_over_whole_groups_repeated() -> None:
         assert of_second == pytest.approx(-of_first)
 
 
-def test_items_of_a_group_are_not_taken_for_independent() -> None:
+def test_items_of_a_group_are_not_treated_as_independent() -> None:
     """Repeating each item ten times adds no evidence: the interval by groups stays, one by items would shrink."""
     x, y, _ = rated(9, groups=60)
     every = np.arange(len(x))

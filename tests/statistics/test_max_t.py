@@ -44,7 +44,7 @@ def duels_of(table: Array) -> Array:
 
 @given(st.lists(st.integers(-9, 9), min_size=2, max_size=12).filter(any))
 @settings(max_examples=50, deadline=None)
-def test_p_of_few_tasks_is_scipys_exact_permutation_test(differences: list[int]) -> None:
+def test_p_of_few_tasks_equals_scipys_exact_permutation_test(differences: list[int]) -> None:
     exact = permutation_test((np.array(differences, float),), np.mean, permutation_type="samples", n_resamples=9_999)
 
     found = alone(differences)
@@ -53,7 +53,7 @@ def test_p_of_few_tasks_is_scipys_exact_permutation_test(differences: list[int])
     assert found.difference == pytest.approx([np.mean(differences)])
 
 
-def test_p_of_many_tasks_comes_close_to_the_exact_one() -> None:
+def test_p_of_many_tasks_is_close_to_the_exact_one() -> None:
     differences = np.random.default_rng(0).integers(-12, 16, 40)
     ways = np.ones(1)  # of each sum of signed differences, one task after the other
     for d in abs(differences):
@@ -93,14 +93,14 @@ def test_the_interval_is_students_for_normal_differences() -> None:
 
 @given(st.lists(st.floats(-1, 1), min_size=6, max_size=9), st.floats(-0.5, 0.5))
 @settings(max_examples=50, deadline=None)
-def test_interval_and_p_say_the_same(differences: list[float], shift: float) -> None:
+def test_interval_and_p_agree(differences: list[float], shift: float) -> None:
     found = alone(np.array(differences) + shift)
 
     assert bool(found.p_adjusted[0] < 0.05) == bool(found.low[0] > 0 or found.high[0] < 0)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.0625, 0.05, 0.01])
-def test_the_fewest_families_that_can_tell_are_known(alpha: float) -> None:
+def test_the_minimum_number_of_families_for_significance_is_correct(alpha: float) -> None:
     n = families_needed(alpha)
     enough, too_few = alone(np.arange(1.0, n + 1), alpha=alpha), alone(np.arange(1.0, n), alpha=alpha)
 
@@ -109,7 +109,7 @@ def test_the_fewest_families_that_can_tell_are_known(alpha: float) -> None:
     assert (too_few.low, too_few.high) == (-np.inf, np.inf)
 
 
-def test_no_difference_proves_nothing_and_one_without_spread_has_no_width() -> None:
+def test_zero_differences_are_not_significant_and_constant_ones_have_no_interval_width() -> None:
     assert alone(np.zeros(20)).p == 1
     same = alone(np.full(8, 0.25))
 
@@ -117,7 +117,7 @@ def test_no_difference_proves_nothing_and_one_without_spread_has_no_width() -> N
     assert same.p == pytest.approx(1 / 2**7)
 
 
-def test_a_duel_without_a_task_and_no_duel_at_all() -> None:
+def test_a_duel_without_tasks_and_an_empty_list_are_accepted() -> None:
     found = max_t(np.array([[np.nan, np.nan], [0.1, np.nan]]), np.arange(2), **HOW)
 
     assert np.isnan(found.difference).tolist() == [True, False]
@@ -144,7 +144,7 @@ def test_an_adjusted_p_is_the_share_of_flips_in_which_any_duel_reaches_it() -> N
     assert (found.p <= found.p_adjusted).all()
 
 
-def test_a_missing_task_takes_part_in_no_duel_of_its_system() -> None:
+def test_a_missing_task_is_left_out_of_its_systems_duels() -> None:
     table = np.random.default_rng(2).standard_normal((3, 10)) + np.arange(3.0)[:, None]
     table[0, 3] = np.nan
 
@@ -157,7 +157,7 @@ def test_a_missing_task_takes_part_in_no_duel_of_its_system() -> None:
         assert found.p[duel] == pytest.approx(alone(kept).p[0])
 
 
-def test_forty_systems_are_separated_where_holms_method_separates_none() -> None:
+def test_forty_systems_are_separated_when_holms_method_separates_none() -> None:
     rng = np.random.default_rng(3)
     differences = duels_of(rng.standard_normal((40, 1)) * 0.05 + rng.standard_normal((40, 41)) * 0.04)
 
@@ -215,7 +215,7 @@ def test_a_leaderboard_of_equals_has_a_false_finding_in_one_of_twenty_at_most(ki
 
 
 @pytest.mark.slow
-def test_where_some_systems_differ_none_of_the_equal_ones_is_called_better() -> None:
+def test_if_some_systems_differ_no_equal_one_is_called_better() -> None:
     rng, trials, wrong = np.random.default_rng(1), 600, 0
     means = np.repeat([0.0, 1.5, 4.0], 4)
     first, second = np.triu_indices(12, 1)
@@ -227,7 +227,7 @@ def test_where_some_systems_differ_none_of_the_equal_ones_is_called_better() -> 
 
 
 @pytest.mark.slow
-def test_it_finds_what_holms_method_finds_and_more_the_more_systems_there_are() -> None:
+def test_it_finds_all_of_holms_differences_and_more_with_many_systems() -> None:
     rng, shares = np.random.default_rng(2), {}
     for systems in (4, 12, 40):
         found = holms = true = 0
@@ -247,7 +247,7 @@ def test_it_finds_what_holms_method_finds_and_more_the_more_systems_there_are() 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "low"), [("normal", 0.94), ("heavy tails", 0.94), ("skewed", 0.94)])
-def test_intervals_hold_all_true_differences_together(kind: str, low: float) -> None:
+def test_intervals_contain_all_true_differences_jointly(kind: str, low: float) -> None:
     rng, trials, held = np.random.default_rng(3), 600, 0
     means = np.linspace(0, 3, 6)
     for i in range(trials):
@@ -261,7 +261,7 @@ def test_intervals_hold_all_true_differences_together(kind: str, low: float) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "truth"), [("normal", 0.0), ("heavy tails", 0.0), ("skewed", 1.0)])
 @pytest.mark.parametrize("n", [10, 20, 56])
-def test_the_interval_of_one_duel_holds_its_true_mean(kind: str, truth: float, n: int) -> None:
+def test_the_interval_of_one_duel_contains_its_true_mean(kind: str, truth: float, n: int) -> None:
     rng, trials = np.random.default_rng(n), 1_500
 
     found = [alone(DRAWS[kind](rng, n), resamples=999, seed=i) for i in range(trials)]

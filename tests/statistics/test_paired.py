@@ -57,7 +57,7 @@ def score(kind: str, gold: Array, values: Array) -> float:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(-3, 3)), min_size=3, max_size=30))
 @settings(max_examples=50, deadline=None)
-def test_spearman_with_ties_is_scipys(rows: list[tuple[int, int]]) -> None:
+def test_spearman_with_ties_equals_scipy(rows: list[tuple[int, int]]) -> None:
     gold, values = np.array(rows, dtype=float).T
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -70,7 +70,7 @@ def test_spearman_with_ties_is_scipys(rows: list[tuple[int, int]]) -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=1, max_size=30))
 @settings(max_examples=50, deadline=None)
-def test_average_precision_with_ties_is_sklearns(rows: list[tuple[bool, int]]) -> None:
+def test_average_precision_with_ties_equals_sklearn(rows: list[tuple[bool, int]]) -> None:
     gold, values = np.array([*rows, (True, 0)], dtype=float).T
 
     found = scores(Part("ap", gold, values[None]))[0]
@@ -80,7 +80,7 @@ def test_average_precision_with_ties_is_sklearns(rows: list[tuple[bool, int]]) -
 
 @given(kind=st.sampled_from(["spearman", "ap", "mean"]), seed=st.integers(0, 10**6))
 @settings(max_examples=50, deadline=None)
-def test_a_weight_of_three_is_the_item_three_times(kind: Any, seed: int) -> None:
+def test_a_weight_of_three_equals_three_copies(kind: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     gold, *systems = simulated(kind, 30, rng)
     gold = None if gold is None else np.append(gold, [0, 1])
@@ -116,7 +116,7 @@ def test_a_rank_score_without_gold_is_refused() -> None:
 # -------------------------------------------------------------------------------------- two systems, the same items
 
 
-def test_bias_and_acceleration_are_scipys() -> None:
+def test_bias_and_acceleration_equal_scipy() -> None:
     """A biased statistic of skewed data gives the same interval from the same draws."""
     data = np.random.default_rng(0).exponential(size=25)
     drawn = bootstrap((data,), np.var, n_resamples=999, method="BCa", rng=np.random.default_rng(0))
@@ -129,7 +129,7 @@ def test_bias_and_acceleration_are_scipys() -> None:
 
 
 @pytest.mark.parametrize("kind", ["spearman", "ap", "mean"])
-def test_the_interval_is_that_of_scipys_paired_bca_bootstrap(kind: Any) -> None:
+def test_the_interval_equals_scipys_paired_bca_bootstrap(kind: Any) -> None:
     gold, first, second = simulated(kind, 120, np.random.default_rng(3), (0.5, 0.8))
     labels = first if gold is None else gold
     drawn = bootstrap(
@@ -148,7 +148,7 @@ def test_the_interval_is_that_of_scipys_paired_bca_bootstrap(kind: Any) -> None:
     assert (found.low, found.high) == pytest.approx(drawn, abs=0.06 * (drawn.high - drawn.low))
 
 
-def test_the_interval_over_parts_is_that_of_scipys_bca_bootstrap_of_several_samples() -> None:
+def test_the_interval_over_parts_equals_scipys_bca_bootstrap_of_several_samples() -> None:
     rng = np.random.default_rng(4)
     gains = [rng.exponential(size=30), rng.exponential(3, size=60)]
     drawn = bootstrap(
@@ -167,7 +167,7 @@ def test_the_interval_over_parts_is_that_of_scipys_bca_bootstrap_of_several_samp
     assert (found.low, found.high) == pytest.approx(drawn, abs=0.04 * (drawn.high - drawn.low))
 
 
-def test_a_jackknife_in_groups_gives_the_interval_of_one_item_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grouped_jackknife_gives_the_interval_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     gain = np.random.default_rng(6).lognormal(size=1_200)
     both = ("mean", None, gain, np.zeros_like(gain))
     one_by_one = paired_difference(*both, **HOW)
@@ -182,7 +182,7 @@ def test_a_jackknife_in_groups_gives_the_interval_of_one_item_at_a_time(monkeypa
 
 
 @pytest.mark.parametrize("kind", ["spearman", "ap", "mean"])
-def test_p_is_that_of_scipys_permutation_test_of_samples(kind: Any) -> None:
+def test_p_equals_scipys_permutation_test_of_samples(kind: Any) -> None:
     gold, first, second = simulated(kind, 60, np.random.default_rng(13), (0.5, 0.9))
     ranked = (first, second) if kind == "mean" else (rankdata(first), rankdata(second))
 
@@ -204,7 +204,7 @@ def test_p_is_that_of_scipys_permutation_test_of_samples(kind: Any) -> None:
 
 @given(kind=st.sampled_from(["spearman", "ap", "mean"]), seed=st.integers(0, 10**6))
 @settings(max_examples=50, deadline=None)
-def test_a_swap_gives_each_system_the_others_value(kind: Any, seed: int) -> None:
+def test_a_swap_exchanges_the_values_of_both_systems(kind: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     gold, *systems = simulated(kind, 30, rng)
     gold = None if gold is None else np.append(gold, [0, 1])
@@ -223,14 +223,14 @@ def test_a_swap_gives_each_system_the_others_value(kind: Any, seed: int) -> None
 
 
 @pytest.mark.parametrize("kind", ["spearman", "ap", "mean"])
-def test_identical_systems_differ_by_nothing_beyond_doubt(kind: Any) -> None:
+def test_identical_systems_have_difference_zero_and_p_one(kind: Any) -> None:
     gold, first, _ = simulated(kind, 80, np.random.default_rng(0))
 
     assert paired_difference(kind, gold, first, first, **HOW) == Difference(0, 0, 0, 1)
 
 
 @pytest.mark.parametrize("kind", ["spearman", "ap"])
-def test_the_scale_of_a_systems_values_does_not_matter(kind: Any) -> None:
+def test_the_scale_of_values_has_no_effect(kind: Any) -> None:
     gold, first, second = simulated(kind, 80, np.random.default_rng(1))
 
     assert paired_difference(kind, gold, first**3, second, **HOW) == paired_difference(
@@ -239,7 +239,7 @@ def test_the_scale_of_a_systems_values_does_not_matter(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["spearman", "ap", "mean"])
-def test_the_other_way_round_everything_changes_its_sign_but_p(kind: Any) -> None:
+def test_exchanged_systems_change_all_signs_and_not_p(kind: Any) -> None:
     gold, first, second = simulated(kind, 80, np.random.default_rng(2), (0.5, 0.8))
 
     one = paired_difference(kind, gold, first, second, **HOW)
@@ -259,7 +259,7 @@ def test_the_same_seed_gives_the_same_figures_and_another_seed_others() -> None:
     assert first == again != other
 
 
-def test_systems_compared_together_get_the_figures_of_each_two_alone() -> None:
+def test_systems_compared_together_have_the_figures_of_each_pair() -> None:
     rng = np.random.default_rng(5)
     gold, first, second = simulated("spearman", 60, rng)
     systems = [first, second, gold + rng.standard_normal(60)]
@@ -271,7 +271,7 @@ def test_systems_compared_together_get_the_figures_of_each_two_alone() -> None:
         assert found == paired_difference("spearman", gold, systems[i], systems[j], **HOW)
 
 
-def test_a_system_that_cannot_be_compared_takes_nothing_from_the_others() -> None:
+def test_a_system_without_comparable_items_does_not_affect_the_others() -> None:
     gold, first, second = simulated("spearman", 60, np.random.default_rng(5))
     broken = [
         np.full(60, 0.3),
@@ -303,7 +303,7 @@ def test_too_few_items_or_constant_ratings_give_no_interval(kind: Any, gold: Arr
     assert paired_difference(kind, None if kind == "mean" else gold.astype(float), first, second, **HOW) is None
 
 
-def test_a_resample_without_the_only_odd_rating_does_not_count() -> None:
+def test_a_resample_of_constant_ratings_is_ignored() -> None:
     gold = (np.arange(25) == 24).astype(float)
     first, second = np.arange(25.0), np.roll(np.arange(25.0), 9)
 
@@ -335,7 +335,7 @@ def test_ten_thousand_items_take_bounded_memory() -> None:
 # ---------------------------------------------------------------------------------------------------- many systems
 
 
-def test_holm_by_hand() -> None:
+def test_holms_adjustment_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
@@ -360,7 +360,7 @@ def plausible(hits: int, trials: int, low: float, high: float) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "n", "low"), [("spearman", 300, 0.93), ("mean", 200, 0.93), ("ap", 1_000, 0.92)])
-def test_intervals_over_items_hold_the_true_difference(kind: Any, n: int, low: float) -> None:
+def test_intervals_over_items_contain_the_true_difference(kind: Any, n: int, low: float) -> None:
     rng, noise, trials = np.random.default_rng(1), (0.5, 0.9), 400
     gold, first, second = simulated(kind, 2_000_000, rng, noise)
     truth = score(kind, gold, first) - score(kind, gold, second)
@@ -375,7 +375,7 @@ def test_intervals_over_items_hold_the_true_difference(kind: Any, n: int, low: f
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "n"), [("spearman", 40), ("spearman", 300), ("mean", 100), ("ap", 300)])
-def test_the_test_over_items_finds_nothing_where_there_is_nothing(kind: Any, n: int) -> None:
+def test_the_test_over_items_has_the_nominal_error_rate(kind: Any, n: int) -> None:
     rng, trials = np.random.default_rng(2), 800
 
     found = [
