@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from stella_mteb.compare.records import Comparison, Duel, Score, System
 from stella_mteb.compare.shown import shown
-from stella_mteb.compare.words import interval, machines, main_duels, many, per_cent, points, signed
-from stella_mteb.files.tables import plain
+from stella_mteb.compare.words import interval, machines, main_duels, per_cent, points, signed
+from stella_mteb.files.tables import many, plain
 from stella_mteb.pages import svg
 
 _TASK = 38  # characters of a task's name: the longest of MTEB(eng, v1)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from stella_mteb.compare.alike import with_aggregates
 from stella_mteb.compare.naming import Meaning, labels
 from stella_mteb.compare.records import Score, Scores, System
-from stella_mteb.compare.words import many
 from stella_mteb.errors import ConfigError
+from stella_mteb.files.tables import many
 
 _SHOWN_LABELS = 10
 

@@ -44,7 +44,7 @@ def published() -> Comparison:
     return compare(published_found().scores)
 
 
-def test_the_published_means_are_those_of_the_model_cards(published: Comparison) -> None:
+def test_the_published_means_equal_those_of_the_model_cards(published: Comparison) -> None:
     standings = {standing.system.model: standing for standing in published.standings}
     stella, bge = standings["NovaSearch/stella_en_1.5B_v5"], standings["BAAI/bge-en-icl"]
 
@@ -122,7 +122,7 @@ def test_a_score_under_another_condition_is_a_gap_with_its_reason(fields: dict[s
     assert duel_of(comparison, "first", "second").tasks == 2
 
 
-def test_of_as_many_scores_under_two_conditions_the_first_systems_stand() -> None:
+def test_of_equally_many_scores_under_two_conditions_those_of_the_first_system_are_kept() -> None:
     dev = score("A", 0.5, split="dev")
 
     assert reasons(fast(scores_of(one={"A": dev}, other={"A": 0.5})), "A") == [
@@ -131,7 +131,7 @@ def test_of_as_many_scores_under_two_conditions_the_first_systems_stand() -> Non
     ]
 
 
-def test_what_a_source_does_not_state_contradicts_nothing_but_is_noted() -> None:
+def test_an_unstated_condition_contradicts_nothing_and_is_noted() -> None:
     stated = score("A", 0.5, dataset_revision="abc", languages=("eng-Latn",))
 
     comparison = fast(scores_of(one={"A": stated, "B": stated}, other={"A": 0.4, "B": stated}))
@@ -150,7 +150,7 @@ def test_an_unstated_revision_does_not_bridge_two_that_contradict_each_other() -
     assert duel_of(comparison, "one", "two").tasks == 0
 
 
-def test_two_scores_that_differ_are_compared_where_a_third_system_has_another_condition() -> None:
+def test_two_comparable_scores_are_compared_although_a_third_system_has_another_condition() -> None:
     dev = {task: score(task, 0.5, split="dev") for task in TASKS}
     better = {task: replace(one, value=0.6) for task, one in dev.items()}
 
@@ -162,7 +162,7 @@ def test_two_scores_that_differ_are_compared_where_a_third_system_has_another_co
 
 
 @pytest.mark.parametrize("settings", [{"embed_dim": 256}, {"dtype": "bfloat16"}, {"prompts": "card"}])
-def test_rows_of_one_model_under_other_settings_are_different_systems(settings: dict[str, Any]) -> None:
+def test_rows_of_one_model_with_other_settings_are_different_systems(settings: dict[str, Any]) -> None:
     one = system("m@1024", model="org/m", settings={"embed_dim": 1024})
     other = system("m, other", model="org/m", settings=settings)
 
@@ -183,7 +183,7 @@ def test_a_public_rerun_of_a_model_does_not_fill_the_gaps_of_its_own_report() ->
 
 
 @pytest.mark.fault(48, "the model stays in the table; each gap gives its reason")
-def test_a_model_without_any_task_is_shown_and_takes_no_task_from_the_others() -> None:
+def test_a_model_without_tasks_is_shown_and_does_not_narrow_the_means() -> None:
     comparison = fast(scores_of(a={"A": 0.5}, none={}, b={"A": 0.7}))
 
     assert [(s.system.label, s.mean, s.tasks) for s in comparison.standings] == [("b", 0.7, 1), ("a", 0.5, 1)]
@@ -203,7 +203,7 @@ def test_a_known_reason_for_a_gap_is_given() -> None:
     assert comparison.notes[0] == "b: a remark"
 
 
-def test_a_gap_is_said_to_narrow_the_means() -> None:
+def test_a_note_says_that_a_gap_narrows_the_means() -> None:
     notes = fast(scores_of(a={"A": 0.5, "B": 0.5}, b={"A": 0.5})).notes
 
     assert (
@@ -228,7 +228,7 @@ def test_a_task_and_its_parts_do_not_both_count() -> None:
     )
 
 
-def test_parts_count_where_their_whole_is_not_common() -> None:
+def test_parts_count_if_their_aggregate_is_not_common() -> None:
     parts = {"CQADupstackGamingRetrieval": 0.6, "CQADupstackUnixRetrieval": 0.4}
 
     comparison = fast(scores_of(a={**parts, "CQADupstackRetrieval": 0.1}, b=parts))
@@ -237,7 +237,7 @@ def test_parts_count_where_their_whole_is_not_common() -> None:
     assert comparison.duels[0].tasks == 2
 
 
-def test_the_table_of_aggregates_is_mtebs() -> None:
+def test_the_table_of_aggregates_equals_mtebs() -> None:
     import mteb
     from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
@@ -252,17 +252,17 @@ def test_the_table_of_aggregates_is_mtebs() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_score_that_is_not_finite_is_refused_by_name(value: float) -> None:
+def test_a_non_finite_score_is_refused_by_name(value: float) -> None:
     with pytest.raises(ConfigError, match=f"model, A: the score is {value}.*results.json"):
         fast(scores_of(model={"A": score("A", value, source="results.json")}))
 
 
-def test_per_cent_are_refused() -> None:
+def test_percentages_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model, A: score 71.2 is outside -1 to 1; divide percentages by 100"):
         fast(scores_of(model={"A": 71.2}))
 
 
-def test_two_systems_of_one_label_are_refused() -> None:
+def test_two_systems_with_the_same_label_are_refused() -> None:
     with pytest.raises(ConfigError, match="duplicate label 'twin'"):
         fast({system("twin"): {}, system("twin", model="org/other"): {}})
 
@@ -297,7 +297,7 @@ def test_the_better_system_of_a_duel_may_be_the_one_with_the_lower_mean() -> Non
 
 
 @pytest.mark.parametrize(("tasks", "words"), [(5, "5 tasks, too few to tell"), (6, "is better than")])
-def test_fewer_than_six_tasks_cannot_tell(tasks: int, words: str) -> None:
+def test_fewer_than_six_tasks_are_too_few(tasks: int, words: str) -> None:
     (duel,) = fast(scores_of(a=dict.fromkeys(TASKS[:tasks], 0.9), b=dict.fromkeys(TASKS[:tasks], 0.1))).duels
 
     assert words in duel.verdict
@@ -314,7 +314,7 @@ def test_one_common_task_has_a_difference_and_no_interval() -> None:
 
 
 @pytest.mark.fault(50, "identical scores: the report says so, with p = 1")
-def test_identical_scores_say_so_with_p_one() -> None:
+def test_identical_scores_have_p_one() -> None:
     (duel,) = fast(scores_of(a=values(0.5), b=values(0.5))).duels
 
     assert (duel.p, duel.low, duel.high, duel.ties) == (1, 0, 0, 12)
@@ -352,7 +352,7 @@ def test_all_duels_are_tested_together() -> None:
     assert "(adjusted for 6 pairs)" in duel_of(comparison, "top", "one").verdict
 
 
-def test_tasks_of_a_family_are_one_piece_of_evidence() -> None:
+def test_tasks_of_a_family_count_as_one_independent_task() -> None:
     scores = scores_of(a=dict.fromkeys(TASKS[:7], 0.9), b=dict.fromkeys(TASKS[:7], 0.1))
 
     apart = fast(scores).duels[0]
@@ -362,7 +362,7 @@ def test_tasks_of_a_family_are_one_piece_of_evidence() -> None:
     assert (together.tasks, together.families, together.p) == (7, 6, 1 / 2**5)
 
 
-def test_where_no_finding_is_possible_the_headline_says_so() -> None:
+def test_the_headline_says_if_no_finding_is_possible() -> None:
     comparison = fast(scores_of(a=dict.fromkeys(TASKS[:4], 0.9), b=dict.fromkeys(TASKS[:4], 0.1)))
 
     assert headline(comparison) == (
@@ -391,7 +391,7 @@ def test_systems_that_cannot_be_separated_share_their_ranks() -> None:
     assert {(standing.best_rank, standing.worst_rank) for standing in others} == {(2, 3)}
 
 
-def test_the_order_of_the_systems_changes_no_figure() -> None:
+def test_the_order_of_systems_changes_no_figure() -> None:
     scores = scores_of(a=values(0.5), b=values(0.51, seed=1), c=values(0.6, seed=2))
 
     one, other = fast(scores), fast(dict(reversed(scores.items())))
@@ -400,7 +400,7 @@ def test_the_order_of_the_systems_changes_no_figure() -> None:
     assert one.standings == other.standings
 
 
-def test_one_system_or_none_is_no_contest() -> None:
+def test_one_system_or_none_is_not_compared() -> None:
     assert fast({}).standings == ()
 
     comparison = fast(scores_of(alone={"A": 0.5, "B": 0.7}))
@@ -431,7 +431,7 @@ def with_items(**of: Mapping[str, tuple[Items, ...]]) -> tuple[Any, Any]:
     return scores, {(label, task): its for label, tasks in of.items() for task, its in tasks.items()}
 
 
-def test_a_difference_on_one_task_is_found_item_by_item_where_tasks_are_too_few() -> None:
+def test_a_difference_on_one_task_is_found_over_its_items() -> None:
     good, bad = pairs("A", 0.5), pairs("A", 1.0, seed=1)
     even = pairs("B", 0.5, seed=2), pairs("B", 0.5, seed=3)
     scores, items = with_items(bad={"A": (bad,), "B": (even[1],)}, good={"A": (good,), "B": (even[0],)})
@@ -491,7 +491,7 @@ def test_with_few_tasks_ranks_and_headline_come_from_the_items_of_all_tasks() ->
     assert "over 150 items of 2 tasks" in duel.verdict
 
 
-def test_items_that_cannot_tell_say_that_and_not_that_tasks_are_too_few() -> None:
+def test_an_inconclusive_item_test_does_not_report_too_few_tasks() -> None:
     scores, items = with_items(a={"A": (pairs("A", 0.5),)}, b={"A": (pairs("A", 0.5, seed=1),)})
 
     comparison = fast(scores, items=items)
@@ -500,7 +500,7 @@ def test_items_that_cannot_tell_say_that_and_not_that_tasks_are_too_few() -> Non
     assert "cannot be separated" in comparison.duels[0].verdict
 
 
-def test_a_task_without_items_leaves_the_test_to_the_tasks() -> None:
+def test_if_a_task_lacks_items_the_test_is_over_tasks() -> None:
     scores, items = with_items(a={"A": (pairs("A", 0.4),)}, b={"A": (pairs("A", 1.2, seed=1),)})
     for of, value in zip(scores.values(), (0.7, 0.6), strict=True):
         of["B"] = score("B", value)
@@ -511,7 +511,7 @@ def test_a_task_without_items_leaves_the_test_to_the_tasks() -> None:
     assert headline(comparison).startswith("No finding is possible")
 
 
-def test_with_six_tasks_the_tasks_decide_though_items_are_known() -> None:
+def test_with_six_tasks_the_test_is_over_tasks_even_with_items() -> None:
     tasks = {name: (pairs(name, 0.5, seed=i),) for i, name in enumerate("ABCDEF")}
     worse = {name: (pairs(name, 1.0, seed=i + 9),) for i, name in enumerate("ABCDEF")}
     scores, items = with_items(a=tasks, b=worse)
@@ -546,7 +546,7 @@ def test_items_of_fewer_subsets_are_not_compared() -> None:
     assert fast(scores, items=items).duels[0].by_task == ()
 
 
-def test_items_do_not_bring_scores_together_that_are_not_alike() -> None:
+def test_items_of_incomparable_scores_are_not_compared() -> None:
     scores, items = with_items(a={"A": (pairs("A", 0.5),)}, b={"A": (pairs("A", 0.9),)})
     first, second = scores
     scores[first]["A"] = replace(scores[first]["A"], dataset_revision="old")
@@ -556,7 +556,7 @@ def test_items_do_not_bring_scores_together_that_are_not_alike() -> None:
 
 
 @pytest.mark.fault(50, "one pair: no interval, and the report says so")
-def test_one_pair_gives_no_interval_and_says_so() -> None:
+def test_one_item_gives_no_interval_and_a_reason() -> None:
     scores, items = with_items(
         a={"A": (pairs("A", 0.5, n=5),)}, b={"A": (pairs("A", 0.9, n=5, seed=1),)}, c={"B": (pairs("B", 0.5),)}
     )
@@ -580,7 +580,7 @@ def test_three_systems_need_not_have_the_same_items() -> None:
 # ------------------------------------------------------------------------------------------------- other fields
 
 
-def test_rows_per_label_prices_and_settings_go_along() -> None:
+def test_rows_per_label_costs_and_settings_are_kept() -> None:
     rows = ({"label": "fault", "spearman": 0.4},)
     scores = scores_of(a={"A": score("A", 0.5, per_label=rows), "B": 0.5}, b={"A": 0.5, "B": 0.5})
     price = Price(next(iter(scores)), "a laptop", "float32", 1.0, 1.0, 1, 1, 1)
@@ -594,7 +594,7 @@ def test_rows_per_label_prices_and_settings_go_along() -> None:
     assert fast(scores_of(a={"A": 0.5})).per_label is None
 
 
-def test_other_main_scores_and_other_versions_are_noted() -> None:
+def test_different_main_scores_and_versions_are_noted() -> None:
     one = score("A", 0.5, metric="map", mteb_version="1.18.0")
     other = score("A", 0.5, metric="map_at_1000", mteb_version="2.26.24")
 
@@ -617,7 +617,7 @@ CONDITIONS = st.fixed_dictionaries(
 
 @given(st.lists(st.dictionaries(st.sampled_from("ABC"), CONDITIONS), min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
-def test_whatever_the_conditions_no_mean_holds_scores_that_contradict_each_other(found: list[dict[str, Any]]) -> None:
+def test_no_mean_mixes_contradicting_conditions(found: list[dict[str, Any]]) -> None:
     scores = scores_of(**{f"s{i}": {t: score(t, **one) for t, one in of.items()} for i, of in enumerate(found)})
 
     comparison = compare(scores, resamples=50)

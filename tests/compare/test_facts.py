@@ -31,7 +31,7 @@ def row(model: str, **settings: object) -> System:
     return System(model, model, "measured by others", "r", None, settings)
 
 
-def test_parameters_licence_date_and_zero_shot_share_are_those_of_mteb() -> None:
+def test_parameters_licence_date_and_zero_shot_share_equal_mtebs() -> None:
     tasks = list(load_facts()["benchmarks"]["MTEB(eng, v2)"]["tasks"])
     code = (
         "import json, mteb\n"
@@ -49,7 +49,7 @@ def test_parameters_licence_date_and_zero_shot_share_are_those_of_mteb() -> None
         assert [found.parameters, found.license, found.open, found.released, share] == expected
 
 
-def test_length_and_dimension_are_the_rows_own_then_the_configs_then_those_of_mteb() -> None:
+def test_length_and_dimension_come_from_the_row_the_config_or_mteb() -> None:
     stella, other = "NovaSearch/stella_en_1.5B_v5", "Qwen/Qwen3-Embedding-8B"
 
     def of(system: System) -> tuple[int | None, int | None]:
@@ -65,7 +65,7 @@ def test_a_model_that_mteb_does_not_know_has_no_facts() -> None:
     assert model_facts(row("org/nobody"), load_facts(), ["STS12"]) == ModelFacts()
 
 
-def test_bounds_leave_out_what_is_larger_closed_or_not_stated_and_say_so() -> None:
+def test_limits_exclude_larger_closed_and_unstated_models_with_a_note() -> None:
     scores = {row(model): {} for model in [*MODELS, "org/nobody"]}
 
     kept, notes = within(scores, load_facts(), max_parameters=8 * 10**9, open_weights=False)
@@ -88,12 +88,12 @@ def test_a_number_of_parameters_has_a_unit_or_none(text: str, number: int) -> No
     assert number_of_parameters(text) == number
 
 
-def test_what_is_no_number_of_parameters_is_refused_with_the_cure() -> None:
+def test_an_invalid_number_of_parameters_is_refused_with_the_fix() -> None:
     with pytest.raises(ConfigError, match="'eight' is not a number of parameters; write 8B, 600M or 1000000"):
         number_of_parameters("eight")
 
 
-def test_a_terminal_shows_the_facts_beside_one_another() -> None:
+def test_the_terminal_view_has_a_table_of_facts() -> None:
     comparison = two_published()
     stella, bge = (system.label for system in comparison.systems)
     facts = {
@@ -107,7 +107,7 @@ def test_a_terminal_shows_the_facts_beside_one_another() -> None:
     assert re.search(r"bge_en_icl\[shots=3\] +- +- +- +closed +- +-\n", shown)
 
 
-def test_the_best_are_those_with_the_highest_means_beside_those_that_are_named() -> None:
+def test_top_keeps_the_highest_means_and_the_named_systems() -> None:
     tasks = [f"T{i}" for i in range(6)]
     scores = {
         row(f"org/m{i}"): {

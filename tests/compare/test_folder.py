@@ -60,7 +60,7 @@ def test_our_own_results_are_read_as_the_runner_writes_them() -> None:
     }
 
 
-def test_scores_by_label_come_along() -> None:
+def test_scores_by_label_are_read() -> None:
     folder = Path(__file__).resolve().parents[2] / "results" / "video_summary"
 
     _, scores = one(local_scores(folder))
@@ -86,7 +86,7 @@ def test_scores_by_label_come_along() -> None:
         ("local/mine", {}, "local/mine"),
     ],
 )
-def test_our_runs_are_called_by_a_spec_that_shows_what_is_not_as_the_config_has_it(
+def test_labels_of_our_runs_are_specs_with_the_settings_that_differ_from_the_config(
     tmp_path: Path, model: str, changed: dict[str, Any], label: str
 ) -> None:
     result(our_run(tmp_path, model, **changed), "STS12", 0.8)
@@ -104,7 +104,7 @@ def test_two_pipelines_are_two_rows_with_two_labels(tmp_path: Path) -> None:
     }
 
 
-def test_the_dtype_is_shown_where_two_rows_differ_in_nothing_else(tmp_path: Path) -> None:
+def test_the_dtype_is_shown_if_rows_differ_in_nothing_else(tmp_path: Path) -> None:
     result(our_run(tmp_path, STELLA), "STS12", 0.8)
     result(our_run(tmp_path, STELLA, dtype="float32"), "STS12", 0.7)
 
@@ -114,7 +114,7 @@ def test_the_dtype_is_shown_where_two_rows_differ_in_nothing_else(tmp_path: Path
     }
 
 
-def test_two_revisions_are_two_rows_told_apart_by_seven_digits(tmp_path: Path) -> None:
+def test_two_revisions_are_two_rows_with_seven_digits_in_their_labels(tmp_path: Path) -> None:
     result(of_others(tmp_path), "STS12", 0.8)
     result(of_others(tmp_path, revision="0" * 40), "STS12", 0.7)
 
@@ -124,7 +124,7 @@ def test_two_revisions_are_two_rows_told_apart_by_seven_digits(tmp_path: Path) -
     }
 
 
-def test_a_run_without_its_settings_stays_ours_and_says_so(tmp_path: Path) -> None:
+def test_a_run_without_settings_is_still_ours_with_a_note(tmp_path: Path) -> None:
     folder = our_run(tmp_path)
     result(folder, "STS12", 0.8)
     (folder / "model_meta.json").write_text('{"name": ')
@@ -138,13 +138,13 @@ def test_a_run_without_its_settings_stays_ours_and_says_so(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("inside", [".", "results"])
-def test_an_output_folder_and_its_results_folder_are_the_same(tmp_path: Path, inside: str) -> None:
+def test_an_output_folder_and_its_results_folder_give_the_same_rows(tmp_path: Path, inside: str) -> None:
     result(our_run(tmp_path), "STS12", 0.8)
 
     assert labelled(local_scores(tmp_path / inside)) == {"all_minilm_l6_v2": {"STS12": 0.8}}
 
 
-def test_a_folder_that_holds_no_results_is_an_error_that_shows_the_layout(tmp_path: Path) -> None:
+def test_a_folder_without_results_is_an_error_that_shows_the_layout(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
 
     with pytest.raises(ConfigError, match=r"holds no results in MTEB's layout, results/<organisation>__<name>"):
@@ -174,7 +174,7 @@ def test_a_model_folder_without_organisation_is_read_as_mteb_reads_it(tmp_path: 
         assert len(local_scores(tmp_path, models=[spec]).rows) == 1
 
 
-def test_a_description_of_another_model_is_not_believed_and_said(tmp_path: Path) -> None:
+def test_a_model_meta_of_another_model_is_ignored_with_a_note(tmp_path: Path) -> None:
     folder = of_others(tmp_path)
     result(folder, "STS12", 0.8)
     (folder / "model_meta.json").write_text('{"name": "org/other"}')
@@ -199,7 +199,7 @@ def test_results_without_a_folder_of_the_revision_are_read(tmp_path: Path, descr
 
 
 @pytest.mark.fault(48, "the gap is shown with its reason")
-def test_every_json_file_ends_as_a_score_a_gap_or_a_note(tmp_path: Path) -> None:
+def test_every_json_file_gives_a_score_a_gap_or_a_note(tmp_path: Path) -> None:
     folder = of_others(tmp_path)
     for place in ("", "a/", "a/b/", f"{folder.relative_to(tmp_path / 'results').as_posix()}/"):
         for name in ("STS12", "odd"):
@@ -219,7 +219,7 @@ def test_every_json_file_ends_as_a_score_a_gap_or_a_note(tmp_path: Path) -> None
     assert "because a result is at results/<organisation>__<name>/<revision>/<Task>.json" in note
 
 
-def test_the_type_of_a_task_that_is_not_known_any_more_is_as_the_run_noted_it(tmp_path: Path) -> None:
+def test_the_type_of_an_unknown_task_comes_from_the_run(tmp_path: Path) -> None:
     folder = our_run(tmp_path)
     result(folder, "OnceMine", 0.5)
     note = tmp_path / "details" / folder.relative_to(tmp_path / "results") / "OnceMine.json"
@@ -240,7 +240,7 @@ def forums(root: Path, names: list[str], model: str = STELLA) -> None:
         result(of_others(root, model), name, 0.3 + i / 100)
 
 
-def test_the_twelve_forums_are_their_mean_beside_a_published_aggregate(tmp_path: Path) -> None:
+def test_the_twelve_forums_are_compared_as_their_mean(tmp_path: Path) -> None:
     forums(tmp_path, PARTS)
     result(of_others(tmp_path, BGE), "CQADupstackRetrieval", 0.47)
 
@@ -259,7 +259,7 @@ def test_forums_never_count_as_twelve_tasks(tmp_path: Path) -> None:
     assert compare(local_scores(tmp_path).scores).mean_tasks == ("CQADupstackRetrieval",)
 
 
-def test_forums_that_lack_one_are_named_and_make_no_mean(tmp_path: Path) -> None:
+def test_incomplete_forums_are_named_and_give_no_mean(tmp_path: Path) -> None:
     forums(tmp_path, PARTS[:-1])
     result(of_others(tmp_path, BGE), "CQADupstackRetrieval", 0.47)
 
@@ -287,7 +287,7 @@ def test_the_public_rerun_of_stella_never_shares_a_row_with_the_card(tmp_path: P
     assert sorted(len(rows[label][1]) for label in reported) == [1, 56]
 
 
-def test_the_public_rerun_of_stella_carries_a_warning_and_only_that_one(tmp_path: Path) -> None:
+def test_only_the_public_rerun_of_stella_has_a_warning(tmp_path: Path) -> None:
     rerun_and_card(tmp_path)
     result(of_others(tmp_path, revision="0" * 40), "STS12", 0.79)
     result(our_run(tmp_path, STELLA), "STS12", 0.80)
@@ -307,13 +307,13 @@ def test_the_public_rerun_of_stella_carries_a_warning_and_only_that_one(tmp_path
     ]
 
 
-def test_the_dimension_that_a_registry_gives_is_not_taken_for_that_of_the_run(tmp_path: Path) -> None:
+def test_the_registrys_dimension_is_not_taken_for_that_of_the_run(tmp_path: Path) -> None:
     rerun_and_card(tmp_path)  # 8960, which no head has, and 8192
 
     assert {system.dimension for system in local_scores(tmp_path).scores} == {None}
 
 
-def test_languages_of_one_file_are_told_and_english_can_be_had_alone(tmp_path: Path) -> None:
+def test_languages_of_one_file_are_listed_and_english_can_be_selected(tmp_path: Path) -> None:
     languages = {"en": ("eng-Latn", 0.84513), "de": ("deu-Latn", 0.61), "sw": ("swa-Latn", 0.36)}
     entries = [entry(score, subset, language) for subset, (language, score) in languages.items()]
     result(of_others(tmp_path), "MassiveIntentClassification", {"test": entries})
@@ -328,7 +328,7 @@ def test_languages_of_one_file_are_told_and_english_can_be_had_alone(tmp_path: P
     assert card["MassiveIntentClassification"].subsets == english.subsets != mixed.subsets
 
 
-def test_half_a_list_of_languages_is_none(tmp_path: Path) -> None:
+def test_an_incomplete_list_of_languages_is_ignored(tmp_path: Path) -> None:
     entries = [entry(0.9, "en"), {"main_score": 0.5, "hf_subset": "de"}]
     result(of_others(tmp_path), "STS22", {"test": entries})
 
@@ -365,7 +365,7 @@ def test_english_is_every_subset_in_english_alone(tmp_path: Path) -> None:
     assert found.gaps[system] == {"STS22": "does not state its languages"}
 
 
-def test_means_over_languages_are_those_of_mteb_itself(tmp_path: Path) -> None:
+def test_means_over_languages_equal_mtebs(tmp_path: Path) -> None:
     from mteb.results import TaskResult
 
     entries = [entry(0.9, "en"), entry(0.5, "de", "deu-Latn"), entry(0.1, "fr", "fra-Latn")]
@@ -389,7 +389,7 @@ def test_two_dimensions_of_one_model_are_two_rows(tmp_path: Path) -> None:
     assert [system.dimension for system in found.scores] == [1024, 256]
 
 
-def test_two_dimensions_that_others_measured_are_two_rows_too(tmp_path: Path) -> None:
+def test_two_dimensions_measured_by_others_are_two_rows(tmp_path: Path) -> None:
     base = of_others(tmp_path)
     result(base, "STS12", 0.75)
     for dimension, score in ((256, 0.7), (1024, 0.8)):
@@ -417,7 +417,7 @@ def test_the_split_that_the_task_defines_is_the_one_that_is_scored(tmp_path: Pat
     assert not any("MSMARCO" in note for note in found.notes_on([system]))
 
 
-def test_a_split_is_never_chosen_without_a_word(tmp_path: Path) -> None:
+def test_a_chosen_split_is_always_noted(tmp_path: Path) -> None:
     result(of_others(tmp_path), "NoSuchTask", {"test": [entry(0.5)], "validation": [entry(0.9)]})
     result(of_others(tmp_path), "LEMBNeedleRetrieval", {"test_256": [entry(0.84)], "test_512": [entry(0.86)]})
 
@@ -462,7 +462,7 @@ def test_versions_and_revisions_are_those_of_each_file(tmp_path: Path) -> None:
         ({}, None),
     ],
 )
-def test_a_metric_is_named_only_where_the_file_shows_it(
+def test_a_metric_is_named_only_if_the_file_shows_it(
     tmp_path: Path, fields: dict[str, float], metric: str | None
 ) -> None:
     result(of_others(tmp_path), "STS12", {"test": [entry(0.8, **fields)]})
@@ -526,7 +526,7 @@ def test_a_metric_is_named_only_where_the_file_shows_it(
         ),
     ],
 )
-def test_a_damaged_file_is_a_gap_with_its_reason_and_costs_nothing_else(
+def test_a_damaged_file_is_a_gap_with_its_reason_and_affects_no_other_score(
     tmp_path: Path, content: str | bytes, reason: str
 ) -> None:
     folder = our_run(tmp_path)
@@ -543,7 +543,7 @@ def test_a_damaged_file_is_a_gap_with_its_reason_and_costs_nothing_else(
     assert f"all_minilm_l6_v2: STS12: {found.gaps[system]['STS12']}" in found.notes_on([system])
 
 
-def test_one_bad_language_spoils_the_mean_and_not_the_english_score(tmp_path: Path) -> None:
+def test_one_damaged_language_affects_the_mean_and_not_the_english_score(tmp_path: Path) -> None:
     entries = [entry(0.84513, "en"), entry(None, "de", "deu-Latn")]
     result(of_others(tmp_path), "MassiveIntentClassification", {"test": entries})
 
@@ -551,7 +551,7 @@ def test_one_bad_language_spoils_the_mean_and_not_the_english_score(tmp_path: Pa
     assert one(local_scores(tmp_path, selection=ENGLISH))[1]["MassiveIntentClassification"].value == 0.84513
 
 
-def test_a_secondary_metric_that_is_not_a_number_costs_nothing(tmp_path: Path) -> None:
+def test_a_secondary_metric_that_is_nan_has_no_effect(tmp_path: Path) -> None:
     """As in LEMBNeedleRetrieval and others of the public rerun: the nAUC of a recall of 1 is NaN."""
     path = result(of_others(tmp_path), "NFCorpus", {"test": [entry(0.42, nauc_recall_at_100_max=float("nan"))]})
 
@@ -560,7 +560,7 @@ def test_a_secondary_metric_that_is_not_a_number_costs_nothing(tmp_path: Path) -
 
 
 @pytest.mark.fault(48, "the model stays in the table; each gap gives its reason")
-def test_a_system_of_which_nothing_can_be_read_is_still_there(tmp_path: Path) -> None:
+def test_a_system_without_readable_files_is_listed(tmp_path: Path) -> None:
     (our_run(tmp_path) / "STS12.json").write_text("{")
 
     found = local_scores(tmp_path)
@@ -586,7 +586,7 @@ HOSTILE = [
 
 @pytest.mark.fault(46, "control characters become spaces")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names_come_out_as_plain_text_in_every_view(tmp_path: Path, name: str | bytes) -> None:
+def test_hostile_names_are_plain_text_in_every_view(tmp_path: Path, name: str | bytes) -> None:
     folder = tmp_path / "results" / os.fsdecode(name) / "rev\x1b[31m"
     result(folder, "STS12", 0.5)
     (folder / "STS\x07 12.json").write_text("{")

@@ -107,7 +107,7 @@ def with_two_unlike() -> Comparison:
     )
 
 
-def test_facts_borda_and_the_mean_of_types_stand_beside_the_mean() -> None:
+def test_facts_borda_and_the_mean_of_types_are_beside_the_mean() -> None:
     document = page(with_two_unlike())
 
     (first, *_, last) = rows_of(document.all("table")[0])
@@ -119,7 +119,7 @@ def test_facts_borda_and_the_mean_of_types_stand_beside_the_mean() -> None:
     assert last[10:] == ["-", "-", "-", "closed", "-"]
 
 
-def test_who_is_not_ranked_stands_below_with_what_is_lacking() -> None:
+def test_unranked_systems_are_listed_below_with_the_reason() -> None:
     section = next(one for one in page(with_two_unlike()).all("section") if one.attributes["id"] == "leaderboard")
 
     assert "Systems with scores on less than 80 % of the tasks are not ranked." in section.text()
@@ -211,7 +211,7 @@ def test_the_policy_allows_this_style_sheet_and_this_script_alone(build: Callabl
 
 
 @pytest.mark.parametrize("build", ALL)
-def test_the_page_loads_nothing_and_nothing_in_it_acts(build: Callable[[], Comparison]) -> None:
+def test_the_page_loads_nothing_and_executes_nothing_foreign(build: Callable[[], Comparison]) -> None:
     document = page(build())
     count = Counter(one.tag for one in document.all())
     attributes = [item for one in document.all() for item in one.attributes.items()]
@@ -256,7 +256,7 @@ def test_no_name_changes_the_structure_of_the_page(texts: list[str]) -> None:
     assert skeleton(page(_named(texts))) == benign
 
 
-def test_names_read_as_they_are_less_control_characters() -> None:
+def test_names_are_shown_without_control_characters() -> None:
     text = page(hostile()).text()
 
     for name in HOSTILE[:-1]:
@@ -266,7 +266,7 @@ def test_names_read_as_they_are_less_control_characters() -> None:
 
 
 @pytest.mark.fault(31, "in a report: replaced")
-def test_a_lone_surrogate_does_not_stop_the_report(tmp_path: Path) -> None:
+def test_a_lone_surrogate_is_replaced_in_the_report(tmp_path: Path) -> None:
     write_report(hostile(), tmp_path / "report.html")
 
     assert " surrogate</li>" in (tmp_path / "report.html").read_text("utf-8")
@@ -288,7 +288,7 @@ def test_a_large_report_stays_small() -> None:
     assert len(render_report(ten_by_fifty()).encode()) < 300_000
 
 
-def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_an_unwritable_report_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(StorageProblem, match=r"report\.html"):
@@ -309,7 +309,7 @@ def test_every_score_is_shown_in_points_and_sorted_at_full_precision() -> None:
 
 
 @pytest.mark.fault(48, "the gap is shown with its reason")
-def test_a_gap_is_visible_with_its_reason_and_sorts_as_nothing() -> None:
+def test_a_gap_is_shown_with_its_reason_and_sorts_last() -> None:
     document = page(three_with_gaps())
     table = document.all("table", id="tasks-table")[0]
     (row,) = [row for row in table.all("tr") if row.text().strip().startswith("STS2")]
@@ -333,7 +333,7 @@ def test_the_highest_score_is_marked_in_words_too_and_ties_are_all_marked() -> N
     }
 
 
-def test_items_known_give_the_row_of_a_task_its_interval_and_p() -> None:
+def test_items_give_a_task_an_interval_and_p() -> None:
     rows = {row[0]: row[3:-1] for row in rows_of(page(two_measured()).all("table", id="tasks-table")[0])}
 
     assert rows["STS12"] == ["+2.00", "+1.20 to +2.80", "< 0.001", "3108 pairs"]
@@ -341,7 +341,7 @@ def test_items_known_give_the_row_of_a_task_its_interval_and_p() -> None:
     assert rows["NFCorpus"] == ["+1.00", "-", "-", "-"]
 
 
-def test_prices_stand_beside_the_mean_and_name_their_machine() -> None:
+def test_costs_are_shown_with_the_mean_and_the_machine() -> None:
     document = page(three_with_gaps())
     table = document.all("table", id="price-table")[0]
 
@@ -349,7 +349,7 @@ def test_prices_stand_beside_the_mean_and_name_their_machine() -> None:
     assert rows_of(table)[2][2:] == ["16,245", "366", "6.7 GB", "32.8 kB", "32.8 GB", "1.54 B", "float32"]
 
 
-def test_prices_of_different_machines_are_said_not_to_compare_and_are_not_drawn() -> None:
+def test_costs_of_different_machines_are_marked_and_not_drawn() -> None:
     document = page(three_with_gaps(machines=("Xeon", "Xeon", "H100")))
     table = document.all("table", id="price-table")[0]
 
@@ -359,7 +359,7 @@ def test_prices_of_different_machines_are_said_not_to_compare_and_are_not_drawn(
     assert "speeds are comparable only on one machine, and these machines are different: H100; Xeon" in document.text()
 
 
-def test_provenance_says_of_each_score_where_it_is_from() -> None:
+def test_provenance_names_the_source_of_each_score() -> None:
     document = page(two_published())
 
     systems = rows_of(document.all("table", id="systems-table")[0])
@@ -376,7 +376,7 @@ def test_provenance_says_of_each_score_where_it_is_from() -> None:
     assert conditions[0][1:] == ["test", "default", "eng", "0123456789abcdef", "main"]
 
 
-def test_what_a_system_has_otherwise_is_told_with_its_tasks() -> None:
+def test_deviations_of_a_system_are_listed_with_their_tasks() -> None:
     comparison = three_with_gaps()
     first, *others = comparison.rows
     odd = replace(first.cells[1], dataset_revision=None, metric="other")  # type: ignore[type-var]
@@ -391,7 +391,7 @@ def test_what_a_system_has_otherwise_is_told_with_its_tasks() -> None:
     assert [one.text().split()[0] for one in details[0].all("li")] == ["source"] * 7 + ["mteb"]
 
 
-def test_a_folder_that_sources_share_is_told_once() -> None:
+def test_a_folder_shared_by_sources_is_named_once() -> None:
     details = page(ten_by_fifty()).all("details", **{"class": "sources"})[1]
 
     folder = "results/organisation__model/d03be74b361d4eb24f42a2fe5bd2e29917df4604/experiments/dtype_bfloat16/"
@@ -454,7 +454,7 @@ def test_a_difference_is_drawn_at_its_place_on_the_axis_with_its_interval() -> N
     assert list(groups) == ["STS12", "NFCorpus", "STS13", "STS22", "STS14"]
 
 
-def test_a_mark_tells_by_its_shape_who_is_higher_and_whether_beyond_doubt() -> None:
+def test_the_shape_of_a_mark_shows_the_higher_system_and_significance() -> None:
     svg = drawn(two_measured(), "differences-1")
     groups = {one.all("title")[0].text().split(":")[0]: one for one in svg.all("g")}
 
@@ -464,7 +464,7 @@ def test_a_mark_tells_by_its_shape_who_is_higher_and_whether_beyond_doubt() -> N
     assert groups["NFCorpus"].all("line")[0].attributes["class"] == "stem first"
 
 
-def test_scores_alone_are_drawn_without_intervals_and_it_is_said() -> None:
+def test_scores_without_items_are_drawn_without_intervals_and_a_note_says_so() -> None:
     document = page(two_published())
     svg = drawn(two_published(), "differences-1")
 
@@ -490,7 +490,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, ma
 
 @settings(max_examples=50, deadline=None)
 @given(PAIRS)
-def test_the_front_is_what_nothing_else_beats(both: list[tuple[int, int]]) -> None:
+def test_the_pareto_front_has_the_undominated_systems(both: list[tuple[int, int]]) -> None:
     front = pictures.pareto(both)
 
     for i, (a, b) in enumerate(both):
@@ -499,7 +499,7 @@ def test_the_front_is_what_nothing_else_beats(both: list[tuple[int, int]]) -> No
     assert [both[i][0] for i in front] == sorted((both[i][0] for i in front), reverse=True)
 
 
-def test_the_front_is_filled_and_what_is_beaten_is_hollow() -> None:
+def test_the_pareto_front_is_filled_and_dominated_systems_are_hollow() -> None:
     comparison = three_with_gaps()
     slow = replace(comparison.prices[0], tokens_per_second=10.0)  # the lowest mean, now the slowest too
     svg = drawn(replace(comparison, prices=(slow, *comparison.prices[1:])), "speed")
@@ -520,7 +520,7 @@ def test_faster_is_to_the_right_and_better_is_above() -> None:
 @settings(max_examples=50, deadline=None)
 @example([(262.0, 30.0, 1), (397.0, 30.0, 18)])
 @given(st.lists(st.tuples(st.floats(80, 690), st.floats(30, 320), st.integers(1, 40)), min_size=1, max_size=12))
-def test_no_label_covers_another(dots: list[tuple[float, float, int]]) -> None:
+def test_labels_do_not_overlap(dots: list[tuple[float, float, int]]) -> None:
     texts = pictures._labelled([pictures._Dot(x, y, "m" * length, "", 0) for x, y, length in dots])
 
     boxes = []
@@ -533,7 +533,7 @@ def test_no_label_covers_another(dots: list[tuple[float, float, int]]) -> None:
         assert not [1 for c, d, z in boxes[:i] if a + 0.2 < d and c + 0.2 < b and abs(y - z) < 14.8]
 
 
-def test_dimensions_of_one_model_run_alike_share_a_line() -> None:
+def test_dimensions_of_one_model_with_equal_settings_share_a_line() -> None:
     svg = drawn(three_with_gaps(), "dimension")
 
     (line,) = svg.all("polyline")
@@ -541,7 +541,7 @@ def test_dimensions_of_one_model_run_alike_share_a_line() -> None:
     assert xs[1] - xs[0] == pytest.approx((xs[2] - xs[1]) * 2 / 3, abs=0.2)  # 256 to 1024 is 2 doublings; to 8192, 3
 
 
-def test_dimensions_under_other_settings_share_none() -> None:
+def test_dimensions_with_other_settings_share_no_line() -> None:
     systems = [system("m@256", embed_dim=256, dtype="float32"), system("m@1024", embed_dim=1024, dtype="bfloat16")]
     comparison = compare_by_hand(systems, {("t", "STS"): [score("t", "STS", 0.5), score("t", "STS", 0.6)]})
 
@@ -589,7 +589,7 @@ def sorts(tab: Any, table: str) -> list[str | None]:
 
 
 @pytest.mark.parametrize("build", ALL)
-def test_the_browser_asks_for_nothing_and_complains_of_nothing(
+def test_the_browser_makes_no_request_and_reports_no_error(
     build: Callable[[], Comparison], visit: Callable[..., Visit]
 ) -> None:
     seen = visit(build())
@@ -616,7 +616,7 @@ def test_hostile_names_execute_nothing(visit: Callable[..., Visit]) -> None:
 
 
 @pytest.mark.fault(45, "text in the report; nothing runs in a browser")
-def test_the_policy_stops_what_would_get_in_all_the_same(visit: Callable[..., Visit]) -> None:
+def test_the_policy_blocks_injected_content(visit: Callable[..., Visit]) -> None:
     seen = visit(two_measured())
     seen.page.evaluate(
         """() => {
@@ -654,7 +654,7 @@ def test_a_click_sorts_by_number_highest_first_then_lowest(visit: Callable[..., 
     assert tab.locator("#status").inner_text() == "Sorted by Difference first minus second, ascending"
 
 
-def test_names_sort_as_people_count(visit: Callable[..., Visit]) -> None:
+def test_names_sort_in_natural_order(visit: Callable[..., Visit]) -> None:
     tab = visit(two_published()).page
     tab.locator("#tasks-table thead button").first.click()
 
@@ -739,7 +739,7 @@ def means_by_hand(comparison: Comparison, kind: str) -> dict[str, float]:
     }
 
 
-def test_the_filter_recomputes_means_and_ranks_and_gives_them_back(visit: Callable[..., Visit]) -> None:
+def test_the_filter_recomputes_and_restores_means_and_ranks(visit: Callable[..., Visit]) -> None:
     comparison = ten_by_fifty()
     tab = visit(comparison).page
     before = [column(tab, "leaderboard-table", number) for number in (1, 2, 4)]
@@ -774,7 +774,7 @@ def test_models_are_found_by_any_of_several_words(visit: Callable[..., Visit]) -
     assert tab.locator("#tasks-table thead th:visible").count() == 12
 
 
-def test_the_means_of_one_type_take_the_estimates_too(visit: Callable[..., Visit]) -> None:
+def test_the_means_of_one_type_include_the_estimates(visit: Callable[..., Visit]) -> None:
     comparison = with_two_unlike()
     tab = visit(comparison).page
 
@@ -786,7 +786,7 @@ def test_the_means_of_one_type_take_the_estimates_too(visit: Callable[..., Visit
     assert row.locator("td").first.inner_text() == f"{100 * sum(values) / 5:.2f}"  # type: ignore[arg-type]
 
 
-def test_columns_are_chosen(visit: Callable[..., Visit]) -> None:
+def test_columns_can_be_chosen(visit: Callable[..., Visit]) -> None:
     tab = visit(three_with_gaps()).page
     tab.locator("#columns summary").click()
     shown = tab.locator("#leaderboard-table thead th:visible")
@@ -799,7 +799,7 @@ def test_columns_are_chosen(visit: Callable[..., Visit]) -> None:
     assert shown.count() == 9
 
 
-def test_any_system_is_compared_with_all_others(visit: Callable[..., Visit]) -> None:
+def test_any_system_can_be_compared_with_all_others(visit: Callable[..., Visit]) -> None:
     comparison = ten_by_fifty()
     duels = [replace(duel, lacking=i % 3, apart=i % 2) for i, duel in enumerate(comparison.duels)]
     comparison = replace(comparison, duels=tuple(duels))
@@ -826,7 +826,7 @@ def test_any_system_is_compared_with_all_others(visit: Callable[..., Visit]) -> 
     assert tab.locator("#duels-table caption").inner_text().startswith(f"{chosen.label} minus each of the others")
 
 
-def test_a_bar_that_does_not_reach_the_first_place_is_that_of_one_beyond_doubt() -> None:
+def test_a_bar_that_does_not_reach_the_first_place_is_a_significant_difference() -> None:
     comparison = ten_by_fifty()
     first = comparison.standings[0].system
     duels = [
@@ -861,7 +861,7 @@ def test_the_mean_is_the_second_column_and_visible_on_a_phone(visit: Callable[..
         assert box["x"] + box["width"] <= 400
 
 
-def test_what_all_names_share_is_said_once() -> None:
+def test_the_common_part_of_all_names_is_shown_once() -> None:
     comparison = two_published()
     labels = [f"{one.model} (self-reported, shots={i})" for i, one in enumerate(comparison.systems)]
     cells = {(row.task, row.type): row.cells for row in comparison.rows}
@@ -935,7 +935,7 @@ def test_dark_follows_the_reader_and_print_is_light(visit: Callable[..., Visit])
     assert dark.locator("#tasks-table").is_visible()
 
 
-def test_the_page_reads_without_its_script(visit: Callable[..., Visit]) -> None:
+def test_the_page_is_readable_without_its_script(visit: Callable[..., Visit]) -> None:
     tab = visit(three_with_gaps(), java_script_enabled=False).page
 
     assert tab.locator("button").count() == 0

@@ -51,9 +51,7 @@ def of_mteb(folder: str, benchmark: str) -> Any:
 
 @needs_shared
 @pytest.mark.parametrize(("folder", "benchmark", "complete"), CASES)
-def test_means_and_means_by_type_of_complete_models_are_those_of_mtebs_table(
-    folder: str, benchmark: str, complete: int
-) -> None:
+def test_means_of_complete_models_equal_those_of_mtebs_table(folder: str, benchmark: str, complete: int) -> None:
     theirs = of_mteb(folder, benchmark).get_benchmark_result().set_index("Model")
 
     ours = table(folder, benchmark, any_data_revision=True)
@@ -69,7 +67,7 @@ def test_means_and_means_by_type_of_complete_models_are_those_of_mtebs_table(
 
 
 @needs_shared
-def test_bordas_ranks_are_mtebs_where_every_model_is_complete() -> None:
+def test_borda_ranks_of_complete_models_equal_mtebs() -> None:
     found, selection = found_in("complete", "MTEB(eng, v2)")
     scores = {system: of for system, of in found.scores.items() if len(of) == 41}
     frame = of_mteb("complete", "MTEB(eng, v2)").to_dataframe().set_index("task_name")[[s.model for s in scores]]
@@ -83,7 +81,7 @@ def test_bordas_ranks_are_mtebs_where_every_model_is_complete() -> None:
 
 @needs_shared
 @pytest.mark.parametrize(("folder", "benchmark", "complete"), CASES)
-def test_every_cell_that_stands_is_the_one_that_mteb_joins(folder: str, benchmark: str, complete: int) -> None:
+def test_every_shown_cell_equals_the_one_that_mteb_joins(folder: str, benchmark: str, complete: int) -> None:
     theirs = of_mteb(folder, benchmark).to_dataframe().set_index("task_name")
 
     ours = table(folder, benchmark)
@@ -121,7 +119,7 @@ def test_no_range_of_ranks_contradicts_a_duel_of_real_rows(folder: str, benchmar
 
 
 @needs_shared
-def test_a_row_that_lacks_tasks_says_that_joined_it_has_them() -> None:
+def test_an_incomplete_row_names_join_if_joining_completes_it() -> None:
     selection = choose(load_facts(), benchmark="MTEB(eng, v1)")
     found = local_scores(RESULTS / "famous", models=["stella_en_1.5B_v5"], selection=selection)
 
@@ -166,7 +164,7 @@ def test_the_mean_is_over_every_split_that_mteb_evaluates(tmp_path: Any) -> None
     assert score.split == ", ".join(sorted(splits))
 
 
-def test_the_main_revision_stands_before_what_authors_report(tmp_path: Any) -> None:
+def test_the_main_revision_takes_precedence_over_self_reported_scores(tmp_path: Any) -> None:
     main = load_facts()["models"][STELLA]["revision"]
     folder = tmp_path / "results" / STELLA.replace("/", "__")
     result(folder / main, "STS12", 0.5)

@@ -37,7 +37,7 @@ SYSTEMS = st.lists(
 
 @settings(max_examples=50, deadline=None)
 @given(SYSTEMS)
-def test_no_two_rows_are_ever_called_the_same(systems: list[System]) -> None:
+def test_labels_of_rows_are_unique(systems: list[System]) -> None:
     names = labels(systems)
 
     assert len(names) == len(systems)

@@ -59,7 +59,7 @@ def test_public_results_are_those_of_the_pinned_commit(
     assert "made without template and head" in found.notes_on([system])[0]
 
 
-def test_another_commit_is_fetched_and_the_same_one_asks_no_network(
+def test_another_commit_is_fetched_and_a_cached_one_needs_no_network(
     tmp_path: Path, public: tuple[Path, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository, first, second = public
@@ -73,7 +73,7 @@ def test_another_commit_is_fetched_and_the_same_one_asks_no_network(
     assert score(first) == 0.5
 
 
-def test_nothing_that_a_clone_prints_goes_to_stdout(
+def test_output_of_git_never_reaches_stdout(
     tmp_path: Path, public: tuple[Path, str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     repository, first, second = public
@@ -84,7 +84,7 @@ def test_nothing_that_a_clone_prints_goes_to_stdout(
     assert capfd.readouterr().out == ""
 
 
-def test_runs_of_this_plugin_in_the_public_results_were_not_measured_here(
+def test_public_results_of_this_plugin_are_not_shown_as_measured_here(
     tmp_path: Path, public: tuple[Path, str, str]
 ) -> None:
     repository, *_ = public
@@ -124,9 +124,7 @@ def test_a_branch_a_tag_a_short_commit_and_the_newest_are_resolved_and_stored(
     assert f"{repository} at {second}" in told
 
 
-def test_a_revision_that_there_is_not_is_an_error_with_the_branches(
-    tmp_path: Path, public: tuple[Path, str, str]
-) -> None:
+def test_an_unknown_revision_is_an_error_with_the_branches(tmp_path: Path, public: tuple[Path, str, str]) -> None:
     repository, *_ = public
     git(repository, "branch", "old")
 
@@ -165,9 +163,7 @@ def test_the_folder_of_a_clone_is_read_as_it_is_checked_out(tmp_path: Path, publ
     assert (found.commit, one(found)[0].origin) == (first, f"{repository}@{first}")
 
 
-def test_what_cannot_be_fetched_is_an_environment_problem_with_its_cure(
-    tmp_path: Path, public: tuple[Path, str, str]
-) -> None:
+def test_a_failed_fetch_is_an_environment_problem_with_the_fix(tmp_path: Path, public: tuple[Path, str, str]) -> None:
     repository, first, _ = public
     cure = "check the network, or clone .* on a machine with network access, .* pass that folder with --results"
 
@@ -211,7 +207,7 @@ def test_a_missing_git_and_an_unwritable_cache_are_environment_problems(
         remote_scores([STELLA], tmp_path / "cache", revision=first, remote=str(repository))
 
 
-def test_a_clone_of_ones_own_can_be_given_as_a_results_folder(public: tuple[Path, str, str]) -> None:
+def test_a_users_clone_can_be_given_as_a_results_folder(public: tuple[Path, str, str]) -> None:
     repository, *_ = public
 
     found = local_scores(repository, models=[STELLA])

@@ -16,7 +16,7 @@ from tests.support.result_folders import (
 )
 
 
-def test_published_means_are_those_of_the_model_cards() -> None:
+def test_published_means_equal_those_of_the_model_cards() -> None:
     means = {
         system.model: mean(score.value for score in scores.values()) for system, scores in published().scores.items()
     }
@@ -24,7 +24,7 @@ def test_published_means_are_those_of_the_model_cards() -> None:
     assert {model: round(100 * value, 2) for model, value in means.items()} == {STELLA: 71.20, BGE: 71.68}
 
 
-def test_published_means_by_type_are_those_of_the_model_cards() -> None:
+def test_published_means_by_type_equal_those_of_the_model_cards() -> None:
     table = {
         "Classification": (12, 87.63, 88.95),
         "Clustering": (11, 57.69, 57.89),
@@ -41,7 +41,7 @@ def test_published_means_by_type_are_those_of_the_model_cards() -> None:
             assert 100 * mean(values) == pytest.approx(row[1 + place], abs=0.00501)  # 62.165 is printed as 62.16
 
 
-def test_published_scores_say_that_the_authors_report_them_and_what_they_leave_out() -> None:
+def test_published_scores_are_marked_as_self_reported_with_their_omissions() -> None:
     found = published()
 
     assert [system.label for system in found.scores] == [
@@ -73,7 +73,7 @@ def test_published_splits_and_subsets_are_what_mteb_scores_in_that_benchmark() -
 
 
 @needs_shared
-def test_published_scores_are_those_that_were_collected() -> None:
+def test_published_scores_equal_the_collected_ones() -> None:
     with (SHARED / "published_mteb_eng_v1.csv").open() as file:
         lines = list(csv.DictReader(file))
     scores = {system.model: of_model for system, of_model in published().scores.items()}

@@ -19,7 +19,7 @@ def facts() -> dict[str, Any]:
     return load_facts()
 
 
-def test_a_benchmark_is_that_of_mteb_under_any_of_its_names(facts: dict[str, Any]) -> None:
+def test_a_benchmark_is_found_under_any_of_mtebs_names(facts: dict[str, Any]) -> None:
     import mteb
 
     selection = choose(facts, benchmark="mteb(eng)")
@@ -41,7 +41,7 @@ def test_types_tasks_and_exclusions_narrow_a_benchmark(facts: dict[str, Any]) ->
     assert choose(facts, tasks=["STS12", "MySTS"]).required == ("STS12", "MySTS")
 
 
-def test_the_published_means_by_type_come_out_of_a_selection_by_type(facts: dict[str, Any]) -> None:
+def test_a_selection_by_type_gives_the_published_means_by_type(facts: dict[str, Any]) -> None:
     """Of the model card of Stella: retrieval 61.01, STS 84.58."""
     means = {}
     for kind in ("Retrieval", "STS"):
@@ -53,7 +53,7 @@ def test_the_published_means_by_type_come_out_of_a_selection_by_type(facts: dict
     assert means["STS"]["NovaSearch/stella_en_1.5B_v5"] == 84.51
 
 
-def test_where_subsets_differ_the_shared_ones_are_compared() -> None:
+def test_if_subsets_differ_the_shared_ones_are_compared() -> None:
     many = score("A", 0, subsets={"de": 0.2, "en": 0.6, "fr": 0.4})
     scores = scores_of(many={"A": many}, two={"A": score("A", 0, subsets={"en": 0.5, "fr": 0.7})})
 
@@ -63,7 +63,7 @@ def test_where_subsets_differ_the_shared_ones_are_compared() -> None:
     assert duel_of(comparison, "two", "many").difference == pytest.approx(0.1)
 
 
-def test_of_three_rows_the_subsets_of_most_stand_and_a_duel_is_on_those_of_the_two() -> None:
+def test_the_subsets_of_most_rows_are_ranked_and_a_duel_uses_those_of_its_two_rows() -> None:
     whole = {"de": 0.2, "en": 0.6}
     scores = scores_of(
         a={"A": score("A", 0, subsets=whole)},
@@ -78,7 +78,7 @@ def test_of_three_rows_the_subsets_of_most_stand_and_a_duel_is_on_those_of_the_t
     assert duel_of(comparison, "a", "english").difference == pytest.approx(-0.3)
 
 
-def test_a_benchmark_whose_subsets_most_rows_lack_still_takes_those_of_a_complete_row(facts: dict[str, Any]) -> None:
+def test_a_benchmark_uses_the_subsets_of_a_complete_row_although_most_rows_lack_them(facts: dict[str, Any]) -> None:
     selection = choose(facts, benchmark="MTEB(Multilingual, v2)", tasks=["STS17"])
     subsets = [f"s{i}" for i in range(selection.wanted["STS17"].cells)]
     scores = scores_of(

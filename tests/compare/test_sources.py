@@ -25,7 +25,7 @@ from tests.support.result_folders import (
 )
 
 
-def test_the_same_run_in_two_folders_is_told_apart_by_the_folder(tmp_path: Path) -> None:
+def test_the_same_run_in_two_folders_is_distinguished_by_the_folder(tmp_path: Path) -> None:
     for name, score in (("one", 0.8), ("two", 0.7)):
         result(our_run(tmp_path / name), "STS12", score)
 
@@ -37,7 +37,7 @@ def test_the_same_run_in_two_folders_is_told_apart_by_the_folder(tmp_path: Path)
     assert re.fullmatch(r"all_minilm_l6_v2 \(origin=.*/two\)", second)
 
 
-def test_what_is_given_twice_stands_once(tmp_path: Path) -> None:
+def test_a_source_given_twice_is_read_once(tmp_path: Path) -> None:
     result(our_run(tmp_path), "STS12", 0.8)
 
     assert labelled(merge(local_scores(tmp_path), local_scores(tmp_path), published(), published())).keys() == {
@@ -58,7 +58,7 @@ def test_runs_of_one_system_in_several_folders_are_one_row(tmp_path: Path) -> No
     assert system.origin == f"{tmp_path / 'sts'}; {tmp_path / 'video'}"
 
 
-def test_two_experiments_that_claim_the_same_settings_and_differ_both_stay(tmp_path: Path) -> None:
+def test_two_experiments_with_equal_settings_and_different_scores_are_both_kept(tmp_path: Path) -> None:
     first = our_run(tmp_path)
     result(first, "STS12", 0.8)
     copy = Path(shutil.copytree(first, first.with_name("copy")))
@@ -102,14 +102,14 @@ BF16, FP32 = "stella_en_1.5B_v5[bf16]", "stella_en_1.5B_v5[fp32]"
         (BGE, [f"{BGE} (self-reported)"]),
     ],
 )
-def test_a_spec_means_exactly_its_settings_and_a_bare_name_every_row(
+def test_a_spec_matches_its_settings_and_a_bare_name_matches_every_row(
     many: Found, spec: str, expected: list[str]
 ) -> None:
     assert sorted(system.label for system in select(many.scores, [spec])) == sorted(expected)
 
 
 @pytest.mark.parametrize("name", ["stella_en_1.5B_v5", STELLA, "dunzhang/stella_en_1.5B_v5"])
-def test_a_bare_name_means_every_row_of_the_model_whoever_measured_it(many: Found, name: str) -> None:
+def test_a_bare_name_matches_every_row_of_the_model_from_any_source(many: Found, name: str) -> None:
     chosen = select(many.scores, [name])
 
     assert Counter(system.provenance for system in chosen) == {
@@ -125,7 +125,7 @@ def test_every_label_selects_its_own_row(many: Found) -> None:
         assert system in select(many.scores, [system.label])
 
 
-def test_systems_come_in_the_order_of_the_specs_and_once(many: Found) -> None:
+def test_systems_are_in_the_order_of_the_specs_without_duplicates(many: Found) -> None:
     chosen = select(many.scores, [BGE, "all_minilm_l6_v2[bf16]", "all_minilm_l6_v2", BGE])
 
     assert [system.label for system in chosen] == [
@@ -136,7 +136,7 @@ def test_systems_come_in_the_order_of_the_specs_and_once(many: Found) -> None:
     assert all(chosen[system] == many.scores[system] for system in chosen)
 
 
-def test_a_yaml_of_ones_own_means_the_results_of_its_model(tmp_path: Path) -> None:
+def test_a_users_yaml_matches_the_results_of_its_model(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\npath: .\n")
     result(our_run(tmp_path, "local/mine", embed_dim=32), "STS12", 0.5)
     scores = local_scores(tmp_path).scores
@@ -147,7 +147,7 @@ def test_a_yaml_of_ones_own_means_the_results_of_its_model(tmp_path: Path) -> No
         select(scores, [f"{tmp_path / 'mine.yaml'}@64"])
 
 
-def test_a_spec_that_matches_nothing_is_an_error_with_what_comes_nearest_and_where_it_was_sought(
+def test_an_unmatched_spec_is_an_error_with_the_nearest_name_and_the_sources(
     many: Found,
 ) -> None:
     with pytest.raises(
@@ -165,7 +165,7 @@ def test_a_spec_that_matches_nothing_is_an_error_with_what_comes_nearest_and_whe
         select(many.scores, ["a[b"])
 
 
-def test_only_the_models_that_are_asked_for_are_read(tmp_path: Path) -> None:
+def test_only_the_named_models_are_read(tmp_path: Path) -> None:
     result(our_run(tmp_path), "STS12", 0.7)
     (of_others(tmp_path, "someone/else") / "STS12.json").write_text("{")
 

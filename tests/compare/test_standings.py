@@ -17,7 +17,7 @@ from tests.support.made_scores import TASKS, fast, score, scores_of, values
 TEN = TASKS[:10]
 
 
-def test_one_stray_row_takes_no_task_from_the_others() -> None:
+def test_one_stray_row_does_not_narrow_the_means() -> None:
     comparison = fast(scores_of(a=values(0.5, TEN), b=values(0.6, TEN), stray={"Other": 0.9}))
 
     assert comparison.mean_tasks == tuple(TEN)
@@ -27,7 +27,7 @@ def test_one_stray_row_takes_no_task_from_the_others() -> None:
 
 
 @pytest.mark.parametrize(("coverage", "ranked"), [(0.8, ["a", "most"]), (0.81, ["a"]), (1.0, ["a"])])
-def test_ranked_is_who_has_enough_of_the_tasks(coverage: float, ranked: list[str]) -> None:
+def test_systems_with_enough_of_the_tasks_are_ranked(coverage: float, ranked: list[str]) -> None:
     scores = scores_of(a=values(0.5, TEN), most=values(0.4, TEN[:8]), few=values(0.4, TEN[:7]))
 
     comparison = fast(scores, coverage=coverage, selection=Selection(required=tuple(TEN)))
@@ -57,7 +57,7 @@ def test_a_missing_score_is_estimated_by_least_squares_and_a_complete_mean_is_pl
     assert {one.system.label: one.estimated for one in comparison.standings} == {"s0": 0, "s1": 2, "s2": 1, "s3": 0}
 
 
-def test_two_means_differ_as_the_two_do_on_the_tasks_that_both_have() -> None:
+def test_with_estimates_two_means_differ_as_on_the_common_tasks() -> None:
     comparison = fast(
         scores_of(a=values(0.5, TEN, 0.1), b=values(0.5, TEN[:9], 0.1, seed=1)),
         selection=Selection(required=tuple(TEN)),
@@ -67,7 +67,7 @@ def test_two_means_differ_as_the_two_do_on_the_tasks_that_both_have() -> None:
     assert first - second == pytest.approx(comparison.duels[0].difference)
 
 
-def test_borda_is_the_rank_of_points_for_every_system_that_is_worse() -> None:
+def test_borda_ranks_by_points_for_every_worse_system() -> None:
     table = np.round(np.random.default_rng(1).uniform(0.3, 0.8, (6, 10)), 1)  # with ties
     rows = {f"s{i}": dict(zip(TEN, own, strict=True)) for i, own in enumerate(table)}
 
@@ -80,7 +80,7 @@ def test_borda_is_the_rank_of_points_for_every_system_that_is_worse() -> None:
     }
 
 
-def test_the_mean_over_types_weighs_every_type_alike() -> None:
+def test_the_mean_over_types_weights_every_type_equally() -> None:
     own = {**{task: score(task, 0.8) for task in "abc"}, "d": score("d", 0.2, type="Retrieval")}
 
     (standing,) = fast(scores_of(one=own)).standings
@@ -90,7 +90,7 @@ def test_the_mean_over_types_weighs_every_type_alike() -> None:
     assert standing.mean_by_type == pytest.approx(0.5)
 
 
-def test_other_data_makes_a_gap_says_what_it_costs_and_counts_when_it_is_asked_for() -> None:
+def test_a_score_on_other_data_is_a_gap_unless_the_option_allows_it() -> None:
     other = {task: score(task, 0.7, dataset_revision="new" if task == "Task00" else "old") for task in TEN}
     old = {task: score(task, 0.5, dataset_revision="old") for task in TEN}
     scores = scores_of(a=old, b=old, other=other)
@@ -123,7 +123,7 @@ def test_if_too_few_tasks_would_remain_the_scores_on_other_data_are_estimated() 
     ]
 
 
-def test_a_row_on_other_data_throughout_is_not_ranked() -> None:
+def test_a_row_entirely_on_other_data_is_not_ranked() -> None:
     old, new = ({task: score(task, 0.5, dataset_revision=one) for task in TEN} for one in ("old", "new"))
 
     comparison = fast(scores_of(a=old, b=old, other=new))
@@ -131,7 +131,7 @@ def test_a_row_on_other_data_throughout_is_not_ranked() -> None:
     assert [one.reason for one in comparison.unranked] == ["has 10 tasks, but only 0 on the data that most others have"]
 
 
-def test_what_is_asked_for_and_nobody_has_is_lacking_for_all() -> None:
+def test_a_selected_task_without_scores_is_missing_for_all() -> None:
     comparison = fast(scores_of(a=values(0.5, TEN), b=values(0.4, TEN)), selection=Selection(required=(*TEN, "None")))
 
     assert comparison.mean_tasks == tuple(TEN)

@@ -82,11 +82,11 @@ def in_order(ranks: list[tuple[int, int]]) -> Comparison:
         ([], "No results to compare"),
     ],
 )
-def test_the_headline_says_what_the_ranks_say(ranks: list[tuple[int, int]], answer: str) -> None:
+def test_the_headline_agrees_with_the_ranks(ranks: list[tuple[int, int]], answer: str) -> None:
     assert words.headline(in_order(ranks)) == answer
 
 
-def test_a_system_without_any_score_has_no_rank_and_does_not_blur_the_headline() -> None:
+def test_a_system_without_scores_has_no_rank_and_does_not_change_the_headline() -> None:
     comparison = in_order([(1, 2), (2, 3), (1, 3)])
     a, b, c = comparison.standings
     without = replace(c, mean=None, by_type={}, tasks=0)
@@ -97,7 +97,7 @@ def test_a_system_without_any_score_has_no_rank_and_does_not_blur_the_headline()
     assert re.search(r" - +c +- +- +- +0 of 2", render_comparison(comparison, "table", 80))
 
 
-def test_without_a_common_task_nobody_wins() -> None:
+def test_without_a_common_task_no_system_wins() -> None:
     a, b = system("a"), system("b")
     cells = {
         ("x", "STS"): [score("x", "STS", 0.9), Gap("not run")],
@@ -115,7 +115,7 @@ def test_without_a_common_task_nobody_wins() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("systems", [0, 1])
-def test_a_comparison_of_nothing_is_shown_too(form: TableFormat, systems: int) -> None:
+def test_an_empty_comparison_is_shown(form: TableFormat, systems: int) -> None:
     assert render_comparison(in_order([(1, 1)] * systems), form, 80) or (form == "csv" and not systems)
 
 
@@ -151,7 +151,7 @@ def test_the_leaderboard_has_ranks_means_borda_and_how_many_tasks_compare() -> N
     assert "these results cannot tell which place in it is right" in text
 
 
-def test_who_is_not_ranked_stands_below_with_what_is_lacking() -> None:
+def test_unranked_systems_are_listed_below_with_the_reason() -> None:
     comparison = three_with_gaps()
     lost = system("lost", "self-reported")
     unranked = Unranked(lost, 2, 0.2, "has 2 of 9 tasks (22%), without STS1, STS2 and 5 more", ("STS1",))
@@ -180,7 +180,7 @@ def test_means_have_two_decimals_and_are_of_the_common_tasks() -> None:
         assert re.search(rf"{re.escape(one.label)} +{re.escape(expected)} ", shown)
 
 
-def test_types_are_columns_whose_figures_stand_under_one_another() -> None:
+def test_types_are_aligned_columns() -> None:
     table = section(render_comparison(two_published(), "table", 80), "Mean by task type")
 
     head, rows = table.splitlines()[1:4], table.splitlines()[5:]
@@ -194,13 +194,13 @@ def test_types_are_columns_whose_figures_stand_under_one_another() -> None:
     assert len({len(row) for row in rows}) == 1
 
 
-def test_types_have_their_whole_names_where_the_terminal_is_wide() -> None:
+def test_types_have_full_names_in_a_wide_terminal() -> None:
     table = section(render_comparison(two_published(), "table", 200), "Mean by task type")
 
     assert re.search(r"Classification +Clustering +PairClassification .*\n system +\(12\) +\(11\) +\(3\)", table)
 
 
-def test_types_that_do_not_fit_are_counted_with_where_they_stand() -> None:
+def test_types_that_do_not_fit_are_counted_with_a_pointer() -> None:
     table = section(render_comparison(two_published(), "table", 60), "Mean by task type")
 
     assert "2 more types: see --format md, or the page of --html FILE" in table
@@ -208,7 +208,7 @@ def test_types_that_do_not_fit_are_counted_with_where_they_stand() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_name_stands_on_one_line_cut_in_its_middle_where_it_is_too_long(width: int) -> None:
+def test_a_long_name_is_shortened_in_the_middle_to_one_line(width: int) -> None:
     long = [
         system(f"{name}-embedding-multilingual-mini-instruct-v2.5-with-a-very-long-name-{i}")
         for i, name in enumerate("ab")
@@ -226,7 +226,7 @@ def test_a_name_stands_on_one_line_cut_in_its_middle_where_it_is_too_long(width:
         assert re.search(r" b-embe\S*-1 ", b)
 
 
-def test_a_terminal_shows_the_first_of_many_and_says_where_all_stand() -> None:
+def test_a_terminal_shows_the_first_of_many_and_names_the_option_for_all() -> None:
     systems = [system(f"m{i:02}") for i in range(20)]
     cells = {("x", "STS"): [score("x", "STS", 0.9 - i / 100) for i in range(20)]}
     comparison = compare_by_hand(systems, cells)
@@ -274,7 +274,7 @@ def test_a_row_of_several_sources_names_the_revision_of_each() -> None:
     assert f"organisation/a, {joined[0]}; {joined[1]}; measured here" in " ".join(sources.split())
 
 
-def test_items_known_give_a_difference_its_interval_and_p() -> None:
+def test_items_give_a_difference_an_interval_and_p() -> None:
     table = section(render_comparison(two_measured(), "table", 80), "all_minilm_l6_v2 minus")
 
     assert re.search(r"STS12 +\+2\.00 +\+1\.20 to \+2\.80 +< 0\.001 +3108 pairs", table)
@@ -282,7 +282,7 @@ def test_items_known_give_a_difference_its_interval_and_p() -> None:
     assert "NFCorpus" not in table
 
 
-def test_of_many_systems_the_first_is_held_against_each_other() -> None:
+def test_of_many_systems_the_first_is_compared_with_each_other() -> None:
     comparison = ten_by_fifty()
     table = section(render_comparison(comparison, "table", 200), "First place against")
 
@@ -293,14 +293,14 @@ def test_of_many_systems_the_first_is_held_against_each_other() -> None:
     assert [row.split()[0] for row in rows] == others
 
 
-def test_prices_of_one_machine_name_it_once() -> None:
+def test_costs_of_one_machine_name_it_once() -> None:
     table = section(render_comparison(three_with_gaps(), "table", 80), "Price")
 
     assert table.startswith("Price, measured on one machine (machine Xeon, 2 cores, dtype float32)")
     assert re.search(r"stella@8192 +\d\d\.\d\d +16,245 +366 +6\.7 GB +32\.8 kB +1\.54 B", table)
 
 
-def test_prices_of_different_machines_are_said_to_be_so_row_by_row() -> None:
+def test_costs_of_different_machines_name_it_in_each_row() -> None:
     table = section(
         render_comparison(three_with_gaps(machines=("Xeon", "Xeon", "H100")), "table", 120), "Price, on different"
     )
@@ -310,7 +310,7 @@ def test_prices_of_different_machines_are_said_to_be_so_row_by_row() -> None:
     assert re.search(r"stella@8192 +\d\d\.\d\d +H100", table)
 
 
-def test_what_was_not_measured_is_a_dash() -> None:
+def test_an_unmeasured_cost_is_a_dash() -> None:
     comparison = two_measured()
     price = Price(comparison.systems[0], None, None, None, None, None, None, None)
 
@@ -331,7 +331,7 @@ def test_what_was_not_measured_is_a_dash() -> None:
         (4.1e15, "4,100 TB"),
     ],
 )
-def test_bytes_are_told_in_three_digits(value: float, text: str) -> None:
+def test_bytes_have_three_digits(value: float, text: str) -> None:
     assert words.in_bytes(value) == text
 
 
@@ -342,7 +342,7 @@ def test_a_difference_has_a_sign_and_no_negative_zero(value: float | None, text:
     assert words.signed(value) == text
 
 
-def test_a_row_of_several_sources_always_says_so_even_where_most_are() -> None:
+def test_a_row_of_several_sources_is_always_marked() -> None:
     systems = [system("a", "mixed"), system("b", "mixed"), system("c", "self-reported")]
     comparison = compare_by_hand(systems, {("t", "STS"): [score("t", "STS", value) for value in (0.5, 0.4, 0.3)]})
 
@@ -377,7 +377,7 @@ def test_json_is_one_strict_object_at_full_precision() -> None:
     assert content["prices"][0]["tokens_per_second"] == comparison.prices[0].tokens_per_second
 
 
-def test_a_value_that_is_no_number_is_null_in_json() -> None:
+def test_nan_is_null_in_json() -> None:
     comparison = two_measured()
     duel = replace(comparison.duels[0], p=math.nan, low=-math.inf)
 
@@ -386,7 +386,7 @@ def test_a_value_that_is_no_number_is_null_in_json() -> None:
     assert (content["duels"][0]["p"], content["duels"][0]["low"]) == (None, None)
 
 
-def test_a_spreadsheet_can_redo_the_means_from_the_csv() -> None:
+def test_the_means_can_be_recomputed_from_the_csv() -> None:
     comparison = three_with_gaps()
 
     rows = list(csv.DictReader(io.StringIO(render_comparison(comparison, "csv"))))
@@ -400,7 +400,7 @@ def test_a_spreadsheet_can_redo_the_means_from_the_csv() -> None:
         assert sum(of_sts) / len(of_sts) == pytest.approx(standing.by_type["STS"], abs=1e-15)
 
 
-def test_a_row_of_the_csv_says_where_its_score_is_from_or_why_there_is_none() -> None:
+def test_a_csv_row_has_the_source_of_its_score_or_the_reason_of_the_gap() -> None:
     rows = list(csv.DictReader(io.StringIO(render_comparison(three_with_gaps(), "csv"))))
 
     whole = next(row for row in rows if (row["system"], row["task"]) == ("stella@1024", "STS2"))
@@ -420,20 +420,20 @@ def test_a_row_of_the_csv_says_where_its_score_is_from_or_why_there_is_none() ->
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_no_name_reaches_the_terminal_as_a_code(form: TableFormat) -> None:
+def test_no_name_reaches_the_terminal_as_an_escape_code(form: TableFormat) -> None:
     shown = render_comparison(hostile(), form, 80)
 
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", shown)
 
 
-def test_no_name_acts_in_markdown() -> None:
+def test_no_name_is_markup_in_markdown() -> None:
     blocks, pieces = markdown_kinds(render_comparison(hostile(), "md"))
 
     assert blocks <= {"heading", "bullet_list", "list_item", "paragraph", "table", "thead", "tbody", "tr", "th", "td"}
     assert pieces <= {"text", "text_special"}
 
 
-def test_names_in_markdown_read_as_they_are() -> None:
+def test_names_in_markdown_are_shown_literally() -> None:
     text = render_comparison(hostile(), "md")
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     read = ["".join(child.content for child in token.children or []) for token in tokens if token.type == "inline"]
@@ -443,7 +443,7 @@ def test_names_in_markdown_read_as_they_are() -> None:
     assert "# heading" in read
 
 
-def test_a_sentence_begins_no_block_in_markdown() -> None:
+def test_no_sentence_starts_a_block_in_markdown() -> None:
     notes = [
         "# heading",
         "1. one",
@@ -486,7 +486,7 @@ def test_an_access_token_in_a_source_is_masked(form: TableFormat) -> None:
     assert token not in re.sub(r"\s", "", shown)
 
 
-def test_two_labels_that_look_alike_keep_two_names() -> None:
+def test_labels_that_look_alike_stay_distinct() -> None:
     a, b = system("x\x1by"), system("x y")
     comparison = compare_by_hand([a, b], {("t", "STS"): [score("t", "STS", 0.5), score("t", "STS", 0.25)]})
 
@@ -495,7 +495,7 @@ def test_two_labels_that_look_alike_keep_two_names() -> None:
     assert re.search(r"x y +50\.00\n +x y \(2\) +25\.00", section(shown, "Mean by task type"))
 
 
-def test_views_and_report_start_without_torch_and_mteb() -> None:
+def test_views_and_report_need_neither_torch_nor_mteb() -> None:
     code = (
         "import sys, stella_mteb.compare.text, stella_mteb.compare.html; "
         "print([name for name in ('torch', 'mteb', 'transformers', 'pandas', 'rich') if name in sys.modules])"
