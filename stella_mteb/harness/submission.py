@@ -58,9 +58,7 @@ def check(folder: Path, against: Path | None = None) -> Iterator[Finding]:
     # A model's description is always next to its results.
     models = sorted({path.parent for path in root.rglob("*.json")}) if root.is_dir() else []
     if not models:
-        raise ConfigError(
-            f"{root}: no results (<model>/<revision>/<Task>.json); give an output of `stella-mteb run`"
-        )
+        raise ConfigError(f"{root}: no results (<model>/<revision>/<Task>.json); give an output of `stella-mteb run`")
     for model in models:
         yield from _model(root, model)
         for path in sorted(model.glob("*.json")):

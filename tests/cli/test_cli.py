@@ -1001,7 +1001,7 @@ def test_ranking_a_folder_without_results_is_exit_code_2(call: Call, tmp_path: P
     code, out, err = call("rank", tmp_path)
 
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {tmp_path}: no aggregated files (<judge>/<model>.json); give an output folder")
+    assert err.startswith(f"error: {tmp_path}: no aggregated files (<judge>/<model>.json); give the --output folder")
 
 
 def test_a_model_without_scores_of_all_judges_is_named_and_not_ranked(call: Call, tmp_path: Path) -> None:
