@@ -948,8 +948,8 @@ def test_clips_without_a_prediction_are_named(call: Call, tmp_path: Path) -> Non
     code, _, err = call("judge", *inputs, "-m", "all_minilm_l6_v2", "--output", tmp_path / "out")
 
     assert code == 0
-    assert "one: 1 clips with an empty prediction, not scored: 002" in err
-    assert "one: 1 clips without a reference, left out: 999" in err
+    assert "one: 1 clip with an empty prediction, not scored: 002" in err
+    assert "one: 1 clip without a reference, left out: 999" in err
     assert "judged one: 1 clips" in err
 
 
