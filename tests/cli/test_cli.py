@@ -652,7 +652,7 @@ def test_prefill_reports_its_texts_and_changes_no_score(call: Call, stella_folde
 
     assert code == 0
     assert json.loads(out)[0]["main score"] == json.loads(plain[1])[0]["main score"]
-    assert re.search(rf"prefill: \S+: {2 * len(RATED_PAIRS)} texts of 1 tasks, {len(texts)} of them encoded", err)
+    assert re.search(rf"prefill: \S+: {2 * len(RATED_PAIRS)} texts of 1 task, {len(texts)} of them encoded", err)
     assert json.loads(again[1])[0]["status"] == "kept"
     assert "prefill:" not in again[2]
 
@@ -950,7 +950,7 @@ def test_clips_without_a_prediction_are_named(call: Call, tmp_path: Path) -> Non
     assert code == 0
     assert "one: 1 clip with an empty prediction, not scored: 002" in err
     assert "one: 1 clip without a reference, left out: 999" in err
-    assert "judged one: 1 clips" in err
+    assert "judged one: 1 clip" in err
 
 
 @pytest.mark.fault(46, "control characters become spaces")

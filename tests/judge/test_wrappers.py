@@ -85,12 +85,12 @@ def test_wrappers_are_counted_and_named_and_the_option_takes_them_out(call: Call
 
     code, out, err = call(*arguments, "--output", tmp_path / "with")
     assert code == 0
-    assert "m: 1 clips with reasoning around the summary, scored as part of it (--unwrap removes it): 1" in err
+    assert "m: 1 clip with reasoning around the summary, scored as part of it (--unwrap removes it): 1" in err
     assert json.loads(out)[0]["mean_hm_cf"] < 0.95
 
     code, out, err = call(*arguments, "--output", tmp_path / "without", "--unwrap")
     assert code == 0
-    assert "m: 1 clips with reasoning around the summary, removed: 1" in err
+    assert "m: 1 clip with reasoning around the summary, removed: 1" in err
     assert json.loads(out)[0]["mean_hm_cf"] == pytest.approx(1, abs=1e-6)
     aggregated = json.loads((tmp_path / "without/aggregated/all_minilm_l6_v2/m.json").read_text())
     assert aggregated["wrapped"] == {"reasoning": ["1"]}
