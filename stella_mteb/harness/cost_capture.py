@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 import stella_mteb
 from stella_mteb.engine.devices import peak_memory
 from stella_mteb.files.atomic import write_json
@@ -27,7 +29,6 @@ from stella_mteb.outputs.costs import Cost, read_costs
 from stella_mteb.outputs.layout import cost_path
 
 if TYPE_CHECKING:
-    import torch
     from mteb import ResultCache
 
     from stella_mteb.engine.encoder import EncodeStats
@@ -92,8 +93,6 @@ def _record(family: Sequence[Encoder], cache: ResultCache, before: EncodeStats |
 
 def machine(device: torch.device) -> str:
     """Return the name of the hardware: the GPU's name, or the processor with its usable cores and threads."""
-    import torch  # noqa: PLC0415 -- takes seconds, and readers of costs do not need it
-
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
@@ -108,8 +107,6 @@ def machine(device: torch.device) -> str:
 
 def _reset_peak_memory() -> int:
     """Reset the peak memory of the GPUs and, on Linux, of this process; return the current peak of the process."""
-    import torch  # noqa: PLC0415
-
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for index in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(index)

@@ -17,19 +17,19 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from mteb import ResultCache
+from mteb.abstasks import AbsTaskPairClassification, AbsTaskRetrieval, AbsTaskSTS, AbsTaskSummarization
+from mteb.models import ModelMeta
 
 from stella_mteb.files.locks import writing
 from stella_mteb.files.rows import digest
+from stella_mteb.harness.registry import SAVE_PREDICTIONS
 from stella_mteb.outputs.items import Items, Unit, read_items, spearman, write_items
 from stella_mteb.outputs.layout import details_path
 from stella_mteb.statistics.paired import Kind
-
-if TYPE_CHECKING:
-    from mteb import ResultCache
-    from mteb.models import ModelMeta
 
 logger = logging.getLogger(__name__)
 Evaluate = Callable[..., Mapping[str, Mapping[str, Any]]]
@@ -134,8 +134,6 @@ def _watched(task: Any, cache: ResultCache, meta: ModelMeta) -> Iterator[None]:
 
 def _noting_predictions(task: Any, given: Given) -> Evaluate:
     """Return the task's `evaluate`, changed to capture the predictions that MTEB would write to a file."""
-    from stella_mteb.harness.registry import SAVE_PREDICTIONS  # noqa: PLC0415 -- it imports mteb
-
     evaluate: Evaluate = task.evaluate
     if not hasattr(task, SAVE_PREDICTIONS):
         return evaluate
@@ -187,13 +185,6 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _maker(task: Any) -> Make | None:
-    from mteb.abstasks import (  # noqa: PLC0415 -- takes seconds, and readers of items do not need it
-        AbsTaskPairClassification,
-        AbsTaskRetrieval,
-        AbsTaskSTS,
-        AbsTaskSummarization,
-    )
-
     makers: list[tuple[type, bool, Make]] = [
         (AbsTaskSTS, task.metadata.main_score == "cosine_spearman", _of_rated_pairs),
         (AbsTaskPairClassification, task.metadata.main_score == "max_ap", _of_labelled_pairs),
