@@ -93,27 +93,22 @@ def _load(task: Any) -> None:
 
 def _is_prepared(task: Any) -> bool:
     """Check whether every configuration of a task's data is in the cache of `datasets`, without reading the data."""
-    source = task.metadata.dataset
+    metadata, source = task.metadata, task.metadata.dataset
+    names: list[str | None] = [source.get("name")]
+    if parts := _SEARCHED.get(metadata.type):
+        subsets = [f"{subset}-" if subset != "default" else "" for subset in task.hf_subsets]
+        names = [f"{subset}{part}" for subset in subsets for part in parts]
+    elif metadata.is_multilingual and not task.fast_loading:  # which is all subsets from one configuration
+        names = list(task.hf_subsets)
     offline, datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE, True
     try:
-        for name in _configurations(task):
+        for name in names:
             datasets.load_dataset_builder(source["path"], name, revision=source.get("revision"))
     except (OSError, ValueError):  # ConnectionError is an OSError
         return False
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
     return True
-
-
-def _configurations(task: Any) -> list[str | None]:
-    """The configurations that MTEB loads."""
-    metadata = task.metadata
-    if parts := _SEARCHED.get(metadata.type):
-        subsets = [f"{subset}-" if subset != "default" else "" for subset in task.hf_subsets]
-        return [f"{subset}{part}" for subset in subsets for part in parts]
-    if metadata.is_multilingual and not task.fast_loading:  # which is all subsets from one configuration
-        return list(task.hf_subsets)
-    return [metadata.dataset.get("name")]
 
 
 def size(item: Item) -> int | None:

@@ -73,11 +73,17 @@ def _model(root: Path, folder: Path) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding(str(where), "the model is described", "not met", str(error))
         return
-    named = [model_folder(str(meta.get("name", ""))), str(meta.get("revision"))]
+    name = str(meta.get("name", ""))
+    named = [model_folder(name), str(meta.get("revision"))]
     parts = list(where.parts)
     good = parts[:2] == named and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "experiments"))
     yield _finding(where, "path is <organisation>__<name>/<revision>", good, f"model_meta.json says {'/'.join(named)}")
-    yield _known_model(where, str(meta.get("name", "")))
+    try:
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # raised for a former name
+            known = f"{mteb.get_model_meta(name).name} is in its list"
+    except KeyError:
+        known = ""
+    yield _finding(where, "MTEB knows the model", bool(known), known or f"{name or 'no name'} is not in its list")
     experiment: Mapping[str, Any] = meta.get("experiment_kwargs") or {}
     ours = is_ours(experiment)
     yield _finding(
@@ -88,16 +94,6 @@ def _model(root: Path, folder: Path) -> Iterator[Finding]:
         if ours
         else "no sign of another implementation",
     )
-
-
-def _known_model(where: Path, name: str) -> Finding:
-    rule = "MTEB knows the model"
-    try:
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # raised for a former name
-            known = mteb.get_model_meta(name).name
-    except KeyError:
-        return _finding(where, rule, False, f"{name or 'no name'} is not in its list")
-    return _finding(where, rule, True, f"{known} is in its list")
 
 
 def _result(root: Path, path: Path, against: Path | None) -> Iterator[Finding]:

@@ -171,7 +171,40 @@ class TaskFile:
         Raises:
             ConfigError: If there are more bad rows than allowed, or too few good ones.
         """
-        return _read_pairs(self)
+        spec = self.spec
+        checker = RowChecker(spec.max_bad_rows if self.max_bad_rows is None else self.max_bad_rows)
+        rows: list[_Values] = []
+        for row in _rows(self):
+            if isinstance(row, BadRow):
+                checker.note(row)
+                continue
+            place, values = row
+            if absent := [column for column in spec.conditions if column not in values]:
+                checker.note(
+                    BadRow(place, absent[0], f"is missing (for where); there are {', '.join(map(str, values))}")
+                )
+            elif all(str(values[column]) == wanted for column, wanted in spec.conditions.items()):
+                rows += _read_row(spec, checker, place, values)
+        checker.require(f"task {spec.name}")
+        _require_enough(spec, [row.score for row in rows])
+        _tell_repeats(spec, [(row.references[0], row.second) for row in rows])
+        roles = set(spec.columns)
+        # Only tasks that use the newer roles have them in their digest, so that revisions of older tasks stay the same.
+        newer = bool(roles & {*_SEVERAL, "system"})
+        return Pairs(
+            references=[row.references for row in rows],
+            second=[row.second for row in rows],
+            scores=[row.score for row in rows] if roles & {"score", "raters"} else [],
+            labels=[row.label for row in rows] if "label" in roles else [],
+            raters=[row.raters for row in rows] if "raters" in roles else [],
+            systems=[row.system for row in rows] if "system" in roles else [],
+            bad=checker.bad,
+            digest=digest(
+                (row.references[0], row.second, row.score, row.label)
+                + ((row.references[1:], row.raters, row.system) if newer else ())
+                for row in rows
+            ),
+        )
 
     @cached_property
     def revision(self) -> str:
@@ -246,41 +279,6 @@ class _Values:
     label: str
     raters: tuple[float, ...]
     system: str
-
-
-def _read_pairs(file: TaskFile) -> Pairs:
-    spec = file.spec
-    checker = RowChecker(spec.max_bad_rows if file.max_bad_rows is None else file.max_bad_rows)
-    rows: list[_Values] = []
-    for row in _rows(file):
-        if isinstance(row, BadRow):
-            checker.note(row)
-            continue
-        place, values = row
-        if absent := [column for column in spec.conditions if column not in values]:
-            checker.note(BadRow(place, absent[0], f"is missing (for where); there are {', '.join(map(str, values))}"))
-        elif all(str(values[column]) == wanted for column, wanted in spec.conditions.items()):
-            rows += _read_row(spec, checker, place, values)
-    checker.require(f"task {spec.name}")
-    _require_enough(spec, [row.score for row in rows])
-    _tell_repeats(spec, [(row.references[0], row.second) for row in rows])
-    roles = set(spec.columns)
-    # The digest includes the newer roles only if the task uses them, so that revisions of older tasks stay the same.
-    newer = bool(roles & {*_SEVERAL, "system"})
-    return Pairs(
-        references=[row.references for row in rows],
-        second=[row.second for row in rows],
-        scores=[row.score for row in rows] if roles & {"score", "raters"} else [],
-        labels=[row.label for row in rows] if "label" in roles else [],
-        raters=[row.raters for row in rows] if "raters" in roles else [],
-        systems=[row.system for row in rows] if "system" in roles else [],
-        bad=checker.bad,
-        digest=digest(
-            (row.references[0], row.second, row.score, row.label)
-            + ((row.references[1:], row.raters, row.system) if newer else ())
-            for row in rows
-        ),
-    )
 
 
 def _read_row(spec: TaskSpec, checker: RowChecker, place: str, values: Mapping[Column, Any]) -> list[_Values]:

@@ -54,7 +54,14 @@ class Items:
         """Compute the main score from the items."""
         if self.gold is None:
             return float(self.values.mean())
-        return spearman(self.gold, self.values) if self.kind == "spearman" else _precision(self.gold, self.values)
+        if self.kind == "spearman":
+            return spearman(self.gold, self.values)
+        # Average precision, in which pairs of equal value share a rank.
+        order = np.argsort(-self.values, kind="stable")
+        found, ranked = np.cumsum(self.gold[order]), self.values[order]
+        last = np.append(ranked[1:] != ranked[:-1], True)
+        precision, recall = found[last] / (np.flatnonzero(last) + 1), found[last] / found[-1]
+        return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
     def gives(self, score: float) -> bool:
         """Check whether the items reproduce a score, within MTEB's rounding."""
@@ -72,15 +79,6 @@ def spearman(gold: Sequence[float] | NDArray[np.float64], values: Sequence[float
     from scipy.stats import spearmanr  # noqa: PLC0415 -- half a second, and not every command needs it
 
     return float(spearmanr(gold, values).statistic)
-
-
-def _precision(labels: NDArray[np.float64], values: NDArray[np.float64]) -> float:
-    """Compute average precision; pairs of equal value share a rank."""
-    order = np.argsort(-values, kind="stable")
-    found, ranked = np.cumsum(labels[order]), values[order]
-    last = np.append(ranked[1:] != ranked[:-1], True)
-    precision, recall = found[last] / (np.flatnonzero(last) + 1), found[last] / found[-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
 def read_items(path: Path, revision: str | None = None) -> tuple[Items, ...]:
