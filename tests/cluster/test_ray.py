@@ -195,7 +195,7 @@ def test_two_nodes_with_a_worker_killed_give_the_bits_of_the_local_engine(
 
 @needs_ray
 @pytest.mark.slow
-def test_once_the_corpora_are_encoded_scoring_runs_no_forward_pass(cluster: Any, run: Any) -> None:
+def test_scoring_runs_no_forward_pass_after_a_prefill(cluster: Any, run: Any) -> None:
     spread = run("ray", "--prefill", *on(cluster))
     total = len(spread.vectors)
 
@@ -279,7 +279,7 @@ def test_a_run_whose_workers_are_killed_at_random_ends_like_the_local_one(
 
 @needs_ray
 @pytest.mark.slow
-def test_a_node_that_is_lost_costs_what_its_worker_was_at(cluster: Any, run: Any, whenever_assigned: Any) -> None:
+def test_a_lost_node_costs_only_the_current_unit_of_its_worker(cluster: Any, run: Any, whenever_assigned: Any) -> None:
     third = [cluster.add_node(**NODE)]
 
     def lose_it(pool: Any) -> None:
@@ -318,7 +318,7 @@ class Poisoned(Worker):
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.parametrize("prefill", [True, False])
-def test_a_task_with_a_text_that_ends_its_workers_is_named_and_no_other_fails(
+def test_a_task_whose_text_kills_its_workers_is_named_and_no_other_fails(
     cluster: Any, run: Any, tasks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefill: bool
 ) -> None:
     from stella_mteb.cluster import pool
@@ -417,7 +417,7 @@ def heard(pool: Any) -> list[tuple[str, int, list[str]]]:
 
 @needs_ray
 @pytest.mark.slow
-def test_a_worker_keeps_to_its_model_while_there_is_work_for_it(make_pool: Any) -> None:
+def test_a_worker_stays_with_its_model_while_there_is_work_for_it(make_pool: Any) -> None:
     pool = make_pool()
     for family in (0, 1):
         for n in range(6):
@@ -435,7 +435,7 @@ def test_a_worker_keeps_to_its_model_while_there_is_work_for_it(make_pool: Any) 
 
 @needs_ray
 @pytest.mark.slow
-def test_a_unit_that_takes_long_is_named_with_its_worker(make_pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_unit_is_named_with_its_worker(make_pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from stella_mteb.cluster import pool as module
 
     monkeypatch.setattr(module, "_LONG", 1.0)
@@ -457,7 +457,7 @@ def test_a_unit_that_takes_long_is_named_with_its_worker(make_pool: Any, monkeyp
 @pytest.mark.parametrize(
     ("text", "reason"), [("bug", "ZeroDivisionError: a bug"), (POISON, "its process ended unexpectedly")]
 )
-def test_a_unit_that_ends_its_workers_has_three_tries_and_the_others_are_done(
+def test_a_unit_that_kills_its_workers_has_three_tries_and_the_others_are_done(
     make_pool: Any, text: str, reason: str
 ) -> None:
     pool, errors = make_pool(), []
@@ -584,7 +584,7 @@ def test_no_process_outlives_a_run_and_what_was_finished_stays(
 # -------------------------------------------------------------------------------------------------------- its parts
 
 
-def test_without_the_extra_the_error_names_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_ray_names_the_extra(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr("stella_mteb.cluster.find_spec", lambda _: None)
 
@@ -670,7 +670,7 @@ def test_shards_end_where_the_engine_ends_its_batches(
 
 
 @needs_ray
-def test_shards_are_of_about_the_same_tokens_and_enough_for_all_workers(stella: Any) -> None:
+def test_shards_have_about_equal_tokens_and_are_enough_for_all_workers(stella: Any) -> None:
     from stella_mteb.cluster.corpora import plan
 
     generator = random.Random(0)
@@ -747,7 +747,7 @@ def test_a_worker_refuses_folders_that_are_not_the_drivers(worker: Any, tmp_path
             worker(**changes).about()
 
 
-def test_a_worker_says_where_it_is_and_keeps_its_warnings_for_the_driver(
+def test_a_worker_reports_its_node_and_keeps_its_warnings_for_the_driver(
     worker: Any, tasks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger = logging.getLogger("stella_mteb")

@@ -57,7 +57,9 @@ class Gpus:
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_vectors_are_there_when_they_are_fetched_on_every_gpu(monkeypatch: pytest.MonkeyPatch, index: int) -> None:
+def test_the_vectors_of_a_batch_are_complete_when_they_are_fetched_on_every_gpu(
+    monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
     gpus = Gpus()
     monkeypatch.setattr(torch.cuda, "Event", gpus.event)
     monkeypatch.setattr(torch.cuda, "current_stream", gpus.current_stream)
@@ -71,7 +73,7 @@ def test_vectors_are_there_when_they_are_fetched_on_every_gpu(monkeypatch: pytes
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs Linux")
-def test_free_memory_is_more_than_a_test_needs_and_less_than_the_machine_has() -> None:
+def test_free_memory_is_between_zero_and_what_the_machine_has() -> None:
     has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     assert 10_000_000 < (devices.free_memory() or 0) < has

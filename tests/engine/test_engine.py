@@ -125,7 +125,7 @@ def test_the_real_weights_give_the_similarities_of_the_documentation(minilm: Tex
 
 
 @pytest.mark.versions
-def test_run_causally_the_tiny_stella_gives_other_vectors(stella: TextEncoder, stella_st: Any) -> None:
+def test_the_tiny_stella_gives_other_vectors_if_it_attends_causally(stella: TextEncoder, stella_st: Any) -> None:
     """Without this, the comparisons above could not tell a bidirectional model from a causal one."""
     config = stella_st[0].model.config
     config.is_causal = True
@@ -167,7 +167,7 @@ def test_one_pool_serves_every_dimension(stella: TextEncoder) -> None:
         np.testing.assert_array_equal(stella.project(pooled, dimension), stella.encode(TEXTS, S2S, dimension=dimension))
 
 
-def test_without_normalisation_the_vectors_keep_their_length(stella: TextEncoder) -> None:
+def test_vectors_keep_their_length_without_normalisation(stella: TextEncoder) -> None:
     raw = twin(stella, normalize=False).encode(TEXTS)
     lengths = np.linalg.norm(raw, axis=1, keepdims=True)
 
@@ -175,7 +175,7 @@ def test_without_normalisation_the_vectors_keep_their_length(stella: TextEncoder
     np.testing.assert_allclose(raw / lengths, stella.encode(TEXTS), atol=1e-6)
 
 
-def test_no_text_gives_no_vector(stella: TextEncoder) -> None:
+def test_an_empty_list_of_texts_gives_an_empty_matrix(stella: TextEncoder) -> None:
     vectors = stella.encode([])
 
     assert vectors.shape == (0, 1024)
@@ -212,7 +212,7 @@ def test_the_first_token_sees_the_last_one(
 
 
 @pytest.mark.versions
-def test_neither_padding_nor_a_neighbour_is_seen(either: Callable[..., TextEncoder]) -> None:
+def test_a_text_attends_neither_to_padding_nor_to_a_neighbour(either: Callable[..., TextEncoder]) -> None:
     first_state = either(pooling=Pooling(("cls",)))
 
     together = first_state.pool(["x", TEXTS[7]])
@@ -348,7 +348,7 @@ def test_no_batch_is_needlessly_small(pads: bool) -> None:
     assert sizes == [10, 10, 5]
 
 
-def test_packed_a_long_text_leaves_room_for_many_short_ones() -> None:
+def test_a_packed_batch_fills_the_room_beside_a_long_text_with_many_short_ones() -> None:
     """If padded, each of them would take as much memory as the long one."""
     lengths = [90, *[1] * 30]
 
@@ -407,7 +407,7 @@ def test_a_batch_size_beyond_the_device_does_not_make_larger_batches(
     assert max(tokens for _, tokens in shapes) <= TOKEN_BUDGET["cpu"]
 
 
-def test_a_text_longer_than_the_budget_goes_alone(
+def test_a_text_longer_than_the_budget_is_a_batch_of_its_own(
     either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = either(token_budget=10)
@@ -484,7 +484,7 @@ def test_windows_give_the_same_vectors_in_the_same_order(
 
 
 @pytest.mark.usefixtures("small_windows")
-def test_over_several_windows_progress_rises_and_ends_with_all_tokens_done(stella: TextEncoder) -> None:
+def test_progress_over_several_windows_rises_and_ends_with_all_tokens_done(stella: TextEncoder) -> None:
     seen: list[tuple[int, int]] = []
     encoder = twin(stella)
 
@@ -522,7 +522,7 @@ def test_the_next_window_is_tokenised_while_one_is_computed(
 
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("window", [1, 2, 6])
-def test_an_error_of_the_tokenising_thread_is_the_callers_and_what_was_computed_is_stored(
+def test_an_error_of_the_tokenising_thread_reaches_the_caller_and_computed_vectors_are_stored(
     stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, window: int
 ) -> None:
     encoder = twin(stella)
@@ -569,7 +569,7 @@ def test_an_error_in_the_middle_leaves_the_finished_batches_stored_and_the_rest_
     assert sum(texts for texts, _ in shapes) == len(NUMBERED) - sum(passes[:3])
 
 
-def test_a_batch_that_is_under_way_is_kept_when_the_next_one_fails(
+def test_a_launched_batch_is_kept_if_the_next_one_fails(
     either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """On CUDA a batch is fetched only after the next one is launched, which may fail."""
@@ -605,7 +605,7 @@ class NothingWaits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("mode", ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
-def test_between_the_backbone_and_the_vectors_no_step_makes_the_host_wait(
+def test_no_step_between_the_backbone_and_the_vectors_makes_the_host_wait(
     either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     encoder = either(pooling=Pooling((mode,), include_prompt=False))
@@ -646,7 +646,7 @@ def test_fill_stores_the_vectors_that_pool_returns(
     assert (encoder.stats.texts, encoder.stats.encoded) == (2 * len(TEXTS) + 1, 2 * len(TEXTS))
 
 
-def test_after_fill_encode_runs_no_forward_pass(
+def test_encode_runs_no_forward_pass_after_fill(
     stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     expected = stella.encode(TEXTS, S2S, dimension=256)
@@ -703,7 +703,7 @@ def test_the_eos_token_survives_truncation(stella: TextEncoder, max_length: int)
     assert cut.tolist() == [*whole[: max_length - 1], EOS]
 
 
-def test_only_text_before_the_limit_matters(stella: TextEncoder) -> None:
+def test_text_beyond_the_limit_does_not_change_a_vector(stella: TextEncoder) -> None:
     encoder = twin(stella, max_length=32)
 
     vectors = encoder.encode([LONG, LONG + "something else", LONG[:300] + "something else"])
@@ -836,7 +836,7 @@ def test_a_single_text_that_does_not_fit_is_named_by_its_tokens(
         encoder.encode(["x", TEXTS[1], "y"])
 
 
-def test_another_runtime_error_passes_through_at_once(
+def test_a_runtime_error_that_is_not_about_memory_is_raised_at_once(
     either: Callable[..., TextEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bug = RuntimeError("mat1 and mat2 shapes cannot be multiplied")

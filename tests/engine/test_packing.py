@@ -144,7 +144,7 @@ some_texts = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(texts=some_texts, repeated=st.booleans())
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_beside_any_neighbours_a_text_has_the_states_that_transformers_gives_it_alone(
+def test_a_packed_text_has_the_states_that_transformers_gives_it_alone(
     backbone: Backbones, architecture: str, texts: Ids, repeated: bool
 ) -> None:
     texts = texts + texts[:1] * repeated
@@ -159,7 +159,7 @@ def test_beside_any_neighbours_a_text_has_the_states_that_transformers_gives_it_
 @settings(max_examples=20, deadline=None)
 @given(texts=some_texts, data=st.data())
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_neighbours_that_change_go_or_trade_places_do_not_move_a_vector(
+def test_changing_removing_or_moving_neighbours_does_not_move_a_vector(
     backbone: Backbones, architecture: str, texts: Ids, data: st.DataObject
 ) -> None:
     encoder = engine(backbone(architecture))
@@ -204,7 +204,7 @@ def test_the_engine_gives_the_same_vectors_packed_and_padded(backbone: Backbones
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_were_texts_not_kept_apart_their_states_would_differ(
+def test_states_differ_if_texts_are_not_kept_apart(
     backbone: Backbones, monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:
     """Without this, the comparisons above would prove nothing."""
@@ -227,7 +227,7 @@ def test_the_order_of_the_tokens_of_a_text_matters(backbone: Backbones, architec
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_in_bfloat16_a_pack_is_as_near_to_float32_as_texts_alone(backbone: Backbones, architecture: str) -> None:
+def test_a_pack_in_bfloat16_is_as_near_to_float32_as_texts_alone(backbone: Backbones, architecture: str) -> None:
     """Measured over 30 draws: 0.014 (BERT) to 0.081 (GTE) from float32; packed from alone 0, with other weights 0.004.
 
     Shares of the length of a pooled vector; the weights are coarser than those of a trained model.
@@ -252,7 +252,7 @@ def relative(vectors: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 
 @pytest.mark.parametrize("architecture", CAUSAL)
-def test_causal_a_later_token_moves_no_earlier_state(backbone: Backbones, architecture: str) -> None:
+def test_a_later_token_moves_no_earlier_state_of_a_causal_model(backbone: Backbones, architecture: str) -> None:
     before, after = _states_before_and_after_a_change_of_the_last_token(backbone(architecture))
 
     np.testing.assert_array_equal(before[:-1], after[:-1])
@@ -260,7 +260,9 @@ def test_causal_a_later_token_moves_no_earlier_state(backbone: Backbones, archit
 
 
 @pytest.mark.parametrize("architecture", BIDIRECTIONAL)
-def test_bidirectional_the_last_token_moves_every_earlier_state(backbone: Backbones, architecture: str) -> None:
+def test_the_last_token_moves_every_earlier_state_of_a_bidirectional_model(
+    backbone: Backbones, architecture: str
+) -> None:
     before, after = _states_before_and_after_a_change_of_the_last_token(backbone(architecture))
 
     assert abs(before - after).max(axis=1).min() > 1e-3
@@ -274,7 +276,7 @@ def _states_before_and_after_a_change_of_the_last_token(model: Any) -> tuple[np.
 
 
 @pytest.mark.versions
-def test_with_the_masks_of_transformers_a_bidirectional_decoder_would_see_across_texts(backbone: Backbones) -> None:
+def test_a_bidirectional_decoder_sees_across_texts_with_the_masks_of_transformers(backbone: Backbones) -> None:
     """The reason for the attention function. If this fails, transformers separates such texts itself."""
     texts = random_texts([6, 4])
     row = {
@@ -340,12 +342,12 @@ def test_untested_architectures_are_not_packed(model_type: str, changes: dict[st
     assert not packing.supports(CONFIG_MAPPING[model_type](**changes), 512)
 
 
-def test_everything_that_is_packed_is_proven_here() -> None:
+def test_every_architecture_that_is_packed_is_tested_here() -> None:
     assert {architecture.split()[0] for architecture in ARCHITECTURES} == packing._TESTED
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_model_is_taken_for_causal_where_it_is(architecture: str) -> None:
+def test_causality_is_read_from_the_configuration(architecture: str) -> None:
     assert packing.is_causal(config_of(architecture)) == (architecture in CAUSAL)
 
 
@@ -381,7 +383,7 @@ TEXTS = ["the man", "a red car and the man", "x", "", "the query of the man is l
     ],
     ids=["roberta", "mpnet", "modernbert", "mistral with a window", "bert", "mistral"],
 )
-def test_packed_or_padded_a_folder_gives_the_vectors_of_sentence_transformers_one_by_one(
+def test_a_folder_packed_or_padded_gives_the_vectors_of_sentence_transformers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str, packs: bool, changes: dict[str, Any]
 ) -> None:
     from sentence_transformers import SentenceTransformer
@@ -424,7 +426,7 @@ MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoke
 @pytest.mark.fault(19, "a text without tokens has a vector of zeros, and changes no other vector")
 @pytest.mark.parametrize("pads", [False, True], ids=["packed", "padded"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_text_without_a_token_is_zeros_alone_and_between_others(backbone: Backbones, mode: str, pads: bool) -> None:
+def test_a_text_without_tokens_gives_zeros_alone_and_between_others(backbone: Backbones, mode: str, pads: bool) -> None:
     encoder = engine(backbone("qwen2 bidirectional"), Pooling((mode,)))
     encoder = padded(encoder) if pads else encoder
     one, other = words_of(random_texts([5, 9]))

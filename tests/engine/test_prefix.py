@@ -79,7 +79,7 @@ def test_vectors_are_those_of_transformers_own_attention_one_text_at_a_time(enco
     np.testing.assert_allclose(encoder.encode(TEXTS, PROMPTS[3]), one_by_one, atol=1e-5)
 
 
-def test_over_several_windows_vectors_are_the_same(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_over_several_windows_are_the_same(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stella_mteb.engine.batching.WINDOW", 3)
 
     shared = encoder.encode(TEXTS, PROMPTS[3])
@@ -97,13 +97,15 @@ def test_a_text_that_is_itself_the_prefix_of_all_others_is_encoded(encoder: Text
     np.testing.assert_allclose(shared, in_full(encoder).encode(texts), atol=1e-5)
 
 
-def test_changing_prompts_never_meet_an_old_prefix(encoder: TextEncoder) -> None:
+def test_a_new_prompt_never_uses_the_prefix_of_an_old_one(encoder: TextEncoder) -> None:
     full = in_full(encoder)
     for shots in (3, 8, 1, 0, 3, 8):
         np.testing.assert_allclose(encoder.encode(TEXTS, PROMPTS[shots]), full.encode(TEXTS, PROMPTS[shots]), atol=1e-5)
 
 
-def test_in_bfloat16_sharing_is_no_further_from_float32_than_full_recomputation(bge: Path, loaded: TextEncoder) -> None:
+def test_sharing_a_prefix_in_bfloat16_is_as_near_to_float32_as_full_recomputation(
+    bge: Path, loaded: TextEncoder
+) -> None:
     half = resolve(f"{bge}[bf16]").load("cpu")
     exact = in_full(loaded).encode(TEXTS, PROMPTS[8])
 
@@ -143,7 +145,7 @@ def test_a_second_call_computes_no_prefix(encoder: TextEncoder, monkeypatch: pyt
     np.testing.assert_allclose(again[0], alone[0], atol=1e-5)
 
 
-def test_one_text_alone_is_computed_in_one_pass(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_text_is_computed_in_one_pass(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = watch(monkeypatch, encoder)
 
     vector = encoder.encode(["the man"], PROMPTS[3])
@@ -152,7 +154,9 @@ def test_one_text_alone_is_computed_in_one_pass(encoder: TextEncoder, monkeypatc
     np.testing.assert_allclose(vector, in_full(encoder).encode(["the man"], PROMPTS[3]), atol=1e-5)
 
 
-def test_texts_that_share_little_are_computed_in_full(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_with_a_short_common_prefix_are_computed_in_full(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = ["a man", "a boat", "the dog"]
     shapes = watch(monkeypatch, encoder)
 
@@ -206,7 +210,7 @@ class NoRoomForThePrefix:
         return self._forward(**given)
 
 
-def test_without_room_for_the_prefix_texts_are_computed_in_full_and_no_half_of_it_is_kept(
+def test_texts_are_computed_in_full_and_no_partial_prefix_is_kept_if_the_prefix_does_not_fit(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = in_full(encoder)
@@ -245,7 +249,7 @@ def test_a_single_text_that_does_not_fit_behind_its_prefix_is_named_with_all_its
 # --------------------------------------------------------------------------------------------- which models share
 
 
-def test_only_what_is_causal_packed_and_pooled_at_the_last_token_shares(
+def test_only_a_causal_packed_model_with_last_token_pooling_shares_a_prefix(
     loaded: TextEncoder, stella: TextEncoder
 ) -> None:
     causal = twin(stella)
@@ -314,7 +318,7 @@ def parts(heads: int, key_heads: int, tokens: int, keys: int) -> Any:
 
 @pytest.mark.parametrize("key_heads", [1, 2, 6])
 @pytest.mark.parametrize("causal", [True, False])
-def test_attend_is_torchs_attention_with_the_logarithm_of_its_sum(key_heads: int, causal: bool) -> None:
+def test_attend_equals_torchs_attention_and_adds_the_logarithm_of_the_softmax_sum(key_heads: int, causal: bool) -> None:
     query, key, value = parts(6, key_heads, 9, 9 if causal else 14)
 
     seen, sums = attend(query, key, value, 0.4, causal=causal)
@@ -347,7 +351,7 @@ def test_scores_of_thousands_are_merged_without_overflow() -> None:
     torch.testing.assert_close(merge(*halves, torch.float32), expected, atol=1e-5, rtol=0)
 
 
-def test_bfloat16_scores_are_not_rounded() -> None:
+def test_attention_scores_are_not_rounded_to_bfloat16() -> None:
     query, key, value = (part.bfloat16() for part in parts(6, 2, 9, 14))
 
     seen, _ = attend(query, key, value, 0.4, causal=False)
@@ -374,7 +378,7 @@ def use_kernel(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[tuple[int, 
 
 
 @pytest.mark.parametrize("kernel", [today, of_torch_2_11])
-def test_with_the_kernel_vectors_are_those_of_full_recomputation_without_it(
+def test_vectors_with_the_kernel_equal_full_recomputation_without_it(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, kernel: Any
 ) -> None:
     expected = in_full(encoder).encode(TEXTS, PROMPTS[3])
@@ -390,7 +394,7 @@ def test_with_the_kernel_vectors_are_those_of_full_recomputation_without_it(
     assert calls == [(shared, shared)] * 2 + [(rest, shared), (rest, rest)] * 2
 
 
-def test_torchs_kernel_gives_its_sums_as_heads_by_tokens() -> None:
+def test_torchs_kernel_returns_sums_of_shape_heads_by_tokens() -> None:
     """The documentation gives the shape as tokens by heads."""
     pytest.importorskip("torch.nn.attention.varlen", reason="needs torch 2.11")
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -414,7 +418,7 @@ def test_bounds_over_the_prefix_span_all_texts() -> None:
     assert (queries.tolist(), keys.tolist(), tokens, shared) == ([0, 8], [0, 7], 8, 7)
 
 
-def test_a_prefix_shorter_than_it_is_worth_is_not_computed_apart(
+def test_a_prefix_below_the_minimum_length_is_not_computed_separately(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shapes_for(shared: int) -> list[tuple[int, int]]:

@@ -212,7 +212,7 @@ def test_another_dtype_makes_another_store(stella_folder: Path, stella: TextEnco
     assert len(VectorStore(tmp_path, half.fingerprint)) == 0
 
 
-def test_settings_that_do_not_change_pooled_vectors_share_the_store(stella: TextEncoder, tmp_path: Path) -> None:
+def test_settings_that_leave_pooled_vectors_unchanged_share_a_store(stella: TextEncoder, tmp_path: Path) -> None:
     stored(stella, tmp_path).encode(TEXTS)
     other = twin(stella, dimension=256, normalize=False, batch_size=1)
 
@@ -229,7 +229,7 @@ def test_the_folder_states_the_meaning_of_its_fingerprint(stella: TextEncoder, t
 
 @pytest.mark.fault(9, "the cache contains the union; each shard is written once under a unique name")
 @pytest.mark.parametrize("writers", [2, 4])
-def test_writers_in_one_folder_give_the_union(tmp_path: Path, writers: int) -> None:
+def test_several_writers_in_one_folder_leave_the_union_of_their_vectors(tmp_path: Path, writers: int) -> None:
     rows = 30
     expected = np.arange(writers * rows * 4, dtype=np.float32).reshape(-1, 4)
     keys = [text_key("", str(n)) for n in range(writers * rows)]
@@ -251,7 +251,7 @@ def test_writers_in_one_folder_give_the_union(tmp_path: Path, writers: int) -> N
     np.testing.assert_array_equal(found, expected)
 
 
-def test_two_encoders_on_one_folder_leave_a_union_for_the_third(
+def test_a_third_encoder_finds_what_two_others_stored_in_one_folder(
     stella: TextEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     one, two = stored(stella, tmp_path), stored(stella, tmp_path)
@@ -456,7 +456,7 @@ def test_keys_with_zero_bytes_anywhere_are_kept_apart(tmp_path: Path) -> None:
     assert [problem for _, problem in cache_upkeep.check_store(info)] == [""]
 
 
-def test_swapped_keys_give_nobody_the_others_vector(tmp_path: Path) -> None:
+def test_swapped_keys_never_give_a_text_the_vector_of_another(tmp_path: Path) -> None:
     keys, vectors = random_rows(6)
     store = VectorStore(tmp_path, IDENTITY)
     store.add(as_bytes(keys), vectors)
@@ -501,7 +501,7 @@ def test_a_damaged_row_spoils_no_other_row(tmp_path: Path, caplog: pytest.LogCap
 
 @pytest.mark.fault(17, "a shard with damaged rows keeps its other rows")
 @pytest.mark.fault(19, "stored and found like any other vector")
-def test_a_zeroed_block_is_damage_and_a_vector_of_zeros_is_none(tmp_path: Path) -> None:
+def test_a_zeroed_block_is_damage_and_a_vector_of_zeros_is_not(tmp_path: Path) -> None:
     keys, vectors = random_rows(20)
     vectors[[3, 11]] = 0
     path = write_shard(VectorStore(tmp_path, IDENTITY), keys, vectors)
@@ -517,9 +517,7 @@ def test_a_zeroed_block_is_damage_and_a_vector_of_zeros_is_none(tmp_path: Path) 
     assert read(VectorStore(tmp_path, IDENTITY), as_bytes(keys))[0].tolist() == found.tolist()
 
 
-def test_of_a_damaged_shard_that_may_not_be_changed_the_good_rows_are_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_intact_rows_of_a_damaged_read_only_shard_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys, vectors = random_rows(9)
     path = write_shard(VectorStore(tmp_path, IDENTITY), keys, vectors)
     content = bytearray(path.read_bytes())
@@ -571,7 +569,7 @@ def test_an_open_store_finds_vectors_that_another_writer_adds(tmp_path: Path) ->
 
 
 @pytest.mark.fault(18, "written again; the vectors are still found, because there is no index")
-def test_a_store_whose_label_is_lost_keeps_its_vectors_and_says_again_what_it_is(tmp_path: Path) -> None:
+def test_a_store_that_lost_its_label_keeps_its_vectors_and_writes_the_label_again(tmp_path: Path) -> None:
     keys, vectors = random_rows(3)
     store = VectorStore(tmp_path, IDENTITY)
     write_shard(store, keys, vectors)
@@ -597,7 +595,7 @@ def test_opening_a_store_removes_what_a_writer_left_an_hour_ago(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("how", ["the shard is deleted", "the store is deleted", "the shard is cut", "it is emptied"])
-def test_changes_by_another_process_to_an_open_store_only_cost_encoding_again(
+def test_changes_by_another_process_to_an_open_store_cost_only_another_encoding(
     stella: TextEncoder, tmp_path: Path, how: str
 ) -> None:
     expected = stella.encode(TEXTS)
@@ -620,7 +618,7 @@ def test_changes_by_another_process_to_an_open_store_only_cost_encoding_again(
     assert later.stats.encoded + encoder.stats.encoded == len(TEXTS)
 
 
-def test_a_store_deleted_while_it_is_open_says_again_what_it_is_when_it_is_written(
+def test_a_store_deleted_while_open_writes_its_label_again_with_the_next_vectors(
     stella: TextEncoder, tmp_path: Path
 ) -> None:
     encoder = stored(stella, tmp_path)
@@ -632,7 +630,7 @@ def test_a_store_deleted_while_it_is_open_says_again_what_it_is_when_it_is_writt
     assert (info.texts, info.fingerprint) == (len(TEXTS), {"schema": "2", **encoder.fingerprint})
 
 
-def test_a_shard_that_cannot_be_opened_just_now_is_not_taken_for_a_damaged_one(
+def test_a_shard_that_cannot_be_opened_now_is_not_set_aside_as_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, vectors = random_rows(3)
@@ -760,7 +758,7 @@ _steps = st.one_of(
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(_steps, max_size=14))
-def test_a_store_is_a_dictionary_of_what_was_flushed(
+def test_a_store_behaves_like_a_dictionary_of_the_flushed_vectors(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, list[int]]]
 ) -> None:
     folder = tmp_path_factory.mktemp("store")

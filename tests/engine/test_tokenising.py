@@ -117,7 +117,7 @@ def test_the_ids_are_those_of_transformers(tokenizer: Any, texts: list[str], max
     max_length=st.sampled_from([8, 9, 16, 33, 64]),
     prose=st.booleans(),
 )
-def test_wherever_a_long_text_is_cut_the_ids_are_those_of_the_whole(
+def test_the_ids_of_a_long_text_are_those_of_the_whole_wherever_it_is_cut(
     tokenizer: Any, piece: str, other: str, offset: int, max_length: int, prose: bool
 ) -> None:
     """Texts with the cut in or near `other`, after prose or a repeated piece."""
@@ -131,7 +131,7 @@ def test_wherever_a_long_text_is_cut_the_ids_are_those_of_the_whole(
 @pytest.mark.parametrize("inside", range(-2, 3))
 @pytest.mark.parametrize("number", range(len(ODD)))
 @pytest.mark.parametrize("spaced", [False, True], ids=["joined", "spaced"])
-def test_a_cut_inside_anything_odd_that_goes_on_for_ever_changes_no_id(
+def test_a_cut_inside_a_long_run_of_odd_characters_changes_no_id(
     tokenizer: Any, number: int, inside: int, spaced: bool
 ) -> None:
     piece = ODD[number] + " " * spaced
@@ -176,7 +176,7 @@ def test_one_endless_word_is_tokenised_whole_and_to_the_same_ids(tokenizer: Any,
 
 
 @pytest.mark.parametrize("max_length", [32, 128, 512])
-def test_of_a_book_only_the_first_pages_are_tokenised(tokenizer: Any, max_length: int) -> None:
+def test_only_the_first_pages_of_a_book_are_tokenised(tokenizer: Any, max_length: int) -> None:
     tokeniser = Tokeniser(tokenizer, max_length)
     counting = Counting(tokeniser)
     book = PROSE * (1_000_000 // len(PROSE))
@@ -222,7 +222,7 @@ def test_the_tokens_of_a_prompt_are_those_that_a_text_does_not_add(tokenizer: An
     assert tokeniser.prompt_tokens(prompt) == expected
 
 
-def test_two_threads_that_tokenise_give_what_one_gives(tokenizer: Any) -> None:
+def test_two_tokenising_threads_give_the_ids_of_one(tokenizer: Any) -> None:
     tokeniser = Tokeniser(tokenizer, 64)
     texts = [f"{number} {PROSE}" * (number % 60) for number in range(100)]
     expected = [ids.tolist() for ids in tokeniser(texts)]

@@ -56,7 +56,7 @@ def attention(parts: list[torch.Tensor], *, causal: bool = False) -> torch.Tenso
         (torch.bfloat16, (9, 0), 264, today, None),
     ],
 )
-def test_the_kernel_is_taken_where_it_can_run_with_the_options_that_it_takes(
+def test_the_kernel_is_used_where_it_runs_with_the_options_that_it_accepts(
     monkeypatch: pytest.MonkeyPatch,
     dtype: torch.dtype,
     capability: tuple[int, int],
@@ -73,7 +73,7 @@ def test_the_kernel_is_taken_where_it_can_run_with_the_options_that_it_takes(
     assert varlen._options(OnCuda.device, dtype, width) == expected
 
 
-def test_memory_that_runs_out_while_the_kernel_is_tried_says_nothing_of_the_kernel(
+def test_running_out_of_memory_while_the_kernel_is_tried_does_not_disable_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = itertools.count()
@@ -123,7 +123,7 @@ def test_the_kernel_is_asked_for_what_the_other_branch_computes(
 
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
 @pytest.mark.parametrize("width", [26, 8])
-def test_without_the_kernel_a_gpu_is_given_a_key_head_for_every_head(
+def test_a_gpu_without_the_kernel_gets_a_key_head_for_every_head(
     monkeypatch: pytest.MonkeyPatch, key_heads: int, width: int
 ) -> None:
     """Use widths that the kernel refuses, and float32. With grouped heads, a GPU then holds all scores in memory."""

@@ -39,7 +39,7 @@ def refused(path: Path, columns: dict[str, Any] = NAMES) -> str:
 # ------------------------------------------------------------------------------------------------------------ quotes
 
 
-def test_a_quote_that_nobody_closes_swallows_no_row(tmp_path: Path) -> None:
+def test_an_unclosed_quote_swallows_no_row(tmp_path: Path) -> None:
     """GLUE and STSBenchmark do not quote: a quotation that goes on in another row is two stray quotes."""
     path = tmp_path / "pairs.tsv"
     path.write_text(
@@ -98,7 +98,7 @@ def test_a_row_that_swallowed_others_is_refused_where_quotes_join_cells(tmp_path
     assert str(caught.value).startswith(f"{path}:3: a quote opens here and closes on line 5")
 
 
-def test_a_text_of_several_lines_is_no_swallowed_row(tmp_path: Path) -> None:
+def test_a_text_of_several_lines_is_not_a_swallowed_row(tmp_path: Path) -> None:
     path = tmp_path / "poem.csv"
     path.write_text('id,summary\n1,"Roses are red,\nviolets, they say, are blue,\nsugar, is sweet."\n2,Prose.\n')
 
@@ -115,7 +115,7 @@ def test_a_text_of_several_lines_is_no_swallowed_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "BOM"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
-def test_the_delimiter_is_the_files_and_not_its_suffixs(
+def test_the_content_and_not_the_suffix_decides_the_delimiter(
     tmp_path: Path, suffix: str, delimiter: str, mark: str, end: str
 ) -> None:
     path = tmp_path / f"pairs.{suffix}"
@@ -161,11 +161,11 @@ def test_the_official_form_of_stsbenchmark_is_read_by_position(official: Path) -
     assert pairs.second[3] == "Some wave."
 
 
-def test_where_chooses_by_position_too(official: Path) -> None:
+def test_where_also_selects_by_position(official: Path) -> None:
     assert pairs_of(official, OFFICIAL, where={"1": "main-captions"}).scores == [2.5, 0.4]
 
 
-def test_names_for_a_file_without_header_are_an_error_that_says_what_it_looks_like(official: Path) -> None:
+def test_column_names_for_a_file_without_header_are_refused_with_its_first_line(official: Path) -> None:
     message = refused(official)
 
     assert message.startswith(f"{official}:1: no column 'sentence1'; its first line has 7 cells between tabs: ")
@@ -179,7 +179,7 @@ def test_a_row_that_is_shorter_than_a_position_is_named(official: Path) -> None:
     assert f"{official}:5: has 2 cells, but column 7 is needed" in refused(official, OFFICIAL)
 
 
-def test_rows_of_json_are_read_by_position_as_well(tmp_path: Path) -> None:
+def test_json_rows_are_also_read_by_position(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text('["a", "b", 1]\n["c", "d", 2]\n')
 

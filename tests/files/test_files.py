@@ -232,7 +232,7 @@ def test_any_file_is_a_mapping_or_a_config_error(tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
-def test_json_numbers_that_are_not_are_refused(tmp_path: Path, word: str) -> None:
+def test_nan_and_infinity_in_json_are_refused(tmp_path: Path, word: str) -> None:
     assert f"{word} is not a JSON number" in json_error(tmp_path, f'{{"a": [1, {word}]}}')
 
 
@@ -408,7 +408,7 @@ def test_missing_parent_folders_are_made(tmp_path: Path) -> None:
     assert only_file(path, "[\n  1\n]\n")
 
 
-def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+def test_bytes_are_written_unchanged(tmp_path: Path) -> None:
     content = bytes(range(256)) + b"\r\n\n"
     with atomic_write(tmp_path / "a.bin", "wb") as file:
         file.write(content)
@@ -433,14 +433,14 @@ def test_the_longest_name_that_the_file_system_takes_can_be_written(tmp_path: Pa
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_write_json_refuses_numbers_that_are_not_and_leaves_the_old_file(target: Path, number: float) -> None:
+def test_write_json_refuses_nan_and_infinity_and_leaves_the_old_file(target: Path, number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(target, {"scores": [0.5, number]})
 
     assert only_file(target, "old")
 
 
-def test_write_json_refuses_half_a_character_and_leaves_the_old_file(target: Path) -> None:
+def test_write_json_refuses_a_lone_surrogate_and_leaves_the_old_file(target: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_json(target, {"text": "\ud800"})
 

@@ -29,7 +29,7 @@ def stella_mteb(environment: dict[str, str], folder: Path, *arguments: str) -> s
     return subprocess.run(command, check=False, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_a_folder_that_can_be_written_is_not_made(tmp_path: Path) -> None:
+def test_checking_a_writable_folder_does_not_create_it(tmp_path: Path) -> None:
     require_writable_cache(tmp_path / "a" / "b", "HF_HOME")
 
     assert list(tmp_path.iterdir()) == []
@@ -61,7 +61,7 @@ def test_each_variable_moves_its_cache(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert folder() == tmp_path / name
 
 
-def test_a_home_that_nobody_knows_is_an_error_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_home_folder_is_an_error_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(_: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 

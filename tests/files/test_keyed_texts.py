@@ -78,7 +78,7 @@ ONE_TEXT: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize(("name", "content"), ONE_TEXT.values(), ids=ONE_TEXT)
-def test_a_layout_that_can_be_read_in_one_way_is_read(tmp_path: Path, name: str, content: Any) -> None:
+def test_every_unambiguous_layout_is_read(tmp_path: Path, name: str, content: Any) -> None:
     assert read_texts(write(tmp_path, name, content)) == TEXTS
 
 
@@ -94,7 +94,7 @@ DENSE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("content", DENSE.values(), ids=DENSE)
-def test_the_dense_captions_of_a_video_are_one_text_a_caption_a_line(tmp_path: Path, content: Any) -> None:
+def test_dense_captions_of_a_video_are_one_text_with_a_caption_per_line(tmp_path: Path, content: Any) -> None:
     assert read_texts(write(tmp_path, "x.json", content)) == {"v_8": f"{A}\n{B}"}
 
 
@@ -110,14 +110,14 @@ SEVERAL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("content", SEVERAL.values(), ids=SEVERAL)
-def test_several_texts_of_an_id_are_several_and_no_single_text(tmp_path: Path, content: Any) -> None:
+def test_several_texts_of_an_id_are_kept_and_refused_as_a_single_text(tmp_path: Path, content: Any) -> None:
     path = write(tmp_path, "x.json", content)
 
     assert all_texts(path) == {"7": [A, B]}
     assert f"2 texts ({A!r}, ...)" in refused(path)
 
 
-def test_columns_that_the_names_do_not_tell_are_named_by_options(tmp_path: Path) -> None:
+def test_options_name_the_columns_that_their_names_do_not_tell(tmp_path: Path) -> None:
     path = write(tmp_path, "vatex.json", [{"videoID": "7", "enCap": [A], "chCap": ["一只狗在叫。"]}])
 
     message = refused(path)
@@ -138,7 +138,7 @@ def test_columns_that_the_names_do_not_tell_are_named_by_options(tmp_path: Path)
         ({"001": "002", "A dog barks.": "A cat sleeps."}, "id"),
     ],
 )
-def test_an_entry_that_could_be_read_in_two_ways_is_shown_with_the_option(
+def test_an_ambiguous_entry_is_shown_with_the_option_that_decides(
     tmp_path: Path, row: dict[str, Any], option: str
 ) -> None:
     message = refused(write(tmp_path, "x.jsonl", lines(row)))
@@ -147,7 +147,7 @@ def test_an_entry_that_could_be_read_in_two_ways_is_shown_with_the_option(
     assert json.dumps(row) in message
 
 
-def test_an_option_is_for_the_files_that_have_such_a_column(tmp_path: Path) -> None:
+def test_a_column_option_applies_only_to_files_that_have_the_column(tmp_path: Path) -> None:
     """References and predictions often have different column names."""
     columns = KeyedColumns(id="vid_name", text="gen")
 
@@ -207,7 +207,7 @@ def test_ids_that_only_look_alike_are_shown_with_their_code_points(tmp_path: Pat
 
 
 @pytest.mark.parametrize("text", ["\u200b", "\ufeff", " \u200d\u2060\n", "\u00ad", "\u3000", None, [], [None]])
-def test_a_text_of_which_nothing_is_seen_is_empty(tmp_path: Path, text: Any) -> None:
+def test_a_text_without_visible_characters_is_empty(tmp_path: Path, text: Any) -> None:
     given = read_texts(write(tmp_path, "p.json", {"7": text}))
 
     with pytest.raises(ConfigError, match="every prediction is empty"):

@@ -113,7 +113,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path, 
     assert pairs_of(windows) == pairs_of(plain)
 
 
-def test_blank_lines_are_no_rows_but_are_counted(tmp_path: Path) -> None:
+def test_blank_lines_are_not_rows_but_count_as_lines(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text('\n{"a": 1}\n   \n\n{"a": 2}\n')
 
@@ -159,7 +159,7 @@ def test_a_duplicate_column_name_in_a_parquet_file_is_refused(tmp_path: Path) ->
     assert error_of(path) == f"{path}: duplicate column name"
 
 
-def test_a_file_that_only_calls_itself_parquet_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_parquet_despite_its_suffix_is_named(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
     path.write_text("reference,candidate\n")
 
@@ -481,7 +481,7 @@ def test_hub_data_is_read_at_the_pinned_commit_only(monkeypatch: pytest.MonkeyPa
     assert rows == [("org/set[validation] row 1", {"a": "x"}), ("org/set[validation] row 2", {"a": "y"})]
 
 
-def test_hub_data_that_cannot_be_had_names_the_set_the_cause_and_the_cure(
+def test_unavailable_hub_data_is_named_with_cause_and_cure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import datasets

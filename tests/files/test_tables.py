@@ -57,7 +57,7 @@ def width_of(line: str) -> int:
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(), st.text(max_size=20))
-def test_json_gives_back_every_value_to_the_last_bit(number: float, whole: int, text: str) -> None:
+def test_json_restores_every_value_to_the_last_bit(number: float, whole: int, text: str) -> None:
     rows = [{"number": number, "whole": whole, "text": text, "nothing": None}]
 
     assert json.loads(render(rows, "json")) == rows
@@ -65,7 +65,7 @@ def test_json_gives_back_every_value_to_the_last_bit(number: float, whole: int, 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), PRINTABLE), min_size=1, max_size=4))
-def test_csv_gives_back_numbers_to_the_last_bit_and_texts_as_they_are(pairs: list[tuple[float, str]]) -> None:
+def test_csv_restores_numbers_to_the_last_bit_and_texts_unchanged(pairs: list[tuple[float, str]]) -> None:
     rows = [{"number": number, "text": f"x{text}"} for number, text in pairs]
 
     header, *cells = list(csv.reader(io.StringIO(render(rows, "csv"))))
@@ -82,7 +82,7 @@ def test_a_spreadsheet_does_not_run_a_cell(text: str) -> None:
     assert cell == f"'{text}"
 
 
-def test_negative_numbers_are_no_formulas() -> None:
+def test_negative_numbers_are_not_escaped_as_formulas() -> None:
     assert render([{"a": -0.25, "b": -3}], "csv") == "a,b\n-0.25,-3"
 
 
@@ -109,7 +109,7 @@ def test_a_missing_value_is_null_in_json_and_nothing_in_csv() -> None:
         "&lt;b&gt;",
     ],
 )
-def test_a_markdown_cell_reads_as_it_was_given(text: str) -> None:
+def test_a_markdown_cell_shows_the_text_that_was_given(text: str) -> None:
     rows = [{"name": text, "after": "end"}]
 
     assert markdown_rows(render(rows, "md")) == [["name", "after"], [text, "end"]]
@@ -184,7 +184,7 @@ def test_a_long_name_is_folded_and_not_cut() -> None:
 # ----------------------------------------------------------------------------------------------------- numbers
 
 
-def test_an_unknown_value_is_a_dash() -> None:
+def test_a_missing_value_is_shown_as_a_dash() -> None:
     assert render([{"name": None, "score": None}], "md").splitlines()[-1] == "| - | - |"
 
 
@@ -200,7 +200,7 @@ def test_four_decimals_are_shown_at_most_and_the_rest_is_rounded() -> None:
     assert markdown_rows(render(rows, "md"))[1:] == [["0.1235", "12"], ["-2.0000", "3"]]
 
 
-def test_numbers_stand_right_and_names_left() -> None:
+def test_numbers_are_aligned_right_and_names_left() -> None:
     rows = [{"name": "a", "score": 1.5}, {"name": "longer", "score": 10.25}, {"name": "b", "score": None}]
 
     lines = render(rows, "table", width=80).splitlines()[2:]

@@ -73,7 +73,7 @@ def result_folder(encoder: Any) -> tuple[str, str, str]:
 # ------------------------------------------------------------------------------------------------- MTEB's protocol
 
 
-def test_mteb_takes_it_for_an_encoder(encoder: Any) -> None:
+def test_mteb_accepts_the_adapter_as_an_encoder(encoder: Any) -> None:
     from mteb.models import EncoderProtocol
 
     assert isinstance(encoder, EncoderProtocol)
@@ -160,7 +160,7 @@ def test_both_sides_of_an_sts_task_get_s2s(encoder: Any, spied: Callable[[Any], 
 
 
 @pytest.mark.parametrize("name", ["MockRetrievalTask", "MockRerankingTask"])
-def test_queries_get_s2p_and_documents_nothing(name: str, encoder: Any, spied: Callable[[Any], Calls]) -> None:
+def test_queries_get_s2p_and_documents_get_no_prompt(name: str, encoder: Any, spied: Callable[[Any], Calls]) -> None:
     from mteb.mocks import mock_tasks
 
     task = getattr(mock_tasks, name)()
@@ -425,7 +425,7 @@ def test_attention_and_closing_token_tell_results_and_vectors_apart(stella_folde
     assert found[0].text_encoder.fingerprint != found[1].text_encoder.fingerprint
 
 
-def test_a_folder_of_the_hubs_name_does_not_stand_in_for_the_hub(
+def test_a_local_folder_with_the_hub_name_does_not_replace_the_hubs_model(
     stella_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mteb
@@ -510,9 +510,7 @@ def test_a_yaml_may_choose_the_similarity_and_has_results_of_its_own(tmp_path: P
 @pytest.mark.fault(
     15, "each has its own results with MTEB's older runner too, which distinguishes only model and revision"
 )
-def test_mtebs_older_runner_does_not_answer_one_dimension_with_anothers_result(
-    stella_folder: Path, tmp_path: Path
-) -> None:
+def test_mtebs_older_runner_keeps_the_results_of_two_dimensions_apart(stella_folder: Path, tmp_path: Path) -> None:
     """sentence-transformers #3375 and most tutorials: mteb.MTEB(tasks).run(model, output_folder=...)."""
     import mteb
 

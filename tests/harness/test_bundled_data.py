@@ -49,7 +49,7 @@ def words(text: str) -> Counter[str]:
     return Counter(re.findall(r"[a-z0-9']+", text.lower()))
 
 
-def test_the_bundled_tasks_are_these() -> None:
+def test_the_bundled_tasks_have_the_documented_names_and_types() -> None:
     assert set(bundled_tasks()) == {*TASKS, "VideoDescriptionSTS", "ClipCCRetrieval", *RATED}
     assert {name: task.spec.type for name, task in bundled_tasks().items() if name in TASKS} == {
         "VideoSummarySTS": "STS",
@@ -98,7 +98,7 @@ def test_candidates_are_summaries_not_fragments(rows: list[dict[str, Any]]) -> N
     assert min(len(row["candidate"].split()) for row in rows) >= 40
 
 
-def test_every_fault_is_there_often_enough_for_a_mean(rows: list[dict[str, Any]]) -> None:
+def test_every_fault_occurs_often_enough_for_a_mean(rows: list[dict[str, Any]]) -> None:
     counts = Counter(row["fault"] for row in rows)
 
     assert set(counts) == FAULTS

@@ -100,7 +100,7 @@ def test_the_configurations_that_mteb_loads_are_looked_for(
     assert asked == configurations
 
 
-def test_a_reranking_whose_candidates_were_not_fetched_is_no_retrieval(
+def test_a_reranking_without_cached_candidates_fails_and_does_not_rank_the_corpus(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
@@ -147,7 +147,7 @@ def test_refusals_of_the_hub_are_distinguished(name: str, said: str) -> None:
     assert fault(ValueError("odd")) == "ValueError: odd"
 
 
-def test_fetch_says_sizes_gets_what_is_missing_and_goes_on_after_a_fault(
+def test_fetch_lists_sizes_downloads_what_is_missing_and_continues_after_a_fault(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stella_mteb.harness import fetch

@@ -58,7 +58,7 @@ def test_the_statistics_of_a_task_tell_how_many_texts_mteb_will_ask_for(
     assert sum(texts.count for texts in size.texts) == asked(task, spec)
 
 
-def test_of_a_clustering_only_the_sample_counts_that_mteb_draws(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clustering_counts_only_the_sample_that_mteb_draws(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import mteb
     from datasets import Dataset, DatasetDict
 
@@ -129,7 +129,7 @@ def test_training_texts_that_experiments_share_count_once(monkeypatch: pytest.Mo
         ("AskUbuntuDupQuestions", 361 + 7_220, 0),
     ],
 )
-def test_what_mteb_holds_at_once_is_all_of_a_task_but_of_a_retrieval_one_chunk(
+def test_mteb_holds_all_vectors_of_a_task_at_once_but_one_chunk_of_a_retrieval(
     name: str, vectors: int, similarities: int
 ) -> None:
     import mteb
@@ -143,7 +143,7 @@ def test_what_mteb_holds_at_once_is_all_of_a_task_but_of_a_retrieval_one_chunk(
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.7, 1.1])
-def test_of_long_texts_only_what_a_model_reads_counts(sigma: float) -> None:
+def test_only_the_part_of_a_long_text_that_a_model_reads_counts(sigma: float) -> None:
     from stella_mteb.harness.task_sizes import Texts
 
     lengths = np.random.default_rng(1).lognormal(6.5, sigma, size=50_000)
@@ -154,7 +154,7 @@ def test_of_long_texts_only_what_a_model_reads_counts(sigma: float) -> None:
         assert texts.tokens(4.5, 2, most) == pytest.approx(expected, rel=0.1)
 
 
-def test_a_task_without_statistics_is_said_and_not_guessed(
+def test_a_task_without_statistics_is_named_and_not_guessed(
     spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stella_mteb.harness.forecast import Forecaster, total
@@ -237,7 +237,7 @@ def test_the_pace_is_that_of_earlier_runs_of_this_machine(spec: str, tmp_path: P
     assert found.source == "2 earlier runs on this machine"
 
 
-def test_else_the_pace_is_measured_and_nothing_is_kept(
+def test_a_pace_without_earlier_runs_is_measured_and_stores_nothing(
     spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stella_mteb.harness import pace

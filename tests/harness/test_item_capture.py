@@ -226,7 +226,7 @@ def test_every_text_task_that_mteb_mocks_has_items_that_give_its_score_or_none(t
 @pytest.mark.parametrize(
     "metric", ["ndcg_at_1", "map_at_1000", "recall_at_3", "precision_at_5", "hit_rate_at_1", "accuracy"]
 )
-def test_any_mean_over_queries_has_items(tiny: Any, tmp_path: Path, metric: str) -> None:
+def test_every_main_score_that_is_a_mean_over_queries_has_items(tiny: Any, tmp_path: Path, metric: str) -> None:
     outcome = run_task(tiny, mock("MockRetrievalTask", metadata={"main_score": metric}), tmp_path / "out")
 
     known = items(tmp_path / "out", "MockRetrievalTask")
@@ -339,7 +339,7 @@ def test_values_are_read_as_the_float32_they_were_and_take_few_characters(tiny: 
         ("https://example.org/results.csv", None),
     ],
 )
-def test_details_stand_beside_the_results_in_the_same_layout(result: str, details: str | None) -> None:
+def test_details_have_the_layout_of_the_results(result: str, details: str | None) -> None:
     assert details_path(Path(result)) == (None if details is None else Path(details))
 
 

@@ -141,7 +141,7 @@ def test_another_loader_is_refused_by_its_name() -> None:
         known_config("nomic-ai/nomic-embed-text-v1.5")
 
 
-def test_a_setting_that_mteb_adds_later_is_refused() -> None:
+def test_an_unknown_setting_of_the_registry_is_refused() -> None:
     meta = MODEL_REGISTRY["intfloat/e5-small-v2"]
     later = meta.model_copy(update={"loader_kwargs": {**meta.loader_kwargs, "pooling_temperature": 2}})
 
@@ -192,7 +192,7 @@ def test_the_table_in_the_documents_is_that_of_this_mteb() -> None:
         ("iara-project/BERTimbau-large-matryoshka-sts-pt", "matryoshka", [64, 128, 256, 512, 1024]),
     ],
 )
-def test_settings_of_the_registry_stand_in_the_config(name: str, key: str, value: Any) -> None:
+def test_settings_of_the_registry_are_in_the_config(name: str, key: str, value: Any) -> None:
     assert getattr(known_config(name), key) == value
 
 

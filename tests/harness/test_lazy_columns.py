@@ -131,7 +131,7 @@ def test_columns_are_no_longer_read_row_by_row(
     ],
 )
 @pytest.mark.parametrize("form", [None, "numpy"])
-def test_a_list_has_what_the_column_has(column: list[Any], form: str | None) -> None:
+def test_a_list_has_the_values_of_its_column(column: list[Any], form: str | None) -> None:
     dataset = datasets.Dataset.from_dict({"x": column}).with_format(form)
     for rows in (dataset, dataset.select([4, 0, 0, 2]), dataset.select([])):
         lazy, listed = list(rows["x"]), mteb_speed._as_list(rows["x"])
@@ -157,7 +157,7 @@ def test_mteb_is_as_it_was_afterwards_and_a_block_within_a_block_changes_nothing
     assert originals() == before
 
 
-def test_it_decorates_a_function_for_each_of_its_calls() -> None:
+def test_a_decorated_function_reads_columns_once_in_each_call() -> None:
     before = originals()
     decorated = columns_read_once()(originals)
 
@@ -166,7 +166,7 @@ def test_it_decorates_a_function_for_each_of_its_calls() -> None:
         assert originals() == before
 
 
-def test_a_run_evaluates_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_reads_columns_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from stella_mteb.harness import run as runs
 
     before, within = originals(), []

@@ -104,7 +104,7 @@ def sampled(kind: str, seed: int = 0) -> Any:
 # ------------------------------------------------------------------------------------------- all is there, all the same
 
 
-def test_after_a_prefill_the_run_needs_no_forward_pass_and_its_scores_are_the_same(
+def test_a_run_after_a_prefill_needs_no_forward_pass_and_has_the_same_scores(
     stella_folder: Path, summaries: Any, tmp_path: Path
 ) -> None:
     tasks, _ = summaries
@@ -119,7 +119,7 @@ def test_after_a_prefill_the_run_needs_no_forward_pass_and_its_scores_are_the_sa
     assert prefilled["VideoSummarySTS"].per_label == plain["VideoSummarySTS"].per_label
 
 
-def test_a_text_that_several_tasks_have_is_encoded_once(stella_folder: Path, summaries: Any, tmp_path: Path) -> None:
+def test_a_text_of_several_tasks_is_encoded_once(stella_folder: Path, summaries: Any, tmp_path: Path) -> None:
     from stella_mteb.harness.prefill import prefill
 
     tasks, rows = summaries

@@ -112,7 +112,7 @@ def test_a_column_of_the_list_that_is_not_there_is_named(tmp_path: Path) -> None
         ("type: STS", "type: PairClassification\npositive_from: 3", "must name score, sentence1"),
     ],
 )
-def test_roles_that_do_not_fit_are_refused(tmp_path: Path, old: str, new: str, reason: str) -> None:
+def test_roles_that_contradict_each_other_are_refused(tmp_path: Path, old: str, new: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         task(tmp_path, YAML.replace(old, new))
 
@@ -175,7 +175,7 @@ def test_the_bundled_story_summaries_are_300_of_three_systems_with_three_referen
     ("name", "folder", "texts", "references"),
     [("VatexEval", "vatex_eval", 18_000, 9), ("VideoParagraphFactuality", "factvc_youcook2", 600, 1)],
 )
-def test_the_published_sets_are_read_whole(name: str, folder: str, texts: int, references: int) -> None:
+def test_every_row_of_the_published_sets_is_read(name: str, folder: str, texts: int, references: int) -> None:
     pairs = with_data(name, folder).pairs
 
     assert len(pairs.second) == len(pairs.scores) == texts

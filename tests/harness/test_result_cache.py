@@ -73,7 +73,7 @@ def test_written_files_equal_those_of_mteb(results: dict[str, Any], meta: Any, t
     ]
 
 
-def test_nothing_but_the_results_is_left_in_the_folder(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
+def test_a_run_leaves_only_results_in_the_folder(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
     own_cache(tmp_path / "out").save_to_cache(results["TinySTS"], meta)
 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".stella-mteb", "results"]
@@ -116,7 +116,7 @@ def test_mteb_runs_nothing_again_that_is_on_disk(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- notes
 
 
-def test_notes_stand_at_the_lines_of_their_task_only(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
+def test_notes_are_recorded_only_at_the_lines_of_their_task(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
     import mteb
 
     notes = {"TinySTS": {"prompts": {"both": {"text": "Query: ", "source": "own"}}}}
@@ -288,7 +288,7 @@ def test_a_result_whose_main_score_is_no_number_is_set_aside(
 
 
 @pytest.mark.fault(5, "keys of a later version are left alone, and the scores are used")
-def test_keys_of_a_later_version_are_no_damage(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
+def test_keys_of_a_later_version_are_not_damage(results: dict[str, Any], meta: Any, tmp_path: Path) -> None:
     cache = own_cache(tmp_path)
     cache.save_to_cache(with_score(results["TinySTS"], 0.25), meta)
     path = cache.get_task_result_path("TinySTS", meta)
@@ -568,7 +568,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_result(results: dict[str, Any], met
 
 
 @pytest.mark.parametrize("below", ["", "out", "out/deeper"])
-def test_a_folder_that_cannot_be_is_an_environment_problem(tmp_path: Path, below: str) -> None:
+def test_a_folder_that_cannot_be_created_is_an_environment_problem(tmp_path: Path, below: str) -> None:
     from stella_mteb.outputs.layout import require_writable
 
     (tmp_path / "file").write_text("not a folder")
@@ -596,7 +596,7 @@ def test_a_disk_without_room_is_found_before_the_run(tmp_path: Path, monkeypatch
         require_writable(tmp_path)
 
 
-def test_trying_a_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+def test_checking_a_folder_creates_it_and_leaves_nothing_in_it(tmp_path: Path) -> None:
     from stella_mteb.outputs.layout import require_writable
 
     require_writable(tmp_path / "a" / "b")
@@ -616,7 +616,7 @@ def test_trying_a_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> No
     ],
 )
 @pytest.mark.fault(7, "exit code 3 before any model is loaded")
-def test_a_folder_where_a_file_has_to_stand_is_found_before_the_run(tmp_path: Path, place: str) -> None:
+def test_a_folder_in_the_place_of_a_file_is_found_before_the_run(tmp_path: Path, place: str) -> None:
     from stella_mteb.outputs.layout import require_writable
 
     (tmp_path / place).mkdir(parents=True)
@@ -626,7 +626,7 @@ def test_a_folder_where_a_file_has_to_stand_is_found_before_the_run(tmp_path: Pa
 
 
 @pytest.mark.parametrize("place", ["results", "details", "pairs", ".stella-mteb"])
-def test_a_file_where_a_folder_has_to_stand_is_found_before_the_run(tmp_path: Path, place: str) -> None:
+def test_a_file_in_the_place_of_a_folder_is_found_before_the_run(tmp_path: Path, place: str) -> None:
     from stella_mteb.outputs.layout import require_writable
 
     (tmp_path / place).write_text("a file")

@@ -68,7 +68,7 @@ def test_a_bundled_task_is_found_with_all_its_rows() -> None:
     assert task.stella_mteb_file.pairs.second == [row["candidate"] for row in rows]
 
 
-def test_name_equals_path_puts_own_data_in_a_bundled_task(tmp_path: Path) -> None:
+def test_name_equals_path_gives_own_data_to_a_bundled_task(tmp_path: Path) -> None:
     rows = write_some_summaries(tmp_path / "own=data.jsonl")
 
     task = find(f"VideoSummarySTS={tmp_path}/own=data.jsonl")
@@ -151,7 +151,7 @@ def test_tasks_that_share_texts_follow_the_first_of_them(tmp_path: Path) -> None
         (["/nowhere/task.yaml"], [], "/nowhere/task.yaml: no such file"),
     ],
 )
-def test_a_name_nobody_has_is_refused_with_the_nearest(tasks: list[str], benchmarks: list[str], said: str) -> None:
+def test_an_unknown_task_is_refused_with_the_nearest_name(tasks: list[str], benchmarks: list[str], said: str) -> None:
     from stella_mteb.harness.find_tasks import find_tasks
 
     with pytest.raises(ConfigError, match=said):
@@ -270,7 +270,7 @@ def test_another_dimension_has_a_result_of_its_own_beside_the_first(
     assert sorted(["embed_dim_256" in str(path) for path in paths]) == [False, True]
 
 
-def test_the_prompts_of_a_run_stand_in_its_settings(tiny: Any, tmp_path: Path) -> None:
+def test_the_prompts_of_a_run_are_recorded_in_its_settings(tiny: Any, tmp_path: Path) -> None:
     run_task(tiny, find(write_task(tmp_path)), tmp_path / "out")
 
     (path,) = (tmp_path / "out").rglob("run_settings.jsonl")
@@ -349,7 +349,7 @@ def test_a_task_that_fails_says_why_stores_nothing_and_the_next_one_runs(
 
 
 @pytest.mark.fault(21, "no result and no score; the error gives the reason, and the comparison shows a gap")
-def test_cosines_that_are_all_alike_fail_without_a_score(tiny: Any, tmp_path: Path) -> None:
+def test_equal_cosines_fail_the_task_without_a_score(tiny: Any, tmp_path: Path) -> None:
     rows = [("the same", "text", float(score)) for score in range(5)]
 
     outcome = run_task(tiny, find(write_task(tmp_path, rows)), tmp_path / "out")
@@ -648,7 +648,7 @@ def test_texts_that_are_cut_are_counted_once_and_not_again_for_the_next_dimensio
 
 @pytest.mark.versions
 @needs_shared
-def test_real_weights_on_own_data_score_as_sentence_transformers_has_them(tmp_path: Path) -> None:
+def test_real_weights_on_own_data_have_the_score_of_sentence_transformers(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     lines = (SHARED / "sts/MSRvid_2012train.jsonl").read_text().splitlines()[:150]

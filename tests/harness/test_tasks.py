@@ -211,7 +211,7 @@ def test_a_task_without_data_says_how_to_give_them(tmp_path: Path) -> None:
         ([(a, b, 2.5, c) for a, b, _, c in ROWS], "every score is 2.5; a correlation needs scores that differ"),
     ],
 )
-def test_data_that_give_no_correlation_are_refused(
+def test_data_without_a_correlation_is_refused(
     tmp_path: Path, rows: list[tuple[str, str, float, str]], reason: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -223,7 +223,9 @@ def test_data_that_give_no_correlation_are_refused(
 @pytest.mark.fault(33, "scores that are all equal are refused")
 @pytest.mark.parametrize("text", [RETRIEVAL, PAIRS])
 @pytest.mark.parametrize(("limit", "reason"), [("4", "no pair is"), ("1", "every pair is")])
-def test_data_in_which_all_pairs_are_alike_are_refused(tmp_path: Path, text: str, limit: str, reason: str) -> None:
+def test_data_whose_pairs_are_all_positive_or_all_negative_is_refused(
+    tmp_path: Path, text: str, limit: str, reason: str
+) -> None:
     rows = [(a, b, 2.0, c) for a, b, _, c in ROWS]
 
     with pytest.raises(ConfigError, match=f"{reason} at least positive_from {limit}"):
@@ -307,7 +309,7 @@ def test_the_revision_changes_with_every_row_that_changes(tmp_path: Path) -> Non
     ],
     ids=["end", "windows", "bom and blank lines", "spaces", "order of keys"],
 )
-def test_the_revision_stays_when_only_the_files_form_changes(tmp_path: Path, rewrite: Any) -> None:
+def test_the_revision_stays_if_only_the_files_format_changes(tmp_path: Path, rewrite: Any) -> None:
     before = task(tmp_path, STS).pairs
     path = tmp_path / "pairs.jsonl"
     path.write_text(rewrite(path.read_text()), newline="")
@@ -332,7 +334,7 @@ def test_the_order_kept_is_1_if_perfect_0_if_reversed_and_half_if_tied(predicted
     assert order_kept(rows) == {"good": kept, "middle": kept, "bad": kept}
 
 
-def test_where_there_is_nothing_to_compare_no_order_is_claimed() -> None:
+def test_a_label_without_comparisons_has_no_order_kept() -> None:
     rows = per_label(["alone", "tied", "tied"], ["one", "two", "two"], [4, 3, 3], [0.1, 0.2, 0.3])
 
     assert order_kept(rows) == {"alone": None, "tied": None}
@@ -344,7 +346,7 @@ def test_pairs_are_compared_only_with_pairs_of_the_same_reference() -> None:
     assert order_kept(rows) == {"a": 1.0, "b": 1.0}
 
 
-def test_a_label_is_blamed_only_for_its_own_comparisons() -> None:
+def test_only_a_labels_own_comparisons_count_for_it() -> None:
     rows = per_label(["good", "blind", "bad"], ["same"] * 3, [5, 2, 0], [0.9, 0.95, 0.1])
 
     assert order_kept(rows) == {"good": 0.5, "blind": 0.5, "bad": 1.0}
@@ -588,7 +590,7 @@ def test_the_best_grade_of_a_repeated_pair_counts(tmp_path: Path) -> None:
     assert retrieval.dataset["default"]["test"]["relevant_docs"] == {"query-0": {"document-0": 5, "document-1": 4}}
 
 
-def test_results_from_before_grades_counted_are_not_taken_for_those_of_now(tmp_path: Path) -> None:
+def test_results_from_before_graded_relevance_are_not_reused(tmp_path: Path) -> None:
     file = task(tmp_path, RETRIEVAL)
     before = digest([("Retrieval", 3.0, None), file.pairs.digest])
 
@@ -689,7 +691,7 @@ def test_a_bad_clip_cc_prediction_is_named_by_model_and_clip_and_can_be_left_out
         ('{"000": "A"', "not valid JSON"),
     ],
 )
-def test_a_clip_cc_file_of_another_form_is_named(tmp_path: Path, text: str, reason: str) -> None:
+def test_a_clip_cc_file_of_another_form_is_refused_by_name(tmp_path: Path, text: str, reason: str) -> None:
     file = clip_cc(tmp_path / "c", {"good": {"000": "A", "001": "B"}})
     path = tmp_path / "c" / "predictions" / "odd.json"
     path.write_text(text)

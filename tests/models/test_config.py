@@ -95,7 +95,7 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest_key(tmp_path: Pat
     assert faults(tmp_path, text) == [message]
 
 
-def test_an_unknown_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_key_without_a_near_match_lists_the_known_ones(tmp_path: Path) -> None:
     (message,) = faults(tmp_path, LEAST + "prompts:\n  zzz: 1\n")
 
     assert message == (
@@ -175,7 +175,7 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     assert places == ["", "10", "11", "2", "3", "4", "5", "8"]
 
 
-def test_a_config_that_says_nowhere_where_the_model_is_is_refused(tmp_path: Path) -> None:
+def test_a_config_without_the_models_location_is_refused(tmp_path: Path) -> None:
     (message,) = faults(tmp_path, "name: mine\n")
 
     assert message.startswith("mine.yaml")
@@ -211,13 +211,13 @@ def test_the_own_profile_without_own_prompts_is_refused(tmp_path: Path) -> None:
         (LEAST + "prompts:\n  profile: own\n", 4),
     ],
 )
-def test_a_fault_between_two_keys_is_named_with_the_line_of_one(tmp_path: Path, text: str, line: int) -> None:
+def test_a_contradiction_of_two_keys_is_named_with_the_line_of_one(tmp_path: Path, text: str, line: int) -> None:
     (message,) = faults(tmp_path, text)
 
     assert message.startswith(f"mine.yaml:{line}: ")
 
 
-def test_own_prompts_are_kept_to_the_letter(tmp_path: Path) -> None:
+def test_own_prompts_are_kept_unchanged(tmp_path: Path) -> None:
     config = load(tmp_path, LEAST + 'prompts:\n  profile: own\n  own: {STS: "Same?\\nText: ", no: " x "}\n')
 
     assert config.prompts.own == {"STS": "Same?\nText: ", "no": " x "}
@@ -241,7 +241,7 @@ def test_a_relative_path_starts_at_the_yaml_whatever_the_working_folder(
     assert load_config(Path("../models/m.yaml")).path == str((tmp_path / expected).resolve())
 
 
-def test_absolute_and_home_paths_stay_where_they_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absolute_and_home_paths_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
 
     assert load(tmp_path, "name: m\npath: /opt/stella\n").path == "/opt/stella"

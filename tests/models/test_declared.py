@@ -32,7 +32,7 @@ def test_a_folder_without_a_prompt_declares_none(tmp_path: Path, content: dict[s
     assert read_declared(declare(tmp_path, **content)).prompt_config is None
 
 
-def test_an_absent_file_declares_nothing(tmp_path: Path) -> None:
+def test_a_missing_settings_file_declares_nothing(tmp_path: Path) -> None:
     found = read_declared(tmp_path)
 
     assert (found.prompt_config, found.similarity, found.truncate_dim, found.matryoshka) == (None, "cosine", None, ())

@@ -89,7 +89,7 @@ def test_only_safetensors_json_and_text_are_fetched_and_then_no_socket_is_needed
 
 
 @pytest.mark.fault(51, "a cut connection is taken up where it broke")
-def test_a_connection_cut_in_the_weights_goes_on_where_it_broke(hub: Hub, resolve: Resolve) -> None:
+def test_a_download_that_breaks_off_in_the_weights_resumes_where_it_broke(hub: Hub, resolve: Resolve) -> None:
     hub.faults = [Fault(WEIGHTS, cut=12_000_000, times=1)]
 
     assert resolve() == REVISION
@@ -98,7 +98,7 @@ def test_a_connection_cut_in_the_weights_goes_on_where_it_broke(hub: Hub, resolv
 
 @pytest.mark.versions
 @pytest.mark.fault(51, "a connection that stays broken is one sentence, and the next start goes on where it broke")
-def test_a_connection_that_stays_broken_is_one_sentence_and_the_next_start_goes_on(
+def test_a_broken_connection_is_one_sentence_and_the_next_start_resumes(
     hub: Hub, resolve: Resolve, tmp_path: Path
 ) -> None:
     hub.faults = [Fault(WEIGHTS, cut=12_000_000, times=1), Fault(WEIGHTS, cut=1_000)]
@@ -163,13 +163,13 @@ def test_errors_of_the_hub_are_reported_with_the_fix(fault: Fault, expected: str
     assert "\n" not in error
 
 
-def test_a_repository_that_is_not_there(hub: Hub, resolve: Resolve) -> None:
+def test_a_repository_that_does_not_exist_is_named(hub: Hub, resolve: Resolve) -> None:
     hub.repositories.clear()
 
     assert "the hub has no model" in resolve()
 
 
-def test_a_commit_that_is_not_there(hub: Hub, resolve: Resolve) -> None:
+def test_a_commit_that_does_not_exist_is_named(hub: Hub, resolve: Resolve) -> None:
     _, folder = hub.repositories["models", STELLA]
     hub.add("models", STELLA, "0" * 40, folder)
 
@@ -177,7 +177,9 @@ def test_a_commit_that_is_not_there(hub: Hub, resolve: Resolve) -> None:
 
 
 @pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, "no space"), (errno.EROFS, "cannot be saved in")])
-def test_a_disk_that_takes_no_more(number: int, expected: str, resolve: Resolve, tmp_path: Path) -> None:
+def test_a_full_disk_during_a_download_is_named_with_the_cure(
+    number: int, expected: str, resolve: Resolve, tmp_path: Path
+) -> None:
     error = resolve(str(number))
 
     assert expected in error
@@ -185,7 +187,7 @@ def test_a_disk_that_takes_no_more(number: int, expected: str, resolve: Resolve,
     assert "HF_HOME" in error
 
 
-def test_a_hub_home_that_is_a_file(resolve: Resolve, tmp_path: Path) -> None:
+def test_an_hf_home_that_is_a_file_is_named(resolve: Resolve, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     assert "cannot be saved in" in resolve(home="file/x")

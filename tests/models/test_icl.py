@@ -156,7 +156,7 @@ def test_vectors_are_flagembeddings(encoder: Any, flag: Any, examples: tuple[Exa
     np.testing.assert_allclose(encoder.encode(TEXTS, prompt), flag.encode_queries(TEXTS), atol=1e-5)
 
 
-def test_documents_stand_bare_and_are_cut_as_flagembedding_cuts_them(encoder: Any, flag: Any) -> None:
+def test_documents_get_no_prompt_and_are_cut_as_flagembedding_cuts_them(encoder: Any, flag: Any) -> None:
     np.testing.assert_allclose(encoder.encode(TEXTS), flag.encode_corpus(TEXTS), atol=1e-5)
     for text in TEXTS:
         flag.encode([text])
@@ -182,14 +182,14 @@ def clean(kind: Path) -> Any:
 
 
 @pytest.mark.parametrize("examples", SHOTS.values(), ids=SHOTS)
-def test_clean_is_the_prompt_the_text_and_the_suffix_tokenised_once(clean: Any, examples: tuple[Example, ...]) -> None:
+def test_clean_tokenises_prompt_text_and_suffix_once(clean: Any, examples: tuple[Example, ...]) -> None:
     prompt = frame(INSTRUCTION, examples, None)
 
     for text in TEXTS[:-4]:
         assert clean.tokenise([text], prompt)[0].tolist() == clean.tokenizer(f"{prompt}{text}\n<response>")["input_ids"]
 
 
-def test_clean_cuts_the_text_and_keeps_what_closes_it(clean: Any) -> None:
+def test_clean_cuts_the_text_and_keeps_its_closing_tokens(clean: Any) -> None:
     prompt = frame(INSTRUCTION, (), 0)
 
     (cut,) = clean.tokenise([LONG], prompt)
@@ -238,7 +238,7 @@ def test_compat_and_clean_never_share_a_store(encoder: Any, clean: Any) -> None:
 # -------------------------------------------------------------------------------------------------- lengths, counts
 
 
-def test_examples_come_on_top_of_the_longest_length(encoder: Any) -> None:
+def test_the_longest_length_does_not_count_examples(encoder: Any) -> None:
     prompt = frame(INSTRUCTION, SHOTS["over-long"], None)
     before = len(encoder.tokenizer(prompt[: prompt.rindex("<instruct>")], add_special_tokens=False)["input_ids"])
 
@@ -270,7 +270,7 @@ def test_a_lone_surrogate_is_encoded_as_a_replacement_character(encoder: Any) ->
 # ---------------------------------------------------------------------------------------------------------- loading
 
 
-def test_without_the_files_of_sentence_transformers_the_vectors_are_the_same(bge: Path, tmp_path: Path) -> None:
+def test_vectors_are_the_same_without_the_files_of_sentence_transformers(bge: Path, tmp_path: Path) -> None:
     write_bge(tmp_path / "plain", modules=False)
     prompt = frame(INSTRUCTION, EXAMPLES, None)
 
@@ -304,7 +304,7 @@ def test_a_tokenizer_without_the_added_tokens_is_refused_and_they_are_named(tmp_
 
 @pytest.mark.fault(28, "too long: refused, with the number of tokens")
 @pytest.mark.parametrize("limit", [{"sliding_window": 256}, {"sliding_window": None, "max_position_embeddings": 256}])
-def test_examples_that_the_model_cannot_see_as_a_whole_are_refused(tmp_path: Path, limit: dict[str, Any]) -> None:
+def test_examples_longer_than_the_models_input_are_refused(tmp_path: Path, limit: dict[str, Any]) -> None:
     """A packed pass ignores the sliding window, so longer texts must not be packed."""
     write_bge(tmp_path / "model", **limit)
     model = of(bge_yaml(tmp_path / "bge.yaml", tmp_path / "model"))
@@ -343,7 +343,7 @@ def examples_folder(folder: Path, rows: Any = OWN, task: str = "OwnSTS") -> Prom
 
 
 @pytest.mark.parametrize(("option", "shots"), [("", 4), ("[shots=3]", 3), ("[shots=0]", 0), ("[shots=9]", 4)])
-def test_shots_of_a_spec_are_so_many_examples_in_the_prompt(tmp_path: Path, option: str, shots: int) -> None:
+def test_the_shots_of_a_spec_are_the_number_of_examples_in_the_prompt(tmp_path: Path, option: str, shots: int) -> None:
     prompts = examples_folder(tmp_path / "examples")
     spec = Spec.parse(str(Spec.parse(f"bge_en_icl{option}")))
 
@@ -512,7 +512,9 @@ def test_offline_never_asks_the_network_and_says_where_to_put_the_file(served: C
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route"), TimeoutError("timed out"), OSError("reset")])
-def test_a_network_that_fails_is_a_problem_with_a_cure(served: Callable[[Any], list[str]], error: Exception) -> None:
+def test_a_failing_network_is_an_environment_problem_with_a_cure(
+    served: Callable[[Any], list[str]], error: Exception
+) -> None:
     served(error)
 
     with pytest.raises(
@@ -573,7 +575,7 @@ def evaluate(encoder: Any, task: Any) -> Any:
     return mteb.evaluate(encoder, task, cache=None, show_progress_bar=False)[0]
 
 
-def test_an_evaluation_is_made_with_the_vectors_of_the_prompted_texts(bge: Path, tmp_path: Path) -> None:
+def test_an_evaluation_uses_the_vectors_of_the_prompted_texts(bge: Path, tmp_path: Path) -> None:
     from scipy.stats import spearmanr
 
     result = evaluate(own_encoder(bge, tmp_path, "[shots=2]"), own_task(tmp_path))

@@ -91,7 +91,7 @@ def whole_spec(model: ResolvedModel) -> Spec:
 
 
 @given(model=models())
-def test_a_run_is_meant_by_the_spec_that_it_was_started_with(model: ResolvedModel) -> None:
+def test_the_spec_that_started_a_run_fits_it(model: ResolvedModel) -> None:
     written = identity(model, dtype_of(model))
 
     assert is_ours(written)
@@ -104,7 +104,7 @@ def test_a_run_is_meant_by_the_spec_that_it_was_started_with(model: ResolvedMode
 
 
 @given(model=models())
-def test_the_spec_that_is_read_back_starts_the_same_run(model: ResolvedModel) -> None:
+def test_a_spec_read_back_from_a_run_starts_the_same_run(model: ResolvedModel) -> None:
     written = identity(model, dtype_of(model))
     spec, rest = with_settings(Spec("my-model"), written)
     again = replace(model, spec=replace(spec, prompts=profile_of(spec.prompts or "")))
@@ -115,7 +115,7 @@ def test_the_spec_that_is_read_back_starts_the_same_run(model: ResolvedModel) ->
 
 @settings(max_examples=300)
 @given(data=st.data())
-def test_two_runs_of_one_config_are_meant_by_one_spec_only_if_they_are_the_same_run(data: st.DataObject) -> None:
+def test_one_spec_fits_two_runs_of_a_config_only_if_they_are_the_same_run(data: st.DataObject) -> None:
     config = data.draw(configs.filter(lambda config: config.normalize is not None))
     one, other = data.draw(models(config)), data.draw(models(config))
     written = identity(one, dtype_of(one)), identity(other, dtype_of(other))
@@ -135,7 +135,7 @@ def test_a_run_with_the_configs_own_settings_shows_none_as_unusual(model: Resolv
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_a_config_that_decides_on_unit_length_is_meant_by_its_own_results_only(tmp_path: Path, normalize: bool) -> None:
+def test_a_config_that_sets_unit_length_fits_only_results_with_that_setting(tmp_path: Path, normalize: bool) -> None:
     """In 0.1 `compare my_model.yaml@256` took the other run's results for those of a YAML with `normalize: false`."""
     from stella_mteb.compare.naming import Meaning
     from stella_mteb.compare.records import System
@@ -151,7 +151,7 @@ def test_a_config_that_decides_on_unit_length_is_meant_by_its_own_results_only(t
         assert meaning.fits(system) == (normalized == normalize)
 
 
-def test_a_release_keeps_results_and_another_pipeline_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_outlast_a_release_but_not_another_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     import stella_mteb
 
     layout = Layout(Path("/m"), {}, ("mean",), True, {256: ()}, 256, True, 512, False)

@@ -116,7 +116,7 @@ def test_the_modules_are_taken_in_the_order_of_the_file_whatever_their_idx(copy:
 
 @pytest.mark.fault(23, "an unknown dimension is refused, with the known ones; a longer vector is never truncated")
 @pytest.mark.parametrize("sliced", [512, 128, 1023])
-def test_a_dimension_that_is_not_there_is_answered_with_those_that_are(stella_folder: Path, sliced: int) -> None:
+def test_a_missing_dimension_is_refused_with_the_list_of_heads(stella_folder: Path, sliced: int) -> None:
     with pytest.raises(ConfigError) as error:
         resolve(f"{stella_folder}@{sliced}")
 
@@ -134,7 +134,7 @@ def test_a_head_without_weights_is_named(copy: Path) -> None:
 
 
 @pytest.mark.fault(23, "the error names the head, and the complete heads")
-def test_no_head_with_weights_at_all_is_an_error(copy: Path) -> None:
+def test_a_folder_without_any_head_weights_is_refused(copy: Path) -> None:
     for path in copy.glob("2_Dense_*/model.safetensors"):
         path.unlink()
 
@@ -142,7 +142,7 @@ def test_no_head_with_weights_at_all_is_an_error(copy: Path) -> None:
         resolve(str(copy))
 
 
-def test_a_head_that_is_not_what_its_folder_is_called_is_refused(copy: Path) -> None:
+def test_a_head_whose_dimension_contradicts_its_folder_name_is_refused(copy: Path) -> None:
     edit(copy / "2_Dense_768" / "config.json", out_features=700)
 
     with pytest.raises(ConfigError, match=r"2_Dense_768/config.json: out_features is 700, but the folder is"):
@@ -178,7 +178,7 @@ def test_an_activation_that_is_none_of_torchs_is_refused(copy: Path, name: str) 
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "WordWeights", "CNN", "StaticEmbedding", "Router", "WeightedLayerPooling"])
-def test_a_module_that_is_not_covered_is_refused_by_name(copy: Path, kind: str) -> None:
+def test_an_unsupported_module_is_refused_by_name(copy: Path, kind: str) -> None:
     modules = json.loads((copy / "modules.json").read_text())
     modules.insert(2, {"idx": 9, "name": "9", "path": f"9_{kind}", "type": f"sentence_transformers.models.{kind}"})
     write_json(copy / "modules.json", modules)
@@ -261,7 +261,7 @@ def test_concatenated_pooling_without_prompt_and_lower_case_are_those_of_sentenc
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "t5", "mt5", "gpt2"])
-def test_backbones_that_call_their_width_otherwise_are_those_of_sentence_transformers(
+def test_backbones_with_another_name_for_their_width_give_the_vectors_of_sentence_transformers(
     tmp_path: Path, kind: str
 ) -> None:
     """distiluse, multi-qa-distilbert, sentence-t5 and gtr are such; of T5 the encoder alone is used."""
@@ -292,7 +292,7 @@ def test_backbones_that_call_their_width_otherwise_are_those_of_sentence_transfo
     assert model.layout.pooled_width == expected.shape[1], "a forecast counts the bytes of vectors by it"
 
 
-def test_an_encoder_decoder_whose_encoder_is_not_computed_is_refused(tmp_path: Path) -> None:
+def test_an_encoder_decoder_with_an_unsupported_encoder_is_refused(tmp_path: Path) -> None:
     import transformers as tf
 
     size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
@@ -390,7 +390,7 @@ def test_pickled_weights_are_refused_with_the_cure(copy: Path) -> None:
     assert "Convert them with safetensors" in str(error.value)
 
 
-def test_no_weights_at_all_is_an_environment_problem(copy: Path) -> None:
+def test_a_folder_without_weights_is_an_environment_problem(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
 
     with pytest.raises(EnvironmentProblem, match=r"has no \*.safetensors; download the weights"):
@@ -555,7 +555,7 @@ def test_more_tokens_than_the_model_has_positions_are_refused(stella_folder: Pat
 
 
 @pytest.mark.parametrize("name", ["stella_en_1.5B_v5", "NovaSearch/stella_en_1.5B_v5", "dunzhang/stella_en_1.5B_v5"])
-def test_every_name_of_stella_gives_its_config(name: str) -> None:
+def test_every_name_of_stella_finds_its_config(name: str) -> None:
     config = find_config(name)
 
     assert config.name == "stella_en_1.5B_v5"
@@ -564,11 +564,11 @@ def test_every_name_of_stella_gives_its_config(name: str) -> None:
     assert config.hub.revision == STELLA_COMMIT
 
 
-def test_the_old_name_of_the_small_stella_gives_its_config() -> None:
+def test_the_old_name_of_stella_400m_finds_its_config() -> None:
     assert find_config("dunzhang/stella_en_400M_v5") == find_config("stella_en_400M_v5")
 
 
-def test_another_hub_name_is_taken_as_it_is() -> None:
+def test_an_unknown_hub_name_is_used_as_given() -> None:
     config = find_config("BAAI/bge-small-en-v1.5")
 
     assert (config.name, config.full_name, config.attention) == (
@@ -578,7 +578,7 @@ def test_another_hub_name_is_taken_as_it_is() -> None:
     )
 
 
-def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+def test_a_misspelt_name_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match=r"'stella_en_1.5b_v5'.*did you mean 'stella_en_1.5B_v5'\?"):
         find_config("stella_en_1.5b_v5")
 
@@ -723,7 +723,7 @@ def test_the_packaged_model_carries_the_commit_of_the_hub() -> None:
     assert resolve("all_minilm_l6_v2").revision == "8b3219a92973c328a8e22fadcfa821b5dc75636a"
 
 
-def test_a_package_that_is_not_installed_gives_way_to_the_hub(hub_cache: Path) -> None:
+def test_a_model_whose_package_is_not_installed_comes_from_the_hub(hub_cache: Path) -> None:
     config = load_config(bundled_configs()["all_minilm_l6_v2"])
     assert config.package is not None
     package = config.package.model_copy(update={"module": "no_such_package"})
@@ -809,7 +809,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.versions
 @pytest.mark.parametrize("another", [twin, padded], ids=["packed", "padded"])
-def test_stella_400m_is_the_published_network(small: Any, another: Any) -> None:
+def test_stella_400m_gives_the_states_of_the_published_architecture(small: Any, another: Any) -> None:
     """Compare natively loaded weights in batches with the architecture in float64."""
     encoder, weights = another(small[0]), small[1]
     prompted = [S2S + text for text in [*TEXTS, "the car " * 100]]
@@ -820,7 +820,7 @@ def test_stella_400m_is_the_published_network(small: Any, another: Any) -> None:
     np.testing.assert_allclose(pooled, expected, atol=1e-5)
 
 
-def test_without_the_translated_rope_stella_400m_would_be_another(small: Any) -> None:
+def test_stella_400m_gives_other_states_without_the_translated_rope(small: Any) -> None:
     """Without this, the comparison above would pass with any rotary embedding."""
     encoder, weights = small
     ids = encoder.tokenise([S2S])[0].tolist()
@@ -964,7 +964,7 @@ def test_a_decoder_with_a_model_class_of_its_own_must_say_how_it_attends(copy: P
 @pytest.mark.parametrize(
     "name", ["NovaSearch/stella_en_1.5b_v5", "novasearch/stella_en_1.5B_v5", "NovaSearch/stella_en_1.5B_v6"]
 )
-def test_a_near_miss_of_a_known_hub_name_is_not_fetched(name: str) -> None:
+def test_a_misspelt_known_hub_name_is_not_fetched(name: str) -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'NovaSearch/stella_en_1\.5B_v5'"):
         resolve(name)
 
@@ -977,7 +977,7 @@ def test_a_missing_folder_is_not_taken_for_a_hub_name(tmp_path: Path, monkeypatc
         resolve("models/stella")
 
 
-def test_modules_in_an_order_that_is_not_computed_are_refused(copy: Path) -> None:
+def test_modules_in_an_unsupported_order_are_refused(copy: Path) -> None:
     modules = json.loads((copy / "modules.json").read_text())
     modules.insert(1, {"idx": 1, "name": "n", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
     write_json(copy / "modules.json", modules)
@@ -994,7 +994,7 @@ def test_a_head_of_another_width_is_refused(copy: Path) -> None:
         read_layout(copy)
 
 
-def test_roberta_has_two_positions_less_than_its_table() -> None:
+def test_roberta_has_two_positions_fewer_than_its_table() -> None:
     from stella_mteb.models.layout import positions
 
     assert positions({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}) == 512

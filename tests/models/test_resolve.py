@@ -67,14 +67,14 @@ def test_truncation_must_be_requested_and_the_error_says_how(folder: Folder) -> 
     assert f"(Matryoshka), {path}@128[cut] keeps the first 128 numbers" in str(error.value)
 
 
-def test_a_cut_is_not_offered_where_each_dimension_has_a_head(stella_folder: Path) -> None:
+def test_a_cut_is_not_offered_if_each_dimension_has_a_head(stella_folder: Path) -> None:
     with pytest.raises(ConfigError) as error:
         resolve(f"{stella_folder}@512")
 
     assert "Matryoshka" not in str(error.value)
 
 
-def test_asked_for_in_the_spec_vectors_are_cut_and_have_unit_length(folder: Folder, whole: Any) -> None:
+def test_vectors_cut_by_the_spec_have_unit_length(folder: Folder, whole: Any) -> None:
     np.testing.assert_allclose(vectors(f"{folder()}@128[cut]"), unit(whole[:, :128]), atol=1e-6)
 
 
@@ -99,7 +99,7 @@ def test_dimensions_that_the_folder_names_are_cut_to(folder: Folder, whole: Any,
         resolve(f"{path}@100")
 
 
-def test_dimensions_of_the_backbones_config_count_too(folder: Folder) -> None:
+def test_dimensions_of_the_backbones_config_are_cut_to_as_well(folder: Folder) -> None:
     """The place of these settings in jina-embeddings-v3."""
     path = folder()
     config = json.loads((path / "config.json").read_text())
@@ -130,7 +130,7 @@ def test_a_folders_own_truncation_equals_sentence_transformers(folder: Folder, w
 
 
 @pytest.mark.parametrize("dimension", [385, 1024])
-def test_vectors_are_never_made_longer(folder: Folder, dimension: int) -> None:
+def test_a_cut_to_more_numbers_than_the_vector_has_is_refused(folder: Folder, dimension: int) -> None:
     path = folder()
 
     with pytest.raises(ConfigError, match=f"vectors of 384 numbers cannot be cut to {dimension}"):
@@ -146,7 +146,7 @@ def test_a_cut_needs_a_dimension_to_cut_to(folder: Folder, spec: str) -> None:
         resolve(f"{folder()}{spec}")
 
 
-def test_a_cut_is_another_run_than_the_whole_and_than_another_cut(folder: Folder) -> None:
+def test_a_cut_is_a_run_of_its_own_beside_the_whole_and_other_cuts(folder: Folder) -> None:
     path = folder(truncate_dim=128)
     runs = [identity(resolve(f"{path}{spec}"), "float32") for spec in ("", "@384", "@64[cut]", "@32[cut]")]
 

@@ -19,7 +19,7 @@ def test_a_result_is_written_where_mteb_looks_for_it(tmp_path: Path, experiment:
         assert result_path(tmp_path, model, "abc", experiment, "STS12") == theirs
 
 
-def test_items_and_costs_stand_in_the_same_place_below_details(tmp_path: Path) -> None:
+def test_items_and_costs_have_the_same_path_below_details(tmp_path: Path) -> None:
     for experiment in (None, "x"):
         path = result_path(tmp_path, "a/b", "abc", experiment, "STS12")
         assert details_path(path) == tmp_path / "details" / path.relative_to(tmp_path / "results")

@@ -86,7 +86,7 @@ def test_the_main_scores_of_an_old_file_are_those_that_mteb_reads(
     assert read_score(path, TaskFacts(task_facts(current_name(task))[0]))[0].value == score.value
 
 
-def test_the_map_of_an_old_reranking_is_its_main_score(tmp_path: Path) -> None:
+def test_map_is_the_main_score_of_an_old_reranking(tmp_path: Path) -> None:
     """mteb asks for map_at_1000, which old files do not have, and reads no score."""
     path = tmp_path / "AskUbuntuDupQuestions.json"
     path.write_text(json.dumps({"mteb_dataset_name": path.stem, "test": {"map": 0.6, "mrr": 0.7}}))
@@ -95,7 +95,7 @@ def test_the_map_of_an_old_reranking_is_its_main_score(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(48, "the gap is shown with its reason")
-def test_an_old_file_of_a_task_that_nobody_knows_names_its_scores(tmp_path: Path) -> None:
+def test_the_error_for_an_old_file_of_an_unknown_task_names_its_scores(tmp_path: Path) -> None:
     path = tmp_path / "MyTask.json"
     path.write_text(json.dumps({"mteb_dataset_name": "MyTask", "test": {"accuracy": 0.6, "f1": 0.7}}))
 

@@ -88,7 +88,7 @@ def test_symmetric_tasks_get_s2s_of_the_card(task_type: str, stella_prompts: Pro
 
 
 @pytest.mark.parametrize("task_type", sorted(ASYMMETRIC))
-def test_queries_get_s2p_of_the_card_and_documents_stay_bare(task_type: str, stella_prompts: PromptConfig) -> None:
+def test_queries_get_s2p_of_the_card_and_documents_get_no_prompt(task_type: str, stella_prompts: PromptConfig) -> None:
     task = TaskInfo("SomeTask", task_type, instruction={None: "Find it"}, type_instruction="Search")
     query = choose("card", stella_prompts, task, "query")
     document = choose("card", stella_prompts, task, "document")
@@ -120,7 +120,7 @@ def test_a_document_prompt_of_the_config_is_used(stella_prompts: PromptConfig) -
 
 
 @pytest.mark.parametrize(("side", "text"), [(None, S2S), ("query", S2P), ("document", "")])
-def test_a_type_that_mteb_has_added_since_goes_by_its_side_and_is_a_fallback(
+def test_a_new_task_type_gets_the_prompt_of_its_side_as_a_fallback(
     side: Any, text: str, stella_prompts: PromptConfig
 ) -> None:
     prompt = choose("card", stella_prompts, TaskInfo("SomeTask", "SmellRetrieval"), side)
@@ -226,7 +226,7 @@ def test_every_task_of_the_english_benchmarks_has_an_instruction(benchmark: str)
     assert generic == {"STS", "Summarization"}
 
 
-def test_documents_stay_bare_on_the_leaderboard_whatever_the_task_says() -> None:
+def test_documents_get_no_leaderboard_prompt_whatever_the_task_says() -> None:
     task = TaskInfo("SomeTask", "Retrieval", instruction={"query": "Find", "document": "Represent"})
     prompts = PromptConfig(document="passage: ")
 
@@ -274,7 +274,7 @@ def mteb_wrapper() -> Any:
     return wrapper
 
 
-def test_builtin_is_what_mteb_gives_its_own_stella(
+def test_builtin_gives_the_prompts_of_mtebs_own_stella(
     mteb_wrapper: Any, monkeypatch: pytest.MonkeyPatch, stella_prompts: PromptConfig
 ) -> None:
     import mteb
@@ -311,7 +311,7 @@ def test_builtin_is_what_mteb_gives_its_own_stella(
     assert ours == theirs
 
 
-def test_builtin_is_what_mteb_gives_on_all_its_text_tasks(mteb_wrapper: Any) -> None:
+def test_builtin_gives_mtebs_prompts_on_all_its_text_tasks(mteb_wrapper: Any) -> None:
     import mteb
     from mteb.abstasks import AbsTaskRetrieval
     from mteb.types import PromptType
@@ -341,7 +341,7 @@ _OWN_KEYS = [f"{name}{suffix}" for name in ("MyTask", "Retrieval") for suffix in
 
 @given(keys=st.sets(st.sampled_from(_OWN_KEYS), min_size=1), side=st.sampled_from(["query", "document"]))
 @settings(max_examples=50, deadline=None)
-def test_own_prompts_go_from_the_special_to_the_general(keys: set[str], side: Any) -> None:
+def test_the_most_specific_own_prompt_is_used(keys: set[str], side: Any) -> None:
     prompts = PromptConfig(s2p="s2p: ", document="doc: ", own={key: f"<{key}> " for key in keys})
     order = [f"MyTask-{side}", "MyTask", f"Retrieval-{side}", "Retrieval"]
     applicable = [key for key in order if key in keys]
@@ -375,7 +375,7 @@ def test_an_empty_own_prompt_counts_as_a_prompt() -> None:
     assert (prompt.text, prompt.fallback) == ("", False)
 
 
-def test_own_without_prompts_says_where_they_belong() -> None:
+def test_the_own_profile_without_prompts_is_refused_with_the_key() -> None:
     with pytest.raises(ConfigError, match=r"profile own needs prompts\.own in the model's YAML"):
         choose("own", PromptConfig(), TaskInfo("MyTask", "STS"), None)
 
@@ -386,7 +386,7 @@ def test_an_unknown_profile_lists_the_known_ones() -> None:
         choose("cards", PromptConfig(), TaskInfo("MyTask", "STS"), None)
 
 
-def test_a_prompt_for_a_side_alone_comes_last() -> None:
+def test_an_own_prompt_for_a_side_alone_is_used_last() -> None:
     prompts = PromptConfig(own={"query": "q: ", "document": "d: ", "Retrieval": "any: "})
 
     assert choose("own", prompts, TaskInfo("MyTask", "Reranking"), "query").text == "q: "
@@ -475,7 +475,7 @@ def test_a_task_without_an_instruction_has_a_prompt_of_its_own() -> None:
     assert choose("instruct", prompts, TaskInfo("Other", "Retrieval", {"document": "x"}), "query").text == "Query: "
 
 
-def test_instruct_without_a_template_says_where_it_belongs() -> None:
+def test_the_instruct_profile_without_a_template_is_refused_with_the_key() -> None:
     with pytest.raises(ConfigError, match=r"profile instruct needs prompts\.template in the model's YAML"):
         choose("instruct", PromptConfig(), TaskInfo("MyTask", "STS"), None)
 
@@ -549,7 +549,7 @@ def test_the_id_of_bundled_prompts_is_the_name_of_the_profile(stella_prompts: Pr
 
 
 @pytest.mark.parametrize("profile", ["leaderboard", "builtin"])
-def test_profiles_that_do_not_use_the_configs_prompts_do_not_tell_them_apart(
+def test_the_id_of_a_profile_that_ignores_the_configs_prompts_does_not_depend_on_them(
     profile: str, stella_prompts: PromptConfig
 ) -> None:
     changed = stella_prompts.model_copy(update={"s2s": S2S.lower()})
