@@ -41,6 +41,209 @@ def json_error(folder: Path, content: str) -> str:
     return str(caught.value).removeprefix(str(path))
 
 
+# -------------------------------------------------------------------------------------------------- atomic files
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    path = tmp_path / "target.json"
+    path.write_text("old")
+    return path
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def only_file(path: Path, content: str) -> bool:
+    return [file.name for file in path.parent.iterdir()] == [path.name] and path.read_text() == content
+
+
+@pytest.mark.parametrize("reason", [RuntimeError("a bug"), KeyboardInterrupt(), UnicodeError("odd")], ids=repr)
+def test_the_target_is_unchanged_when_the_body_raises(target: Path, reason: BaseException) -> None:
+    with pytest.raises(type(reason)), atomic_write(target) as file:
+        file.write("new")
+        file.flush()
+        raise reason
+
+    assert only_file(target, "old")
+
+
+def test_no_target_appears_when_the_body_raises(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "new.json") as file:
+        file.write("half")
+        raise RuntimeError
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fault(6, "exit code 3; the old file is intact, and no temporary file remains")
+@pytest.mark.parametrize(
+    "step", ["os.fsync", "os.fdopen", "pathlib.Path.replace", "pathlib.Path.chmod", "tempfile.mkstemp"]
+)
+def test_a_full_disk_leaves_the_old_file_and_says_so(target: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(step, full)
+
+    with pytest.raises(EnvironmentProblem) as caught, atomic_write(target) as file:
+        file.write("new")
+    assert str(caught.value) == f"{target}: cannot be written: No space left on device"
+    assert caught.value.exit_code == 3
+    assert only_file(target, "old")
+
+
+@pytest.mark.fault(6, "exit code 3; the old file is intact, and no temporary file remains")
+def test_a_disk_that_fills_up_while_writing_leaves_the_old_file(target: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match="No space left"), atomic_write(target) as file:
+        file.write("half of the new")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert only_file(target, "old")
+
+
+@pytest.mark.fault(7, "the error names the path")
+def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    path = tmp_path / "taken" / "result.json"
+
+    with pytest.raises(EnvironmentProblem, match=re.escape(f"{path}: cannot be written")):
+        write_json(path, {})
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_a_reader_sees_the_old_content_until_the_body_ends(target: Path) -> None:
+    with atomic_write(target) as file:
+        file.write("new")
+        file.flush()
+
+        assert target.read_text() == "old"
+    assert only_file(target, "new")
+
+
+def test_the_content_is_on_the_disk_before_it_takes_the_targets_place(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def recorded_fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        steps.append(("flush", "folder" if is_folder else os.pread(descriptor, 100, 0).decode()))
+        fsync(descriptor)
+
+    def recorded_replace(self: Path, other: Path) -> Path:
+        steps.append(("replace", str(self.parent)))
+        return replace(self, other)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(Path, "replace", recorded_replace)
+    write_json(target, "new")
+
+    assert steps == [("flush", '"new"\n'), ("replace", str(target.parent)), ("flush", "folder")]
+
+
+@pytest.mark.fault(1, "the old file or the new one, never a mixture")
+def test_a_process_killed_while_writing_leaves_the_old_file(target: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from stella_mteb.files.atomic import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as file:\n"
+        "    file.write('half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script, str(target)], check=False, timeout=600)
+
+    assert done.returncode == -signal.SIGKILL
+    assert target.read_text() == "old"
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
+def test_the_files_permissions_are_what_the_umask_says(tmp_path: Path, mask: int, mode: int) -> None:
+    os.umask(mask)
+    with atomic_write(tmp_path / "a.txt") as file:
+        file.write("x")
+
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
+    assert os.umask(mask) == mask
+
+
+def test_missing_parent_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.json"
+    write_json(path, [1])
+
+    assert only_file(path, "[\n  1\n]\n")
+
+
+def test_bytes_are_written_unchanged(tmp_path: Path) -> None:
+    content = bytes(range(256)) + b"\r\n\n"
+    with atomic_write(tmp_path / "a.bin", "wb") as file:
+        file.write(content)
+
+    assert (tmp_path / "a.bin").read_bytes() == content
+
+
+def test_text_is_written_as_utf8(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a.txt") as file:
+        file.write("naïve 映像 🎬\n")
+
+    assert (tmp_path / "a.txt").read_bytes() == "naïve 映像 🎬\n".encode()
+
+
+@pytest.mark.fault(13, "a name of 255 bytes can be written")
+@pytest.mark.parametrize("letter", ["a", "映", "🎬"])
+def test_the_longest_name_that_the_file_system_takes_can_be_written(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    write_json(path, 1)
+
+    assert only_file(path, "1\n")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_write_json_refuses_nan_and_infinity_and_leaves_the_old_file(target: Path, number: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(target, {"scores": [0.5, number]})
+
+    assert only_file(target, "old")
+
+
+def test_write_json_refuses_a_lone_surrogate_and_leaves_the_old_file(target: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        write_json(target, {"text": "\ud800"})
+
+    assert only_file(target, "old")
+
+
+def test_write_json_is_readable_by_people_and_ends_with_a_newline(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": "café", "a": [1, 0.1]})
+
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert text == '{\n  "b": "café",\n  "a": [\n    1,\n    0.1\n  ]\n}\n'
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+_NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+_JSON = st.recursive(
+    st.none() | st.booleans() | _NUMBER | _TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(content=_JSON)
+def test_read_json_restores_what_write_json_wrote(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
+    path = tmp_path_factory.getbasetemp() / "round.json"
+    write_json(path, content)
+
+    assert read_json(path) == content
+    assert json.loads(path.read_text(encoding="utf-8")) == content
+
+
 # -------------------------------------------------------------------------------------------------------- YAML
 
 
@@ -268,206 +471,3 @@ def test_valid_json_is_read_unchanged(tmp_path: Path) -> None:
     path.write_text('\ufeff{"a": [1, -2.5, null, true, "caf\\u00e9"], "b": {}}', encoding="utf-8")
 
     assert read_json(path) == {"a": [1, -2.5, None, True, "café"], "b": {}}
-
-
-# -------------------------------------------------------------------------------------------------- atomic files
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    path = tmp_path / "target.json"
-    path.write_text("old")
-    return path
-
-
-@pytest.fixture
-def umask() -> Iterator[None]:
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
-
-
-def only_file(path: Path, content: str) -> bool:
-    return [file.name for file in path.parent.iterdir()] == [path.name] and path.read_text() == content
-
-
-@pytest.mark.parametrize("reason", [RuntimeError("a bug"), KeyboardInterrupt(), UnicodeError("odd")], ids=repr)
-def test_the_target_is_unchanged_when_the_body_raises(target: Path, reason: BaseException) -> None:
-    with pytest.raises(type(reason)), atomic_write(target) as file:
-        file.write("new")
-        file.flush()
-        raise reason
-
-    assert only_file(target, "old")
-
-
-def test_no_target_appears_when_the_body_raises(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), atomic_write(tmp_path / "new.json") as file:
-        file.write("half")
-        raise RuntimeError
-
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.fault(6, "exit code 3; the old file is intact, and no temporary file remains")
-@pytest.mark.parametrize(
-    "step", ["os.fsync", "os.fdopen", "pathlib.Path.replace", "pathlib.Path.chmod", "tempfile.mkstemp"]
-)
-def test_a_full_disk_leaves_the_old_file_and_says_so(target: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    def full(*args: object, **kwargs: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(step, full)
-
-    with pytest.raises(EnvironmentProblem) as caught, atomic_write(target) as file:
-        file.write("new")
-    assert str(caught.value) == f"{target}: cannot be written: No space left on device"
-    assert caught.value.exit_code == 3
-    assert only_file(target, "old")
-
-
-@pytest.mark.fault(6, "exit code 3; the old file is intact, and no temporary file remains")
-def test_a_disk_that_fills_up_while_writing_leaves_the_old_file(target: Path) -> None:
-    with pytest.raises(EnvironmentProblem, match="No space left"), atomic_write(target) as file:
-        file.write("half of the new")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    assert only_file(target, "old")
-
-
-@pytest.mark.fault(7, "the error names the path")
-def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("a file")
-    path = tmp_path / "taken" / "result.json"
-
-    with pytest.raises(EnvironmentProblem, match=re.escape(f"{path}: cannot be written")):
-        write_json(path, {})
-    assert (tmp_path / "taken").read_text() == "a file"
-
-
-def test_a_reader_sees_the_old_content_until_the_body_ends(target: Path) -> None:
-    with atomic_write(target) as file:
-        file.write("new")
-        file.flush()
-
-        assert target.read_text() == "old"
-    assert only_file(target, "new")
-
-
-def test_the_content_is_on_the_disk_before_it_takes_the_targets_place(
-    target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[tuple[str, str]] = []
-    fsync, replace = os.fsync, Path.replace
-
-    def recorded_fsync(descriptor: int) -> None:
-        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-        steps.append(("flush", "folder" if is_folder else os.pread(descriptor, 100, 0).decode()))
-        fsync(descriptor)
-
-    def recorded_replace(self: Path, other: Path) -> Path:
-        steps.append(("replace", str(self.parent)))
-        return replace(self, other)
-
-    monkeypatch.setattr(os, "fsync", recorded_fsync)
-    monkeypatch.setattr(Path, "replace", recorded_replace)
-    write_json(target, "new")
-
-    assert steps == [("flush", '"new"\n'), ("replace", str(target.parent)), ("flush", "folder")]
-
-
-@pytest.mark.fault(1, "the old file or the new one, never a mixture")
-def test_a_process_killed_while_writing_leaves_the_old_file(target: Path) -> None:
-    script = (
-        "import os, signal, sys; from pathlib import Path; from stella_mteb.files.atomic import atomic_write\n"
-        "with atomic_write(Path(sys.argv[1])) as file:\n"
-        "    file.write('half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-
-    done = subprocess.run([sys.executable, "-c", script, str(target)], check=False, timeout=600)
-
-    assert done.returncode == -signal.SIGKILL
-    assert target.read_text() == "old"
-
-
-@pytest.mark.usefixtures("umask")
-@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
-def test_the_files_permissions_are_what_the_umask_says(tmp_path: Path, mask: int, mode: int) -> None:
-    os.umask(mask)
-    with atomic_write(tmp_path / "a.txt") as file:
-        file.write("x")
-
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
-    assert os.umask(mask) == mask
-
-
-def test_missing_parent_folders_are_made(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "c.json"
-    write_json(path, [1])
-
-    assert only_file(path, "[\n  1\n]\n")
-
-
-def test_bytes_are_written_unchanged(tmp_path: Path) -> None:
-    content = bytes(range(256)) + b"\r\n\n"
-    with atomic_write(tmp_path / "a.bin", "wb") as file:
-        file.write(content)
-
-    assert (tmp_path / "a.bin").read_bytes() == content
-
-
-def test_text_is_written_as_utf8(tmp_path: Path) -> None:
-    with atomic_write(tmp_path / "a.txt") as file:
-        file.write("naïve 映像 🎬\n")
-
-    assert (tmp_path / "a.txt").read_bytes() == "naïve 映像 🎬\n".encode()
-
-
-@pytest.mark.fault(13, "a name of 255 bytes can be written")
-@pytest.mark.parametrize("letter", ["a", "映", "🎬"])
-def test_the_longest_name_that_the_file_system_takes_can_be_written(tmp_path: Path, letter: str) -> None:
-    path = tmp_path / (letter * (255 // len(letter.encode())))
-    write_json(path, 1)
-
-    assert only_file(path, "1\n")
-
-
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_write_json_refuses_nan_and_infinity_and_leaves_the_old_file(target: Path, number: float) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(target, {"scores": [0.5, number]})
-
-    assert only_file(target, "old")
-
-
-def test_write_json_refuses_a_lone_surrogate_and_leaves_the_old_file(target: Path) -> None:
-    with pytest.raises(UnicodeEncodeError):
-        write_json(target, {"text": "\ud800"})
-
-    assert only_file(target, "old")
-
-
-def test_write_json_is_readable_by_people_and_ends_with_a_newline(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"b": "café", "a": [1, 0.1]})
-
-    text = (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert text == '{\n  "b": "café",\n  "a": [\n    1,\n    0.1\n  ]\n}\n'
-
-
-_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-_NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-_JSON = st.recursive(
-    st.none() | st.booleans() | _NUMBER | _TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
-    max_leaves=12,
-)
-
-
-@settings(max_examples=50, deadline=None)
-@given(content=_JSON)
-def test_read_json_restores_what_write_json_wrote(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
-    path = tmp_path_factory.getbasetemp() / "round.json"
-    write_json(path, content)
-
-    assert read_json(path) == content
-    assert json.loads(path.read_text(encoding="utf-8")) == content

@@ -65,131 +65,6 @@ def user_task(folder: Path, name: str, second: str = "b") -> Any:
     return task_class(load_task_file(path))
 
 
-# ---------------------------------------------------------------------------------------------- used names of MTEB
-
-
-@pytest.fixture
-def fresh_check() -> Iterator[None]:
-    """Repeat the check, which runs once per process, here and once again afterwards."""
-    from stella_mteb.harness import lazy_columns, registry
-
-    for check in (registry.require_names, lazy_columns.warn_of_unknown):
-        check.cache_clear()
-    yield
-    for check in (registry.require_names, lazy_columns.warn_of_unknown):
-        check.cache_clear()
-
-
-def test_the_version_that_errors_recommend_is_the_one_in_the_constraints() -> None:
-    from stella_mteb.harness.registry import NEWEST_TESTED
-
-    constraints = Path(__file__).parents[2] / "constraints.txt"
-    assert f"mteb=={NEWEST_TESTED}" in constraints.read_text().splitlines()
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "mteb.get_tasks:_TASKS_REGISTRY",
-        "mteb.get_tasks:TASK_LIST",
-        "mteb.models.model_implementations:MODEL_REGISTRY",
-        "mteb.abstasks.abstask:get_abstask_prompt",
-        "mteb.abstasks.abstask:AbsTask._save_task_predictions",
-        "mteb.abstasks.sts:AbsTaskSTS._calculate_scores",
-        "mteb.abstasks.retrieval:AbsTaskRetrieval.task_specific_scores",
-    ],
-)
-def test_a_private_name_that_is_gone_is_named_at_registration(
-    place: str, monkeypatch: pytest.MonkeyPatch, fresh_check: None
-) -> None:
-    import mteb
-
-    import stella_mteb
-    from stella_mteb.errors import EnvironmentProblem
-
-    owner, _, name = place.replace(":", ".").rpartition(".")
-    monkeypatch.delattr(resolve_name(owner), name)
-
-    with pytest.raises(EnvironmentProblem) as error:
-        stella_mteb.register()
-    assert f"mteb {mteb.__version__} " in str(error.value)
-    assert name in str(error.value)
-    assert "pip install mteb==" in str(error.value)
-
-
-def test_a_module_that_is_gone_is_named_at_registration(monkeypatch: pytest.MonkeyPatch, fresh_check: None) -> None:
-    import stella_mteb
-    from stella_mteb.errors import EnvironmentProblem
-
-    monkeypatch.setitem(sys.modules, "mteb.benchmarks._create_table", None)  # as if it could not be imported
-    monkeypatch.delattr("mteb.benchmarks._create_table", raising=False)
-
-    with pytest.raises(EnvironmentProblem, match=r"there is no mteb\.benchmarks\._create_table"):
-        stella_mteb.register()
-
-
-def test_a_method_that_is_replaced_must_have_the_parameters_that_are_used(
-    monkeypatch: pytest.MonkeyPatch, fresh_check: None
-) -> None:
-    import mteb
-
-    import stella_mteb
-    from stella_mteb.errors import EnvironmentProblem
-
-    monkeypatch.setattr(mteb.ResultCache, "save_to_cache", lambda self, task_result, model_name, model_revision: None)
-
-    with pytest.raises(EnvironmentProblem, match=r"ResultCache\.save_to_cache has no parameter encode_kwargs"):
-        stella_mteb.register()
-
-
-def test_a_new_parameter_of_mteb_is_no_reason_to_refuse_it(monkeypatch: pytest.MonkeyPatch, fresh_check: None) -> None:
-    import mteb
-
-    import stella_mteb
-
-    original = mteb.ResultCache.save_to_cache
-
-    def save_to_cache(self: Any, task_result: Any, model_name: Any, model_revision: Any = None, *,
-                      encode_kwargs: Any = None, compress: bool = False) -> None:  # fmt: skip
-        original(self, task_result, model_name, model_revision, encode_kwargs=encode_kwargs)
-
-    monkeypatch.setattr(mteb.ResultCache, "save_to_cache", save_to_cache)
-    stella_mteb.register()
-
-
-def test_a_task_that_is_seeded_in_another_way_is_refused() -> None:
-    """Its samples would silently differ between models."""
-    import mteb
-
-    from stella_mteb.errors import EnvironmentProblem
-    from stella_mteb.harness import registry
-
-    task = mteb.get_task("STSBenchmark")
-    del task.rng_state
-
-    with pytest.raises(EnvironmentProblem, match="task STSBenchmark has no rng_state"):
-        registry.reset_randomness(task)
-
-
-def test_a_reader_of_columns_that_has_changed_is_a_warning_that_names_it(
-    monkeypatch: pytest.MonkeyPatch, fresh_check: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    import mteb
-    from mteb.abstasks.regression import AbsTaskRegression
-
-    import stella_mteb
-
-    monkeypatch.setattr(AbsTaskRegression, "_calculate_scores", lambda self, scores: None)
-
-    with caplog.at_level("WARNING", "stella_mteb.harness.lazy_columns"):
-        stella_mteb.register()
-        stella_mteb.register()
-    (warning,) = [record.getMessage() for record in caplog.records]
-    assert f"mteb {mteb.__version__}: mteb.abstasks.regression.AbsTaskRegression._calculate_scores" in warning
-    assert "Scores are the same" in warning
-    assert "pip install mteb==" in warning
-
-
 # --------------------------------------------------------------------------------------------------------- models
 
 
@@ -425,3 +300,128 @@ def test_a_table_made_before_registering_does_not_hide_the_model_afterwards(resu
 
     assert len(hidden) == len(stale) == 0  # MTEB says nothing, and goes on saying nothing
     assert list(results.get_benchmark_result()["Model"]) == [STELLA]
+
+
+# ---------------------------------------------------------------------------------------------- used names of MTEB
+
+
+@pytest.fixture
+def fresh_check() -> Iterator[None]:
+    """Repeat the check, which runs once per process, here and once again afterwards."""
+    from stella_mteb.harness import lazy_columns, registry
+
+    for check in (registry.require_names, lazy_columns.warn_of_unknown):
+        check.cache_clear()
+    yield
+    for check in (registry.require_names, lazy_columns.warn_of_unknown):
+        check.cache_clear()
+
+
+def test_the_version_that_errors_recommend_is_the_one_in_the_constraints() -> None:
+    from stella_mteb.harness.registry import NEWEST_TESTED
+
+    constraints = Path(__file__).parents[2] / "constraints.txt"
+    assert f"mteb=={NEWEST_TESTED}" in constraints.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "mteb.get_tasks:_TASKS_REGISTRY",
+        "mteb.get_tasks:TASK_LIST",
+        "mteb.models.model_implementations:MODEL_REGISTRY",
+        "mteb.abstasks.abstask:get_abstask_prompt",
+        "mteb.abstasks.abstask:AbsTask._save_task_predictions",
+        "mteb.abstasks.sts:AbsTaskSTS._calculate_scores",
+        "mteb.abstasks.retrieval:AbsTaskRetrieval.task_specific_scores",
+    ],
+)
+def test_a_private_name_that_is_gone_is_named_at_registration(
+    place: str, monkeypatch: pytest.MonkeyPatch, fresh_check: None
+) -> None:
+    import mteb
+
+    import stella_mteb
+    from stella_mteb.errors import EnvironmentProblem
+
+    owner, _, name = place.replace(":", ".").rpartition(".")
+    monkeypatch.delattr(resolve_name(owner), name)
+
+    with pytest.raises(EnvironmentProblem) as error:
+        stella_mteb.register()
+    assert f"mteb {mteb.__version__} " in str(error.value)
+    assert name in str(error.value)
+    assert "pip install mteb==" in str(error.value)
+
+
+def test_a_module_that_is_gone_is_named_at_registration(monkeypatch: pytest.MonkeyPatch, fresh_check: None) -> None:
+    import stella_mteb
+    from stella_mteb.errors import EnvironmentProblem
+
+    monkeypatch.setitem(sys.modules, "mteb.benchmarks._create_table", None)  # as if it could not be imported
+    monkeypatch.delattr("mteb.benchmarks._create_table", raising=False)
+
+    with pytest.raises(EnvironmentProblem, match=r"there is no mteb\.benchmarks\._create_table"):
+        stella_mteb.register()
+
+
+def test_a_method_that_is_replaced_must_have_the_parameters_that_are_used(
+    monkeypatch: pytest.MonkeyPatch, fresh_check: None
+) -> None:
+    import mteb
+
+    import stella_mteb
+    from stella_mteb.errors import EnvironmentProblem
+
+    monkeypatch.setattr(mteb.ResultCache, "save_to_cache", lambda self, task_result, model_name, model_revision: None)
+
+    with pytest.raises(EnvironmentProblem, match=r"ResultCache\.save_to_cache has no parameter encode_kwargs"):
+        stella_mteb.register()
+
+
+def test_a_new_parameter_of_mteb_is_no_reason_to_refuse_it(monkeypatch: pytest.MonkeyPatch, fresh_check: None) -> None:
+    import mteb
+
+    import stella_mteb
+
+    original = mteb.ResultCache.save_to_cache
+
+    def save_to_cache(self: Any, task_result: Any, model_name: Any, model_revision: Any = None, *,
+                      encode_kwargs: Any = None, compress: bool = False) -> None:  # fmt: skip
+        original(self, task_result, model_name, model_revision, encode_kwargs=encode_kwargs)
+
+    monkeypatch.setattr(mteb.ResultCache, "save_to_cache", save_to_cache)
+    stella_mteb.register()
+
+
+def test_a_task_that_is_seeded_in_another_way_is_refused() -> None:
+    """Its samples would silently differ between models."""
+    import mteb
+
+    from stella_mteb.errors import EnvironmentProblem
+    from stella_mteb.harness import registry
+
+    task = mteb.get_task("STSBenchmark")
+    del task.rng_state
+
+    with pytest.raises(EnvironmentProblem, match="task STSBenchmark has no rng_state"):
+        registry.reset_randomness(task)
+
+
+def test_a_reader_of_columns_that_has_changed_is_a_warning_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, fresh_check: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    import mteb
+    from mteb.abstasks.regression import AbsTaskRegression
+
+    import stella_mteb
+
+    monkeypatch.setattr(AbsTaskRegression, "_calculate_scores", lambda self, scores: None)
+
+    with caplog.at_level("WARNING", "stella_mteb.harness.lazy_columns"):
+        stella_mteb.register()
+        stella_mteb.register()
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert f"mteb {mteb.__version__}: mteb.abstasks.regression.AbsTaskRegression._calculate_scores" in warning
+    assert "Scores are the same" in warning
+    assert "pip install mteb==" in warning

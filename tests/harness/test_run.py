@@ -57,136 +57,6 @@ def result_files(output: Path) -> list[Path]:
     return sorted(path for path in (output / "results").rglob("*.json") if path.name != "model_meta.json")
 
 
-# ---------------------------------------------------------------------------------------------------- find_tasks
-
-
-def test_a_bundled_task_is_found_with_all_its_rows() -> None:
-    task = find("VideoSummarySTS")
-
-    rows = [json.loads(line) for line in PAIRS.read_text().splitlines()]
-    assert task.metadata.name == "VideoSummarySTS"
-    assert task.stella_mteb_file.pairs.second == [row["candidate"] for row in rows]
-
-
-def test_name_equals_path_gives_own_data_to_a_bundled_task(tmp_path: Path) -> None:
-    rows = write_some_summaries(tmp_path / "own=data.jsonl")
-
-    task = find(f"VideoSummarySTS={tmp_path}/own=data.jsonl")
-
-    assert task.metadata.name == "VideoSummarySTS"
-    assert task.stella_mteb_file.pairs.second == [row["candidate"] for row in rows]
-
-
-def test_name_equals_path_without_such_a_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"-t VideoSummarySTS=\S+/none\.jsonl: no such file or folder"):
-        find(f"VideoSummarySTS={tmp_path}/none.jsonl")
-
-
-def test_a_yaml_is_a_task_and_mteb_knows_it_from_then_on(tmp_path: Path) -> None:
-    import mteb
-
-    task = find(write_task(tmp_path, name="OwnKnownSTS"))
-
-    assert task.stella_mteb_file.pairs.scores == [score for *_, score in RATED_PAIRS]
-    assert mteb.get_task("OwnKnownSTS").metadata.description == task.metadata.description
-
-
-def test_a_task_of_mteb_is_found_by_name_and_not_loaded() -> None:
-    task = find("STS12")
-
-    assert task.metadata.dataset["path"] == "mteb/sts12-sts"
-    assert not task.data_loaded
-
-
-@pytest.mark.parametrize("name", ["stella-video", "StellaMTEB(video)"])
-def test_our_benchmark_is_found_by_name_and_alias(name: str) -> None:
-    from stella_mteb.harness.find_tasks import find_tasks
-
-    assert {task.metadata.name for task in find_tasks([], [name])} == OURS
-
-
-def test_a_task_named_twice_is_run_once() -> None:
-    from stella_mteb.harness.find_tasks import find_tasks
-
-    names = [task.metadata.name for task in find_tasks(["VideoSummarySTS", "STS12"], ["stella-video"])]
-
-    assert sorted(names) == sorted({*OURS, "STS12"})
-
-
-def test_own_data_is_used_where_a_benchmark_has_the_task_too(tmp_path: Path) -> None:
-    from stella_mteb.harness.find_tasks import find_tasks
-
-    rows = write_some_summaries(tmp_path / "own.jsonl")
-
-    tasks = find_tasks([f"VideoSummarySTS={tmp_path}/own.jsonl"], ["stella-video"])
-
-    (task,) = [task for task in tasks if task.metadata.name == "VideoSummarySTS"]
-    assert task.stella_mteb_file.pairs.second == [row["candidate"] for row in rows]
-
-
-def test_tasks_that_share_texts_follow_the_first_of_them(tmp_path: Path) -> None:
-    from stella_mteb.harness.find_tasks import find_tasks
-
-    own = write_task(tmp_path)
-    again = tmp_path / "again.yaml"
-    again.write_text(Path(own).read_text().replace("OwnSTS", "AgainSTS").replace("data: Again", "data: Own"))
-    names = ["MedrxivClusteringS2S.v2", own, "STS12", "MedrxivClusteringP2P.v2", str(again), "BIOSSES"]
-
-    found = find_tasks(names)
-
-    assert [task.metadata.name for task in found] == [
-        "MedrxivClusteringS2S.v2", "MedrxivClusteringP2P.v2", "OwnSTS", "AgainSTS", "STS12", "BIOSSES",
-    ]  # fmt: skip
-
-
-@pytest.mark.fault(40, "exit code 2 with the nearest name, before any model is loaded")
-@pytest.mark.parametrize(
-    ("tasks", "benchmarks", "said"),
-    [
-        (["VideoSumarySTS"], [], "unknown task 'VideoSumarySTS'.*VideoSummarySTS"),
-        (["STSBenchmrk"], [], "unknown task 'STSBenchmrk'.*STSBenchmark"),
-        ([], ["MTEB(eng, v22)"], r"unknown benchmark 'MTEB\(eng, v22\)'.*MTEB\(eng, v2\)"),
-        ([], ["stela-video"], r"unknown benchmark 'stela-video'"),
-        ([], [], "no task: give -t TASK or -b BENCHMARK"),
-        (["/nowhere/task.yaml"], [], "/nowhere/task.yaml: no such file"),
-    ],
-)
-def test_an_unknown_task_is_refused_with_the_nearest_name(tasks: list[str], benchmarks: list[str], said: str) -> None:
-    from stella_mteb.harness.find_tasks import find_tasks
-
-    with pytest.raises(ConfigError, match=said):
-        find_tasks(tasks, benchmarks)
-
-
-def test_a_yaml_may_not_take_the_name_of_a_task_of_mteb(tmp_path: Path) -> None:
-    path = write_task(tmp_path, name="STS12")
-
-    with pytest.raises(ConfigError, match="MTEB has a task STS12 of its own; choose another name"):
-        find(path)
-
-
-def test_bad_rows_stop_before_anything_runs(tmp_path: Path) -> None:
-    path = write_task(tmp_path, [*RATED_PAIRS[:2], ("", "b", 1.0), "{", ("a", "b", 9.0)])
-
-    with pytest.raises(ConfigError) as error:
-        find(path)
-
-    text = str(error.value)
-    assert "task OwnSTS: 3 bad rows (0 allowed)" in text
-    for line, fault in (
-        (3, "'left': is empty"),
-        (4, "not valid JSON"),
-        (5, "'rating': must be from 0 to 5 (got 9)"),
-    ):
-        assert any(f"OwnSTS.jsonl:{line}: " in said and fault in said for said in text.splitlines())
-    assert "--max-bad-rows" in text
-
-
-def test_a_task_that_needs_a_file_is_refused_before_anything_runs_without_one() -> None:
-    with pytest.raises(ConfigError, match="task ClipCCRetrieval needs its data: -t ClipCCRetrieval=PATH"):
-        find("ClipCCRetrieval")
-
-
 # ------------------------------------------------------------------------------------------------------ run_task
 
 
@@ -318,6 +188,136 @@ def test_the_option_for_bad_rows_overrides_the_yaml(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"1 bad row \(0 allowed\)"):
         find(path, max_bad_rows=0)
+
+
+# ---------------------------------------------------------------------------------------------------- find_tasks
+
+
+def test_a_bundled_task_is_found_with_all_its_rows() -> None:
+    task = find("VideoSummarySTS")
+
+    rows = [json.loads(line) for line in PAIRS.read_text().splitlines()]
+    assert task.metadata.name == "VideoSummarySTS"
+    assert task.stella_mteb_file.pairs.second == [row["candidate"] for row in rows]
+
+
+def test_name_equals_path_gives_own_data_to_a_bundled_task(tmp_path: Path) -> None:
+    rows = write_some_summaries(tmp_path / "own=data.jsonl")
+
+    task = find(f"VideoSummarySTS={tmp_path}/own=data.jsonl")
+
+    assert task.metadata.name == "VideoSummarySTS"
+    assert task.stella_mteb_file.pairs.second == [row["candidate"] for row in rows]
+
+
+def test_name_equals_path_without_such_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"-t VideoSummarySTS=\S+/none\.jsonl: no such file or folder"):
+        find(f"VideoSummarySTS={tmp_path}/none.jsonl")
+
+
+def test_a_yaml_is_a_task_and_mteb_knows_it_from_then_on(tmp_path: Path) -> None:
+    import mteb
+
+    task = find(write_task(tmp_path, name="OwnKnownSTS"))
+
+    assert task.stella_mteb_file.pairs.scores == [score for *_, score in RATED_PAIRS]
+    assert mteb.get_task("OwnKnownSTS").metadata.description == task.metadata.description
+
+
+def test_a_task_of_mteb_is_found_by_name_and_not_loaded() -> None:
+    task = find("STS12")
+
+    assert task.metadata.dataset["path"] == "mteb/sts12-sts"
+    assert not task.data_loaded
+
+
+@pytest.mark.parametrize("name", ["stella-video", "StellaMTEB(video)"])
+def test_our_benchmark_is_found_by_name_and_alias(name: str) -> None:
+    from stella_mteb.harness.find_tasks import find_tasks
+
+    assert {task.metadata.name for task in find_tasks([], [name])} == OURS
+
+
+def test_a_task_named_twice_is_run_once() -> None:
+    from stella_mteb.harness.find_tasks import find_tasks
+
+    names = [task.metadata.name for task in find_tasks(["VideoSummarySTS", "STS12"], ["stella-video"])]
+
+    assert sorted(names) == sorted({*OURS, "STS12"})
+
+
+def test_own_data_is_used_where_a_benchmark_has_the_task_too(tmp_path: Path) -> None:
+    from stella_mteb.harness.find_tasks import find_tasks
+
+    rows = write_some_summaries(tmp_path / "own.jsonl")
+
+    tasks = find_tasks([f"VideoSummarySTS={tmp_path}/own.jsonl"], ["stella-video"])
+
+    (task,) = [task for task in tasks if task.metadata.name == "VideoSummarySTS"]
+    assert task.stella_mteb_file.pairs.second == [row["candidate"] for row in rows]
+
+
+def test_tasks_that_share_texts_follow_the_first_of_them(tmp_path: Path) -> None:
+    from stella_mteb.harness.find_tasks import find_tasks
+
+    own = write_task(tmp_path)
+    again = tmp_path / "again.yaml"
+    again.write_text(Path(own).read_text().replace("OwnSTS", "AgainSTS").replace("data: Again", "data: Own"))
+    names = ["MedrxivClusteringS2S.v2", own, "STS12", "MedrxivClusteringP2P.v2", str(again), "BIOSSES"]
+
+    found = find_tasks(names)
+
+    assert [task.metadata.name for task in found] == [
+        "MedrxivClusteringS2S.v2", "MedrxivClusteringP2P.v2", "OwnSTS", "AgainSTS", "STS12", "BIOSSES",
+    ]  # fmt: skip
+
+
+@pytest.mark.fault(40, "exit code 2 with the nearest name, before any model is loaded")
+@pytest.mark.parametrize(
+    ("tasks", "benchmarks", "said"),
+    [
+        (["VideoSumarySTS"], [], "unknown task 'VideoSumarySTS'.*VideoSummarySTS"),
+        (["STSBenchmrk"], [], "unknown task 'STSBenchmrk'.*STSBenchmark"),
+        ([], ["MTEB(eng, v22)"], r"unknown benchmark 'MTEB\(eng, v22\)'.*MTEB\(eng, v2\)"),
+        ([], ["stela-video"], r"unknown benchmark 'stela-video'"),
+        ([], [], "no task: give -t TASK or -b BENCHMARK"),
+        (["/nowhere/task.yaml"], [], "/nowhere/task.yaml: no such file"),
+    ],
+)
+def test_an_unknown_task_is_refused_with_the_nearest_name(tasks: list[str], benchmarks: list[str], said: str) -> None:
+    from stella_mteb.harness.find_tasks import find_tasks
+
+    with pytest.raises(ConfigError, match=said):
+        find_tasks(tasks, benchmarks)
+
+
+def test_a_yaml_may_not_take_the_name_of_a_task_of_mteb(tmp_path: Path) -> None:
+    path = write_task(tmp_path, name="STS12")
+
+    with pytest.raises(ConfigError, match="MTEB has a task STS12 of its own; choose another name"):
+        find(path)
+
+
+def test_bad_rows_stop_before_anything_runs(tmp_path: Path) -> None:
+    path = write_task(tmp_path, [*RATED_PAIRS[:2], ("", "b", 1.0), "{", ("a", "b", 9.0)])
+
+    with pytest.raises(ConfigError) as error:
+        find(path)
+
+    text = str(error.value)
+    assert "task OwnSTS: 3 bad rows (0 allowed)" in text
+    for line, fault in (
+        (3, "'left': is empty"),
+        (4, "not valid JSON"),
+        (5, "'rating': must be from 0 to 5 (got 9)"),
+    ):
+        assert any(f"OwnSTS.jsonl:{line}: " in said and fault in said for said in text.splitlines())
+    assert "--max-bad-rows" in text
+
+
+def test_a_task_that_needs_a_file_is_refused_before_anything_runs_without_one() -> None:
+    with pytest.raises(ConfigError, match="task ClipCCRetrieval needs its data: -t ClipCCRetrieval=PATH"):
+        find("ClipCCRetrieval")
 
 
 # ---------------------------------------------------------------------------------------------- failures

@@ -57,6 +57,68 @@ def replace(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
+# --------------------------------------------------------------------------------------------------------- the names
+
+
+@pytest.mark.parametrize("name", ["stella_en_1.5B_v5", "NovaSearch/stella_en_1.5B_v5", "dunzhang/stella_en_1.5B_v5"])
+def test_every_name_of_stella_finds_its_config(name: str) -> None:
+    config = find_config(name)
+
+    assert config.name == "stella_en_1.5B_v5"
+    assert config.attention == "bidirectional"
+    assert config.hub is not None
+    assert config.hub.revision == STELLA_COMMIT
+
+
+def test_the_old_name_of_stella_400m_finds_its_config() -> None:
+    assert find_config("dunzhang/stella_en_400M_v5") == find_config("stella_en_400M_v5")
+
+
+def test_an_unknown_hub_name_is_used_as_given() -> None:
+    config = find_config("BAAI/bge-small-en-v1.5")
+
+    assert (config.name, config.full_name, config.attention) == (
+        "bge-small-en-v1.5",
+        "BAAI/bge-small-en-v1.5",
+        None,
+    )
+
+
+def test_a_misspelt_name_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match=r"'stella_en_1.5b_v5'.*did you mean 'stella_en_1.5B_v5'\?"):
+        find_config("stella_en_1.5b_v5")
+
+
+def test_a_local_stella_is_recognised_by_its_prompts(stella_folder: Path, tmp_path: Path) -> None:
+    large = find_config(str(stella_folder))
+    small = find_config(str(write_stella_400m(tmp_path / "mine")))
+
+    assert (large.attention, large.eos_token_id, large.prompts.s2p) == (
+        "bidirectional",
+        EOS,
+        PROMPTS["s2p_query"],
+    )
+    assert (small.name, small.attention, small.eos_token_id) == ("mine", None, None)
+    assert "float16" in small.refused_dtypes
+
+
+def test_a_yaml_that_names_a_folder_is_relative_to_the_yaml(copy: Path) -> None:
+    yaml = copy.parent / "mine.yaml"
+    yaml.write_text("name: mine\npath: stella\nattention: bidirectional\ndimension: 256\n")
+
+    model = resolve(str(yaml))
+
+    assert model.folder == copy
+    assert model.dimension == 256
+
+
+def test_a_path_that_is_no_folder_is_a_config_error(tmp_path: Path) -> None:
+    config = ModelConfig(name="gone", path=str(tmp_path / "gone"))
+
+    with pytest.raises(ConfigError, match=r"model gone: path '.*gone' is not a folder"):
+        find_folder(config, offline=True)
+
+
 # -------------------------------------------------------------------------------------------------------- the layout
 
 
@@ -549,68 +611,6 @@ def test_an_empty_text_without_any_special_token_is_finite(copy: Path) -> None:
 def test_more_tokens_than_the_model_has_positions_are_refused(stella_folder: Path, spec: str) -> None:
     with pytest.raises(ConfigError, match=r"max_length \d+ is more than the (512|131072) positions"):
         resolve(spec.format(stella=stella_folder)).load("cpu")
-
-
-# --------------------------------------------------------------------------------------------------------- the names
-
-
-@pytest.mark.parametrize("name", ["stella_en_1.5B_v5", "NovaSearch/stella_en_1.5B_v5", "dunzhang/stella_en_1.5B_v5"])
-def test_every_name_of_stella_finds_its_config(name: str) -> None:
-    config = find_config(name)
-
-    assert config.name == "stella_en_1.5B_v5"
-    assert config.attention == "bidirectional"
-    assert config.hub is not None
-    assert config.hub.revision == STELLA_COMMIT
-
-
-def test_the_old_name_of_stella_400m_finds_its_config() -> None:
-    assert find_config("dunzhang/stella_en_400M_v5") == find_config("stella_en_400M_v5")
-
-
-def test_an_unknown_hub_name_is_used_as_given() -> None:
-    config = find_config("BAAI/bge-small-en-v1.5")
-
-    assert (config.name, config.full_name, config.attention) == (
-        "bge-small-en-v1.5",
-        "BAAI/bge-small-en-v1.5",
-        None,
-    )
-
-
-def test_a_misspelt_name_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match=r"'stella_en_1.5b_v5'.*did you mean 'stella_en_1.5B_v5'\?"):
-        find_config("stella_en_1.5b_v5")
-
-
-def test_a_local_stella_is_recognised_by_its_prompts(stella_folder: Path, tmp_path: Path) -> None:
-    large = find_config(str(stella_folder))
-    small = find_config(str(write_stella_400m(tmp_path / "mine")))
-
-    assert (large.attention, large.eos_token_id, large.prompts.s2p) == (
-        "bidirectional",
-        EOS,
-        PROMPTS["s2p_query"],
-    )
-    assert (small.name, small.attention, small.eos_token_id) == ("mine", None, None)
-    assert "float16" in small.refused_dtypes
-
-
-def test_a_yaml_that_names_a_folder_is_relative_to_the_yaml(copy: Path) -> None:
-    yaml = copy.parent / "mine.yaml"
-    yaml.write_text("name: mine\npath: stella\nattention: bidirectional\ndimension: 256\n")
-
-    model = resolve(str(yaml))
-
-    assert model.folder == copy
-    assert model.dimension == 256
-
-
-def test_a_path_that_is_no_folder_is_a_config_error(tmp_path: Path) -> None:
-    config = ModelConfig(name="gone", path=str(tmp_path / "gone"))
-
-    with pytest.raises(ConfigError, match=r"model gone: path '.*gone' is not a folder"):
-        find_folder(config, offline=True)
 
 
 # ----------------------------------------------------------------------------------------------------- hub and package
