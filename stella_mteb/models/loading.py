@@ -25,6 +25,8 @@ from stella_mteb.prompts.examples import TOKENS
 if TYPE_CHECKING:
     from stella_mteb.models.resolve import ResolvedModel
 
+_OBEYS_IS_CAUSAL = (5, 2)
+"""The first transformers version that applies `is_causal` of a config to padded batches."""
 _ENCODER_HALVES = ("mt5", "t5", "umt5")
 
 
@@ -87,6 +89,7 @@ def _is_bidirectional(model: ResolvedModel) -> bool:
 
 def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device) -> torch.nn.Module:
     from transformers import AutoConfig  # noqa: PLC0415 -- takes seconds; not needed to show an error
+    from transformers import __version__ as version  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
     logging.disable_progress_bar()
@@ -99,6 +102,11 @@ def _load_backbone(model: ResolvedModel, dtype: torch.dtype, where: torch.device
         require_known_code(model)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
     if _is_bidirectional(model):
+        if tuple(map(int, version.split(".")[:2])) < _OBEYS_IS_CAUSAL:
+            raise EnvironmentProblem(
+                f"transformers {version} always attends causally in a padded batch and would give wrong vectors for "
+                f"{model.config.name}: pip install -U transformers"
+            )
         # It must be set in the config: transformers silently drops it as an argument, and the modules' attribute
         # does not change the mask of a padded batch.
         config.is_causal = False
