@@ -500,6 +500,16 @@ def test_a_weight_of_the_wrong_shape_is_an_error(copy: Path) -> None:
 
 
 @pytest.mark.fault(20, "NaN among the weights: an error that says so")
+def test_a_transformers_that_ignores_is_causal_is_refused_at_load(
+    stella_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip's bounds do not hold for a package that was installed later with --no-deps, and the vectors would be wrong."""
+    monkeypatch.setattr("transformers.__version__", "5.1.0")
+
+    with pytest.raises(EnvironmentProblem, match=r"transformers 5\.1\.0 always attends causally.*pip install -U"):
+        resolve(str(stella_folder)).load("cpu")
+
+
 def test_a_weight_that_is_nan_never_becomes_a_vector(copy: Path) -> None:
     from stella_mteb.errors import NonFiniteVectorError
 
