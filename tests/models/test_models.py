@@ -503,7 +503,7 @@ def test_a_weight_of_the_wrong_shape_is_an_error(copy: Path) -> None:
 def test_a_transformers_that_ignores_is_causal_is_refused_at_load(
     stella_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pip's bounds do not hold for a package that was installed later with --no-deps, and the vectors would be wrong."""
+    """pip's bounds do not hold for a package installed later with --no-deps; the vectors would be wrong."""
     monkeypatch.setattr("transformers.__version__", "5.1.0")
 
     with pytest.raises(EnvironmentProblem, match=r"transformers 5\.1\.0 always attends causally.*pip install -U"):
