@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stella_mteb.harness.run import Outcome
     from stella_mteb.models.resolve import ResolvedModel
 
-_ROOM = 45
+_ROOM = 52
 """Characters for the spec and the task in a table of 80 columns."""
 
 
@@ -243,15 +243,11 @@ def _print_scores(outcomes: Sequence[Outcome], form: TableFormat) -> None:
 
 
 def _row(outcome: Outcome, form: TableFormat) -> dict[str, object]:
-    return {
-        "model": outcome.model,
-        "task": outcome.task,
-        "main score": outcome.score,
-        "status": outcome.status,
-        "seconds": round(outcome.seconds, 1),
-        # A table must fit in 80 columns; the line printed for each task has the rest.
-        **({"encoding": round(outcome.encoding, 1), "error": outcome.error} if form != "table" else {}),
-    }
+    row = {"model": outcome.model, "task": outcome.task, "main score": outcome.score, "status": outcome.status}
+    if form == "table":  # must fit in 80 columns; the line printed for each task has the rest
+        return row
+    seconds = {"seconds": round(outcome.seconds, 1), "encoding": round(outcome.encoding, 1)}
+    return {**row, **seconds, "error": outcome.error}
 
 
 def print_per_label(outcome: Outcome) -> None:
