@@ -243,7 +243,12 @@ def _print_scores(outcomes: Sequence[Outcome], form: TableFormat) -> None:
 
 
 def _row(outcome: Outcome, form: TableFormat) -> dict[str, object]:
-    row = {"model": outcome.model, "task": outcome.task, "main score": outcome.score, "status": outcome.status}
+    row: dict[str, object] = {
+        "model": outcome.model,
+        "task": outcome.task,
+        "main score": outcome.score,
+        "status": outcome.status,
+    }
     if form == "table":  # must fit in 80 columns; the line printed for each task has the rest
         return row
     seconds = {"seconds": round(outcome.seconds, 1), "encoding": round(outcome.encoding, 1)}
