@@ -117,7 +117,7 @@ def forecast_all(
 def _shown(forecast: Forecast) -> dict[str, object]:
     status = "kept" if forecast.status == "on disk" else forecast.status.removeprefix("to run").strip(" ()")
     if not status and forecast.stored and forecast.stored == forecast.distinct:
-        status = "vectors stored"
+        status = "stored"
     return {
         "task": f"{forecast.task} ({status})" if status else forecast.task,
         "texts": count(forecast.texts),
