@@ -35,7 +35,10 @@ def list_stores(
     found = stores(folder or cache_folder())
     if not found:
         say(f"{folder or cache_folder()}: no stored vectors")
-    typer.echo(render([_row(info) for info in found], form))
+    rows = [_row(info) for info in found]
+    if form == "table":  # must fit in 80 columns
+        rows = [{key: row[key] for key in row if key != "dtype"} for row in rows]
+    typer.echo(render(rows, form))
 
 
 def _row(info: StoreInfo) -> dict[str, object]:

@@ -20,7 +20,7 @@ def tasks(form: Format = "table") -> None:
     rows: list[dict[str, Any]] = []
     for name, file in bundled_tasks().items():
         spec = file.spec
-        source = "bundled" if spec.data else (f"hub: {spec.hub.path}" if spec.hub else f"-t {name}=FOLDER")
+        source = "bundled" if spec.data else (f"hub: {spec.hub.path}" if spec.hub else "give -t NAME=FOLDER")
         row = {"task": name, "type": spec.type, "data": source}
         # On a terminal, descriptions are printed below the table, because a cell is too narrow for a paragraph.
         rows.append(row if form == "table" else {**row, "description": spec.description})
