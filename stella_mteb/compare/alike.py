@@ -97,9 +97,17 @@ def task_row(
     conditions = {system: Condition.of(score, any_revision=any_revision) for system, score in whole.items()}
     shared = _shared(conditions.values())
 
+    parts = AGGREGATES.get(task, frozenset())
+
     def cell(system: System) -> Score | Gap:
         if system not in found:
-            return Gap(gaps.get(system, {}).get(task) or _lacking(task, scores[system]))
+            missing = sorted(parts - scores[system].keys())
+            lacking = "no score"
+            if len(missing) < len(parts):
+                lacking = f"{len(parts) - len(missing)} of its {len(parts)} parts, without {listed(missing)}"
+            if parts and not missing:
+                lacking = "its parts have different splits or subsets"
+            return Gap(gaps.get(system, {}).get(task) or lacking)
         if system not in whole:
             return Gap(_other_cells(found[system], cells))
         if conditions[system].shared(shared):
@@ -123,16 +131,6 @@ def _compared(found: Sequence[frozenset[Cell]], complete: int | None) -> frozens
     if most and any(most <= cells for cells in found):
         return most
     return Counter(found).most_common(1)[0][0] if found else frozenset()
-
-
-def _lacking(task: str, scores: Mapping[str, Score]) -> str:
-    parts = AGGREGATES.get(task, frozenset())
-    missing = sorted(parts - scores.keys())
-    if len(missing) == len(parts):
-        return "no score"
-    if not missing:
-        return "its parts have different splits or subsets"
-    return f"{len(parts) - len(missing)} of its {len(parts)} parts, without {listed(missing)}"
 
 
 def once(tasks: Sequence[str]) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ def model_facts(system: System, mteb: Mapping[str, Any], tasks: Sequence[str]) -
     """
     known, config = mteb["models"].get(system.model, {}), bundled().get(system.model)
     length = system.settings.get("max_length") or (config and config.max_length)
+    trained_on = known.get("trained_on")
+    seen = {*tasks} & {*mteb["training_sets"][trained_on]} if trained_on is not None else {*tasks}
     dimension = system.dimension or (config and max([*config.dimensions, config.dimension or 0]))
     return ModelFacts(
         parameters=known.get("parameters"),
@@ -48,14 +50,8 @@ def model_facts(system: System, mteb: Mapping[str, Any], tasks: Sequence[str]) -
         license=known.get("license"),
         open=known.get("open"),
         released=known.get("released"),
-        zero_shot=_zero_shot(known.get("trained_on"), mteb["training_sets"], tasks),
+        zero_shot=1 - len(seen) / len(tasks) if tasks and trained_on is not None else None,
     )
-
-
-def _zero_shot(trained_on: int | None, training_sets: Sequence[Sequence[str]], tasks: Sequence[str]) -> float | None:
-    if trained_on is None or not tasks:
-        return None
-    return 1 - len(set(training_sets[trained_on]) & set(tasks)) / len(tasks)
 
 
 def within(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Template
 
@@ -38,14 +39,15 @@ def write_report(comparison: Comparison, path: Path) -> None:
 
 def render_report(comparison: Comparison) -> str:
     """Render the page as text; the same comparison gives the same bytes."""
-    named = shown(comparison)
+    named, order = shown(comparison), words.placed(comparison)
+    duels = {(duel.first, duel.second): duel for duel in comparison.duels}
     return _template().render(
         c=comparison,
         headline=words.headline(comparison, {label: name.short for label, name in named.items()}),
         means_over=words.means_over(comparison),
         about_means=words.about_means(comparison, {label: name.telling for label, name in named.items()}),
         no_mean=words.NO_MEAN,
-        order=words.placed(comparison),
+        order=order,
         facts=comparison.facts if any(one != ModelFacts() for one in comparison.facts.values()) else {},
         level=words.per_cent(comparison.alpha).replace(" ", "\N{NO-BREAK SPACE}"),
         names=words.names(comparison),
@@ -55,10 +57,12 @@ def render_report(comparison: Comparison) -> str:
         types=words.types(comparison),
         all_types=sorted({row.type for row in comparison.rows}),
         main_duels=words.main_duels(comparison),
-        against=_against(comparison),
+        against=[duel for duel in comparison.duels if duel.first == comparison.standings[0].system],
         left_out=words.LEFT_OUT,
         beside=words.beside_the_first(comparison),
-        duels_data=_duels_data(comparison),
+        duels_data=json.dumps(
+            [_figures(duels[pair]) if pair in duels else None for pair in combinations(order, 2)], separators=(",", ":")
+        ),
         strips=strips(comparison),
         tasks=_tasks(comparison),
         reasons=_reasons(comparison),
@@ -101,18 +105,6 @@ def _finding(duel: Duel, alpha: float) -> str:
     return "not significant" if better is None else "better" if better is duel.first else "worse"
 
 
-def _against(comparison: Comparison) -> list[Duel]:
-    """Select the duels of the first place."""
-    return [duel for duel in comparison.duels if duel.first == comparison.standings[0].system]
-
-
-def _duels_data(comparison: Comparison) -> str:
-    """Serialize all duels for the page's script, in the order of the leaderboard's pairs; null without a duel."""
-    known = {(duel.first, duel.second): duel for duel in comparison.duels}
-    rows = [_figures(known[pair]) if pair in known else None for pair in combinations(words.placed(comparison), 2)]
-    return json.dumps(rows, separators=(",", ":"))
-
-
 def _figures(duel: Duel) -> list[float | None]:
     points = [
         None if x is None or not math.isfinite(x) else round(100 * x, 2) for x in (duel.difference, duel.low, duel.high)
@@ -152,18 +144,17 @@ def _tasks(comparison: Comparison) -> list[_Task]:
     tasks = []
     for row in comparison.rows:
         scores = [cell.value for cell in row.cells if isinstance(cell, Score)]
-        cells = [_cell(row.cells[i], scores, reasons) for i in order]
+        cells = [
+            _Cell(None, reasons[cell.reason], best=False, estimate=cell.estimate)
+            if isinstance(cell, Gap)
+            else _Cell(cell, None, best=len(scores) > 1 and cell.value == max(scores))
+            for cell in (row.cells[i] for i in order)
+        ]
         both = [cell.score.value for cell in cells if cell.score]
         one = items.get(row.task)
         difference = one.difference if one else both[0] - both[1] if duel and len(both) == 2 else None
         tasks.append(_Task(row, cells, row.task in comparison.mean_tasks, difference, one))
     return tasks
-
-
-def _cell(cell: Score | Gap, scores: Sequence[float], reasons: Mapping[str, int]) -> _Cell:
-    if isinstance(cell, Gap):
-        return _Cell(None, reasons[cell.reason], best=False, estimate=cell.estimate)
-    return _Cell(cell, None, best=len(scores) > 1 and cell.value == max(scores))
 
 
 def _reasons(comparison: Comparison) -> dict[str, list[str]]:
@@ -176,12 +167,12 @@ def _reasons(comparison: Comparison) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class _Labels:
-    """The table by label of one system; a cell is a text and a number to sort by."""
+    """The table by label of one system; a cell is a text and the value."""
 
     task: str
     system: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[tuple[str, float | None]]]
+    rows: Sequence[Sequence[tuple[str, Any]]]
 
 
 def _labels(comparison: Comparison) -> list[_Labels]:
@@ -190,13 +181,10 @@ def _labels(comparison: Comparison) -> list[_Labels]:
     for task, systems in (comparison.per_label or {}).items():
         for label, entries in systems.items():
             keys = list(dict.fromkeys(key for entry in entries for key in entry))
-            rows = [[_text_and_number(entry.get(key)) for key in keys] for entry in entries]
+            rows = [
+                [(f"{cell:.3f}" if isinstance(cell, float) else plain(cell), cell) for cell in map(entry.get, keys)]
+                for entry in entries
+            ]
             columns = [str(key).replace("_", " ") for key in keys]
             tables.append(_Labels(task, names.get(label, label), columns, rows))
     return tables
-
-
-def _text_and_number(value: object) -> tuple[str, float | None]:
-    if isinstance(value, float):
-        return f"{value:.3f}", value
-    return plain(value), value if isinstance(value, int) else None

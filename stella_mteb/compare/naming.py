@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +34,10 @@ def labels(systems: Sequence[System]) -> list[str]:
     shown = [_always_shown(system) for system in systems]
     other = sorted({key for system in systems for key in system.settings} - set(IN_SPEC))
     for key in (*IN_SPEC, *other, "revision", "origin"):
-        for same in _groups(map(_label, systems, shown)):
+        members = defaultdict(list)
+        for i, text in enumerate(map(_label, systems, shown)):
+            members[text].append(i)
+        for same in members.values():
             if len({str(_detail(systems[i], key)) for i in same}) > 1:
                 for i in same:
                     shown[i].add(key)
@@ -42,13 +46,6 @@ def labels(systems: Sequence[System]) -> list[str]:
         numbered = (f"{text} #{number}" for number in itertools.count(2))
         unique[next(each for each in itertools.chain([text], numbered) if each not in unique)] = None
     return list(unique)
-
-
-def _groups(texts: Iterable[str]) -> list[list[int]]:
-    members: dict[str, list[int]] = {}
-    for i, text in enumerate(texts):
-        members.setdefault(text, []).append(i)
-    return [same for same in members.values() if len(same) > 1]
 
 
 def _always_shown(system: System) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 
@@ -226,7 +226,7 @@ def quality_and_speed(comparison: Comparison) -> Picture:
         )
     front = pareto([(speed, mean) for speed, mean, _ in found])
     order = [system.label for system in comparison.systems]
-    axes = _Axes([speed for speed, _, _ in found], [100 * mean for _, mean, _ in found], _log_ticks)
+    axes = _Axes([speed for speed, _, _ in found], [100 * mean for _, mean, _ in found])
     dots = [
         _Dot(
             axes.x(speed),
@@ -239,6 +239,9 @@ def quality_and_speed(comparison: Comparison) -> Picture:
         for i, (speed, mean, label) in enumerate(found)
     ]
     best = [dots[i] for i in front]
+    # Points under the steps are dominated; the front is ordered from fast to good.
+    corners = [(slow.x, fast.y) for fast, slow in pairwise(best)]
+    stairs = [place for both in zip_longest([(dot.x, dot.y) for dot in best], corners) for place in both if place]
     field = axes.drawn("tokens per second (logarithmic) ▸ faster", "mean score, points")
     summary = f"On the Pareto front, from fast to good: {'; '.join(dot.told for dot in best)}."
     caption = (
@@ -248,7 +251,7 @@ def quality_and_speed(comparison: Comparison) -> Picture:
     return Picture(
         title,
         caption,
-        svg.figure("speed", axes.height, title, summary, [*field, svg.polyline(_stairs(best)), *_labelled(dots)]),
+        svg.figure("speed", axes.height, title, summary, [*field, svg.polyline(stairs), *_labelled(dots)]),
     )
 
 
@@ -278,7 +281,7 @@ def score_by_dimension(comparison: Comparison) -> Picture | None:
         return None
     title, named = "Score against dimension", shown(comparison)
     sizes = sorted({size for line in lines.values() for size, _, _ in line})
-    axes = _Axes(sizes, [100 * mean for line in lines.values() for _, mean, _ in line], lambda *_: sizes)
+    axes = _Axes(sizes, [100 * mean for line in lines.values() for _, mean, _ in line], sizes)
     parts, told = axes.drawn("dimension of the vectors (logarithmic)", "mean score, points"), []
     for number, line in enumerate(lines.values()):
         dots = [
@@ -301,12 +304,19 @@ class _Axes:
 
     left, right, top, bottom, height = 62, svg.WIDTH - 24, 30, 320, 366
 
-    def __init__(self, xs: Sequence[float], ys: Sequence[float], ticks: Callable[[float, float], Sequence[float]]):
+    def __init__(self, xs: Sequence[float], ys: Sequence[float], ticks: Sequence[float] = ()):
         low, high = math.log(min(xs)), math.log(max(xs))
         room = max((high - low) * 0.12, 0.1)
         scale = svg.linear(low - room, high + room, self.left, self.right)
         self.x: svg.Scale = lambda value: scale(math.log(value))
-        self.x_ticks = ticks(math.exp(low - room), math.exp(high + room))
+        self.x_ticks = ticks
+        if not ticks:
+            low, high = math.exp(low - room), math.exp(high + room)
+            powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            marks = [step * 10.0**power for power in powers for step in (1, 2, 5)]
+            self.x_ticks = [mark for mark in marks if low <= mark <= high]
+            if len(self.x_ticks) < 3:
+                self.x_ticks = [mark for mark in svg.round_ticks(low, high) if mark > 0]
         room = max((max(ys) - min(ys)) * 0.15, 0.05)
         self.y = svg.linear(min(ys) - room, max(ys) + room, self.bottom, self.top)
         self.y_ticks = svg.round_ticks(min(ys) - room, max(ys) + room)
@@ -323,19 +333,16 @@ class _Axes:
         ]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    marks = [step * 10.0**power for power in powers for step in (1, 2, 5)]
-    inside = [mark for mark in marks if low <= mark <= high]
-    return inside if len(inside) > 2 else [mark for mark in svg.round_ticks(low, high) if mark > 0]
-
-
 def _labelled(dots: Sequence[_Dot]) -> list[Markup]:
     # A label is above its mark, on the side with more room. Labels are placed from the top down; one that would overlap
     # another is moved below it.
     parts, placed = [], list[tuple[float, float, float]]()
     for dot in sorted(dots, key=lambda dot: dot.y):
-        parts.append(svg.group(dot.told, svg.mark(dot.shape, dot.x, dot.y, 5.5, _colour(dot))))
+        parts.append(
+            svg.group(
+                dot.told, svg.mark(dot.shape, dot.x, dot.y, 5.5, f"s{dot.shape % svg.SHAPES}{' hollow' * dot.hollow}")
+            )
+        )
         if not dot.label:
             continue
         text = svg.shortened(dot.label, 34)
@@ -349,14 +356,3 @@ def _labelled(dots: Sequence[_Dot]) -> list[Markup]:
         placed.append((start, end, y))
         parts.append(svg.written(x, y, text, "end" if before else "start", "name"))
     return parts
-
-
-def _colour(dot: _Dot) -> str:
-    return f"s{dot.shape % svg.SHAPES}{' hollow' * dot.hollow}"
-
-
-def _stairs(front: Sequence[_Dot]) -> list[tuple[float, float]]:
-    # Points under the steps are dominated; the front is ordered from fast to good.
-    corners = [(slow.x, fast.y) for fast, slow in pairwise(front)]
-    places = zip_longest([(dot.x, dot.y) for dot in front], corners)
-    return [place for both in places for place in both if place]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,15 +62,20 @@ def read_score(path: Path, task: TaskFacts, selection: Selection = EVERYTHING) -
     by_split = entries_by_split(content)
     splits, others = _choose_splits(sorted(by_split), task.splits)
     entries = [entry for split in splits for entry in by_split[split].values()]
+    revision = _stated(content.get("dataset_revision")) or "None"
+    # MTEB does not store the name of the main score, but repeats the score under that name. A file that was completed
+    # later has a version per entry.
+    named = (name for name in _MAIN_SCORES.get(task.type, ()) if all(e.get(name) == e["main_score"] for e in entries))
+    versions = {_stated(entry.get("mteb_version") or content.get("mteb_version")) for entry in entries}
     score = Score(
         task=name,
         type=task.type,
         value=math.nan,
         split="",
         subsets=(),
-        dataset_revision=_revision(content.get("dataset_revision")),
-        metric=_metric(task.type, entries),
-        mteb_version=_versions(content, entries),
+        dataset_revision=None if revision in _NO_DATA or revision.endswith("is_a_combined_dataset") else revision,
+        metric=next(named, None),
+        mteb_version=", ".join(sorted(version for version in versions if version)) or None,
         per_label=_per_label(entries),
     )
     faults: dict[Cell, ConfigError] = {}
@@ -81,7 +86,9 @@ def read_score(path: Path, task: TaskFacts, selection: Selection = EVERYTHING) -
                 value = _value(subset, entry)
             except ConfigError as error:  # raised below, if this subset counts
                 value, faults[split, subset] = math.nan, error
-            parts.append(Part(split, subset, value, _languages(entry)))
+            stated = entry.get("languages")
+            languages = tuple(sorted(set(map(str, stated)))) if isinstance(stated, list) else ()
+            parts.append(Part(split, subset, value, languages))
     counted = selection.narrow(score.made_of(parts))
     for cell in faults.keys() & (counted.cells if counted else ()):
         raise faults[cell]
@@ -94,7 +101,9 @@ def _choose_splits(present: list[str], defined: Sequence[str]) -> tuple[list[str
         return scored or present, []
     if "test" in present:
         return ["test"], [split for split in present if split != "test"]
-    raise ConfigError(f"has the splits {_some(present)}, and the task does not define which of them counts")
+    more = [f"and {len(present) - _SHOWN_NAMES} more"] if len(present) > _SHOWN_NAMES else []
+    names = ", ".join([*present[:_SHOWN_NAMES], *more])
+    raise ConfigError(f"has the splits {names}, and the task does not define which of them counts")
 
 
 def _value(subset: str, entry: Entry) -> float:
@@ -104,37 +113,8 @@ def _value(subset: str, entry: Entry) -> float:
     return value
 
 
-def _some(names: Iterable[str]) -> str:
-    shown = sorted(names)
-    more = f" and {len(shown) - _SHOWN_NAMES} more" if len(shown) > _SHOWN_NAMES else ""
-    return ", ".join(shown[:_SHOWN_NAMES]) + more
-
-
-def _languages(entry: Entry) -> tuple[str, ...]:
-    stated = entry.get("languages")
-    return tuple(sorted(set(map(str, stated)))) if isinstance(stated, list) else ()
-
-
-def _revision(value: object) -> str | None:
-    stated = _stated(value)
-    return None if stated in _NO_DATA or (stated or "").endswith("is_a_combined_dataset") else stated
-
-
 def _stated(value: object) -> str | None:
     return value if isinstance(value, str) and value and "not available" not in value else None
-
-
-def _metric(task_type: str, entries: Iterable[Mapping[str, Any]]) -> str | None:
-    # MTEB does not store the name of the main score, but repeats the score under that name.
-    entries = list(entries)
-    names = _MAIN_SCORES.get(task_type, ())
-    return next((name for name in names if all(entry.get(name) == entry["main_score"] for entry in entries)), None)
-
-
-def _versions(content: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> str | None:
-    # A file that was completed later has a version per entry.
-    stated = {_stated(entry.get("mteb_version") or content.get("mteb_version")) for entry in entries}
-    return ", ".join(sorted(version for version in stated if version)) or None
 
 
 def _per_label(entries: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stella_mteb.compare.alike import AGGREGATES
-from stella_mteb.compare.records import Part, Score
+from stella_mteb.compare.records import Score
 from stella_mteb.compare.words import listed
 from stella_mteb.errors import ConfigError
 
@@ -83,11 +83,12 @@ class Selection:
         if self.languages:
             if not all(part.languages for part in parts):
                 raise ConfigError("does not state its languages")
-            parts = tuple(part for part in parts if self._speaks(part))
+            parts = tuple(
+                part
+                for part in parts
+                if all({name, name.partition("-")[0]} & set(self.languages) for name in part.languages)
+            )
         return score.made_of(parts) if parts else None
-
-    def _speaks(self, part: Part) -> bool:
-        return all({name, name.partition("-")[0]} & set(self.languages) for name in part.languages)
 
 
 EVERYTHING = Selection()
@@ -121,20 +122,26 @@ def choose(
         if not _LANGUAGE.fullmatch(code):
             raise ConfigError(f"{code!r} is not a language code; MTEB's codes have three letters: eng, or eng-Latn")
     asked_types = tuple(_known(name, {task["type"] for task in known.values()}, "task type", "MTEB") for name in types)
-    scope = None
+    scope: Mapping[str, Any] = {}
     if benchmark is not None:
         benchmarks = {alias: name for name, one in facts["benchmarks"].items() for alias in (name, *one["aliases"])}
         benchmark = benchmarks[_known(benchmark, benchmarks, "benchmark", "MTEB")]
         scope = facts["benchmarks"][benchmark]["tasks"]
         for name in (*tasks, *exclude):
             _known(name, scope, "task", benchmark)
-    required = tuple(tasks) or (tuple(scope) if scope is not None else None)
+    required = tuple(tasks) or tuple(scope) or None
     if required is not None:
         kept = [task for task in required if task not in exclude]
         kept = [task for task in kept if not asked_types or task not in known or known[task]["type"] in asked_types]
         if not kept:
             raise ConfigError("the selection is empty: no task matches all of the options")
         required = tuple(dict.fromkeys(kept))
+    wanted = {}
+    for task in (required or ()) if scope else ():
+        splits = tuple(scope[task].get("splits", known[task]["splits"]))
+        subsets = tuple(scope[task]["subsets"]) if "subsets" in scope[task] else None
+        cells = len(splits) * (len(subsets) if subsets is not None else known[task]["subsets"])
+        wanted[task] = Wanted(splits, subsets, cells)
     return Selection(
         benchmark,
         asked_types,
@@ -142,7 +149,7 @@ def choose(
         tuple(languages),
         tuple(exclude),
         required,
-        {task: _wanted(known[task], scope[task]) for task in required or ()} if scope is not None else {},
+        wanted,
     )
 
 
@@ -152,9 +159,3 @@ def _known(name: str, names: Collection[str], noun: str, where: str) -> str:
         return folded[name.casefold()]
     near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.4) or sorted(folded)[:8]
     raise ConfigError(f"{where} has no {noun} {name!r}; the nearest are {', '.join(folded[each] for each in near)}")
-
-
-def _wanted(task: Mapping[str, Any], scope: Mapping[str, Any]) -> Wanted:
-    splits = tuple(scope.get("splits", task["splits"]))
-    subsets = tuple(scope["subsets"]) if "subsets" in scope else None
-    return Wanted(splits, subsets, len(splits) * (len(subsets) if subsets is not None else task["subsets"]))

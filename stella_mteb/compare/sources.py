@@ -88,7 +88,16 @@ def merge(*found: Found) -> Found:
         if at is None:
             rows.append(row)
         elif row != rows[at]:
-            rows[at] = _joined(rows[at], row)
+            one = rows[at]
+            scores = {**row.scores, **one.scores}
+            rows[at] = Row(
+                replace(
+                    one.system, origin="; ".join(dict.fromkeys([*one.system.origin.split("; "), row.system.origin]))
+                ),
+                scores,
+                {task: gap for task, gap in {**row.gaps, **one.gaps}.items() if task not in scores},
+                tuple(dict.fromkeys([*one.remarks, *row.remarks])),
+            )
     commit = next((source.commit for source in found if source.commit), None)
     return Found(labelled(rows), tuple(note for source in found for note in source.notes), commit)
 
@@ -175,16 +184,6 @@ def _is_one_system(one: Row, other: Row) -> bool:
     return all(replace(one.scores[task], source="") == replace(other.scores[task], source="") for task in twice)
 
 
-def _joined(one: Row, other: Row) -> Row:
-    origins = dict.fromkeys([*one.system.origin.split("; "), other.system.origin])
-    return Row(
-        replace(one.system, origin="; ".join(origins)),
-        {**other.scores, **one.scores},
-        {task: gap for task, gap in {**other.gaps, **one.gaps}.items() if task not in {**one.scores, **other.scores}},
-        tuple(dict.fromkeys([*one.remarks, *other.remarks])),
-    )
-
-
 def labelled(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Give the rows distinct labels."""
     names = labels([row.system for row in rows])
@@ -208,23 +207,19 @@ def select(scores: Scores, names: Sequence[str], *, notes: Sequence[str] = ()) -
     """
     chosen: dict[System, Mapping[str, Score]] = {}
     for name in names:
-        matching = _matching(name, scores)
+        matching = [system for system in scores if system.label == name]
+        try:
+            meaning = Meaning.of(name)
+        except ConfigError:
+            if not matching:
+                raise
+        else:
+            matching = [system for system in scores if meaning.fits(system)] or matching
         if not matching:
             cure = f"add --results DIR, --remote or --published, or make them with stella-mteb run -m {name}"
             raise ConfigError(f"{_nothing_of(name, scores, notes)}; {cure}")
         chosen |= {system: scores[system] for system in matching}
     return chosen
-
-
-def _matching(name: str, scores: Scores) -> list[System]:
-    labelled = [system for system in scores if system.label == name]
-    try:
-        meaning = Meaning.of(name)
-    except ConfigError:
-        if not labelled:
-            raise
-        return labelled
-    return [system for system in scores if meaning.fits(system)] or labelled
 
 
 def _nothing_of(name: str, scores: Scores, notes: Sequence[str]) -> str:

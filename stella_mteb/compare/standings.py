@@ -149,14 +149,15 @@ def standings(
     """
     of_means = [row for row in rows if row.task in mean_tasks]
     own = [systems.index(system) for system in ranked]
-    table = [[_in_mean(row.cells[i]) for row in of_means] for i in own]
-    values = np.array(table, dtype=float).reshape(len(own), len(of_means))
+    cells = [[row.cells[i] for row in of_means] for i in own]
+    known = [[one.value if isinstance(one, Score) else one.estimate for one in of] for of in cells]
+    values = np.array(known, dtype=float).reshape(len(own), len(of_means))
     worse = (values[:, None] > values).sum(axis=(1, 2))
     even = (values[:, None] == values).sum(axis=(1, 2)) - len(of_means)
     points = worse + even / 2
     borda = 1 + (points[:, None] < points).sum(axis=1)
     found = []
-    for system, i, figures, place in zip(ranked, own, table, borda.tolist(), strict=True):
+    for system, i, figures, place in zip(ranked, own, values.tolist(), borda.tolist(), strict=True):
         of_type: dict[str, list[float]] = {}
         for value, row in zip(figures, of_means, strict=True):
             of_type.setdefault(row.type, []).append(value)
@@ -177,8 +178,3 @@ def standings(
             )
         )
     return sorted(found, key=lambda one: -math.inf if one.mean is None else one.mean, reverse=True)
-
-
-def _in_mean(cell: Score | Gap) -> float:
-    value = cell.value if isinstance(cell, Score) else cell.estimate
-    return math.nan if value is None else value

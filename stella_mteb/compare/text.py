@@ -169,8 +169,13 @@ def _by_type(comparison: Comparison, shown: Mapping[str, str], width: int) -> _S
     headings = {kind: f"{plain(kind)} ({number})" for kind, number in kinds.items()}
     room = width - max(map(len, shown.values()), default=0)
     if sum(len(heading) + _GAP for heading in headings.values()) > room:
-        headings = {kind: f"{_abbreviated(plain(kind))} ({number})" for kind, number in kinds.items()}
-        headings = {kind: headings[kind] for kind in list(kinds)[: (width - _LEAST_NAME) // (_TYPE + _GAP)]}
+        # The first two words of a CamelCase name, each cut to the width of a score.
+        words = {kind: re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+", plain(kind))[:2] for kind in kinds}
+        cut = {
+            kind: " ".join(word if len(word) <= _TYPE else f"{word[: _TYPE - 1]}." for word in words[kind])
+            for kind in list(kinds)[: (width - _LEAST_NAME) // (_TYPE + _GAP)]
+        }
+        headings = {kind: f"{short} ({kinds[kind]})" for kind, short in cut.items()}
     rows = [
         {"system": shown[one.system.label], **{text: points(one.by_type.get(kind)) for kind, text in headings.items()}}
         for one in comparison.standings
@@ -178,12 +183,6 @@ def _by_type(comparison: Comparison, shown: Mapping[str, str], width: int) -> _S
     left = len(kinds) - len(headings)
     lines = [f"{many(left, 'more type')}: {_ELSEWHERE}"] if left else []
     return _Section("Mean by task type (number of tasks), in points", lines, rows, whole=True)
-
-
-def _abbreviated(kind: str) -> str:
-    """Shorten a CamelCase name to its first two words, each cut to the width of a score."""
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+", kind)
-    return " ".join(word if len(word) <= _TYPE else f"{word[: _TYPE - 1]}." for word in words[:2])
 
 
 def _models(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
@@ -230,7 +229,7 @@ def _duels(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
             "interval": interval(duel.low, duel.high),
             "p": p_value(duel.p_adjusted),
             "tasks": f"{duel.wins}/{duel.ties}/{duel.losses}",
-            **({"left out": _left_out(duel)} if any(map(left_out, found)) else {}),
+            **({"left out": left_out(duel, "lack", "data") or "-"} if any(map(left_out, found)) else {}),
         }
         for duel in found
     ]
@@ -240,11 +239,6 @@ def _duels(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
     )
     title += f": {first}, mean difference in points with its {level} interval; tasks won/tied/lost{adjusted}"
     return _Section(title, (), rows, below=[LEFT_OUT] * any(map(left_out, found)))
-
-
-def _left_out(duel: Duel) -> str:
-    counts = {"lack": duel.lacking, "data": duel.apart}
-    return ", ".join(f"{number} {why}" for why, number in counts.items() if number) or "-"
 
 
 def _by_task(comparison: Comparison, duel: Duel, shown: Mapping[str, str]) -> _Section:
@@ -331,28 +325,27 @@ def _terminal(section: _Section, width: int) -> str:
         for text in texts
     ]
     if rows:
-        parts.append(render(_fitted(_flush_right(_stacked(rows[:most])), width), "table", width=width))
+        shown = _fitted(_aligned(rows[:most]), width)
+        parts.append(render(shown, "table", width=width))
     if left > 0:
         parts.append(textwrap.fill(f"... and {left} more: {_ELSEWHERE}", width))
     parts += [textwrap.fill(plain(line), width, break_on_hyphens=False) for line in section.below]
     return "\n".join(parts)
 
 
-def _stacked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    # A heading that is wider than its cells has one word per line.
-    widest = {key: max(len(plain(row[key])) for row in rows) for key in rows[0]}
-    return [{key.replace(" ", "\n") if len(key) > widest[key] else key: row[key] for key in row} for row in rows]
-
-
-def _flush_right(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    # Figures are text here (always two decimals), and `render` aligns only numbers to the right.
+def _aligned(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    # A heading that is wider than its cells has one word per line. Figures are text here (always two decimals), and
+    # `render` aligns only numbers to the right.
     figures = re.compile(r"-|[<+-]? ?[\d.,]+")
-    padded = {}
-    for column in rows[0]:
-        cells = [row[column] for row in rows]
+    columns = {}
+    for key in rows[0]:
+        cells = [row[key] for row in rows]
+        width = max(len(plain(cell)) for cell in cells)
+        heading = key.replace(" ", "\n") if len(key) > width else key
         if all(isinstance(cell, str) and figures.fullmatch(cell) for cell in cells):
-            padded[column] = max(*map(len, cells), min(_columns(column), 15))
-    return [{key: cell.rjust(padded[key]) if key in padded else cell for key, cell in row.items()} for row in rows]
+            cells = [cell.rjust(max(width, min(_columns(heading), 15))) for cell in cells]
+        columns[heading] = cells
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
 def _fitted(rows: Sequence[Mapping[str, Any]], width: int) -> list[dict[str, Any]]:
@@ -364,21 +357,20 @@ def _fitted(rows: Sequence[Mapping[str, Any]], width: int) -> list[dict[str, Any
         if column not in cut
     )
     most = max(_LEAST_NAME, (width - others - 2 + _GAP) // max(1, len(cut)) - _GAP)
-    shorter = {column: _shortened([row[column] for row in rows], most) for column in cut}
+    shorter = {}
+    for column in cut:
+        names = [row[column] for row in rows]
+        cuts = [
+            [name if len(name) <= most else f"{name[: most - tail - 1]}…{name[len(name) - tail :]}" for name in names]
+            for tail in range(most // 2, -1, -1)
+        ]
+        # Different names stay different if any place for the cut allows it.
+        shorter[column] = max(cuts, key=lambda names: len(set(names)))
     return [{key: shorter[key][i] if key in cut else cell for key, cell in row.items()} for i, row in enumerate(rows)]
 
 
 def _columns(text: str) -> int:
     return max((len(line) for line in text.split("\n")), default=0)
-
-
-def _shortened(names: Sequence[str], most: int) -> list[str]:
-    # Different names stay different if any place for the cut allows it.
-    cut = [
-        [name if len(name) <= most else f"{name[: most - tail - 1]}…{name[len(name) - tail :]}" for name in names]
-        for tail in range(most // 2, -1, -1)
-    ]
-    return max(cut, key=lambda shorter: len(set(shorter)))
 
 
 def _markdown(section: _Section) -> str:

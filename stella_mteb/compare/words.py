@@ -115,10 +115,9 @@ def _over_tasks(duel: Duel, needed: int, duels: int, alpha: float) -> str:
     )
 
 
-def left_out(duel: Duel) -> str:
+def left_out(duel: Duel, lacking: str = "lacking", apart: str = "on other data") -> str:
     """Count the tasks that a duel leaves out, by reason: `16 lacking, 4 on other data`; empty without any."""
-    counts = {"lacking": duel.lacking, "on other data": duel.apart}
-    return ", ".join(f"{number} {why}" for why, number in counts.items() if number)
+    return ", ".join(f"{number} {why}" for number, why in ((duel.lacking, lacking), (duel.apart, apart)) if number)
 
 
 LEFT_OUT = (
