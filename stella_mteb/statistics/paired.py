@@ -114,11 +114,16 @@ def paired_differences(
     parts = [replace(part, values=part.values[usable]) for part in parts]
     value = _mean(parts, [scores(part) for part in parts])
     rng = np.random.default_rng(seed)
-    drawn = _mean(parts, [_over(of_weights(part), _draws(rng, part.values.shape[1], resamples)) for part in parts])
-    left_out = [part.weight * _over(of_weights(part), _leaving_out(part.values.shape[1])) for part in parts]
+    means = _mean(parts, [_over(of_weights(part), _draws(rng, part.values.shape[1], resamples)) for part in parts])
+    left_out = []
+    for part in parts:
+        n = part.values.shape[1]
+        group = np.arange(n) % (groups := min(n, _LEFT_OUT))
+        kept = ((group != start + np.arange(rows)[:, None]).astype(float) for start, rows in _batches(groups, n))
+        left_out.append(part.weight * _over(of_weights(part), kept))
     for pair, p in zip(_pairs(len(usable)), _swap_p(parts, resamples, seed), strict=True):
         i, j = pair
-        low, high = _bca(value[i] - value[j], drawn[i] - drawn[j], [x[i] - x[j] for x in left_out], alpha)
+        low, high = _bca(value[i] - value[j], means[i] - means[j], [x[i] - x[j] for x in left_out], alpha)
         found[int(usable[i]), int(usable[j])] = Difference(float(value[i] - value[j]), low, high, float(p))
     return found
 
@@ -181,24 +186,25 @@ def _mean_ranks(values: Array) -> OfWeights:
 
 
 def _average_precision(gold: Array, values: Array) -> OfWeights:
-    parts = [_one_average_precision(gold, row) for row in values]
-    return lambda weights: np.stack([one(weights) for one in parts])
-
-
-def _one_average_precision(gold: Array, values: Array) -> OfWeights:
     # The mean over the positives of the share of positives among all items that are ranked no lower.
-    order, last, group = _sorted_groups(-values)
-    ends = last[group[order]]
-    places = np.flatnonzero(gold[order])
-    tied = np.searchsorted(places, ends[places], side="right") - 1
+    systems = []
+    for row in values:
+        order, last, group = _sorted_groups(-row)
+        ends = last[group[order]]
+        places = np.flatnonzero(gold[order])
+        tied = np.searchsorted(places, ends[places], side="right") - 1
+        systems.append((order, ends[places], places, tied))
 
     def of(weights: Array) -> Array:
-        weights = weights.take(order, axis=1)
-        positives = weights.take(places, axis=1)
-        found = positives.cumsum(axis=1).take(tied, axis=1)
-        seen = weights.cumsum(axis=1).take(ends[places], axis=1)
-        with np.errstate(invalid="ignore"):
-            return np.asarray((positives * found / np.maximum(seen, 1)).sum(axis=1) / positives.sum(axis=1))
+        result = np.empty((len(systems), len(weights)))
+        for row, (order, ends, places, tied) in zip(result, systems, strict=True):
+            ordered = weights.take(order, axis=1)
+            positives = ordered.take(places, axis=1)
+            found = positives.cumsum(axis=1).take(tied, axis=1)
+            seen = ordered.cumsum(axis=1).take(ends, axis=1)
+            with np.errstate(invalid="ignore"):
+                row[:] = (positives * found / np.maximum(seen, 1)).sum(axis=1) / positives.sum(axis=1)
+        return result
 
     return of
 
@@ -213,20 +219,13 @@ def _bca(value: float, drawn: Array, left_out: Sequence[Array], alpha: float) ->
     defined = drawn[np.isfinite(drawn)]
     below = ((defined < value).mean() + (defined <= value).mean()) / 2
     bias = ndtri(np.clip(below, 0.5 / len(defined), 1 - 0.5 / len(defined)))
-    z = bias + ndtri([alpha / 2, 1 - alpha / 2])
-    low, high = np.quantile(defined, ndtr(bias + z / (1 - _acceleration(left_out) * z)))
-    return float(low), float(high)
-
-
-def _acceleration(left_out: Sequence[Array]) -> float:
     # Efron's acceleration from the jackknife; parts add up as in scipy.
-    squares = cubes = 0.0
-    for values in left_out:
-        defined = values[np.isfinite(values)]
-        influence = defined.mean() - defined
-        squares += float((influence**2).sum())
-        cubes += float((influence**3).sum())
-    return cubes / (6 * squares**1.5) if squares > 0 else 0.0
+    influences = [own.mean() - own for own in (values[np.isfinite(values)] for values in left_out)]
+    squares, cubes = (sum(float((one**power).sum()) for one in influences) for power in (2, 3))
+    acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
+    z = bias + ndtri([alpha / 2, 1 - alpha / 2])
+    low, high = np.quantile(defined, ndtr(bias + z / (1 - acceleration * z)))
+    return float(low), float(high)
 
 
 def _swap_p(parts: Sequence[Part], resamples: int, seed: int) -> Array:
@@ -236,7 +235,7 @@ def _swap_p(parts: Sequence[Part], resamples: int, seed: int) -> Array:
         n = part.values.shape[1]
         of = _after_swaps(part)
         observed.append(of(np.ones((1, n))))
-        swapped.append(_over(of, (rng.integers(0, 2, (rows, n)).astype(float) for rows in _batches(resamples, n))))
+        swapped.append(_over(of, (rng.integers(0, 2, (rows, n)).astype(float) for _, rows in _batches(resamples, n))))
     reach = np.abs(_mean(parts, observed))
     nearer = np.abs(_mean(parts, swapped)) < reach - 1e-10  # not >=, so that undefined values count against a finding
     return np.asarray((1 + resamples - nearer.sum(axis=1)) / (1 + resamples))
@@ -245,22 +244,24 @@ def _swap_p(parts: Sequence[Part], resamples: int, seed: int) -> Array:
 def _after_swaps(part: Part) -> OfWeights:
     """Return the differences [pairs, rows] of two systems that keep the items marked 1 and swap those marked 0."""
     values, gold = part.values, part.gold
-    if gold is None:
-        of = [_swapped_mean(values[i], values[j]) for i, j in _pairs(len(values))]
-    else:
-        swapped = _swapped_correlation if part.kind == "spearman" else _swapped_precision
-        ranks = [_ranks(row) for row in values]
-        of = [swapped(gold, ranks[i], ranks[j]) for i, j in _pairs(len(values))]
+    ranks = values if gold is None else [_ranks(row) for row in values]
+
+    def swapped(i: int, j: int) -> OfWeights:
+        if gold is None:
+            gain = (values[i] - values[j]) / values.shape[1]
+            return lambda kept: np.asarray(2 * (kept @ gain) - gain.sum())
+        if part.kind == "spearman":
+            return _swapped_correlation(gold, ranks[i], ranks[j])
+        # Weights over the concatenated values of both: items that the first does not take, the second does.
+        score = _average_precision(np.tile(gold, 2), np.concatenate([ranks[i], ranks[j]])[None])
+        return lambda kept: (score(np.hstack([kept, 1 - kept])) - score(np.hstack([1 - kept, kept])))[0]
+
+    of = [swapped(i, j) for i, j in _pairs(len(values))]
     return lambda kept: np.stack([one(kept) for one in of])
 
 
 def _ranks(values: Array) -> Array:
     return np.asarray(_mean_ranks(values)(np.ones((1, len(values))))[0])
-
-
-def _swapped_mean(first: Array, second: Array) -> OfWeights:
-    gain = (first - second) / len(first)
-    return lambda kept: np.asarray(2 * (kept @ gain) - gain.sum())
 
 
 def _swapped_correlation(gold: Array, first: Array, second: Array) -> OfWeights:
@@ -281,31 +282,17 @@ def _swapped_correlation(gold: Array, first: Array, second: Array) -> OfWeights:
     return of
 
 
-def _swapped_precision(gold: Array, first: Array, second: Array) -> OfWeights:
-    # Weights over the concatenated values of both systems: items that the first does not take, the second does.
-    score = _average_precision(np.tile(gold, 2), np.concatenate([first, second])[None])
-    return lambda kept: np.asarray((score(np.hstack([kept, 1 - kept])) - score(np.hstack([1 - kept, kept])))[0])
-
-
 def _over(of: OfWeights, batches: Iterable[Array]) -> Array:
     return np.concatenate([of(batch) for batch in batches], axis=1)
 
 
-def _batches(total: int, items: int) -> Iterator[int]:
+def _batches(total: int, items: int) -> Iterator[tuple[int, int]]:
+    """Divide resamples into batches: the number of the first, and how many."""
     size = max(1, _CELLS // items)
-    return (min(size, total - done) for done in range(0, total, size))
+    return ((start, min(size, total - start)) for start in range(0, total, size))
 
 
 def _draws(rng: np.random.Generator, n: int, resamples: int) -> Iterator[Array]:
-    for rows in _batches(resamples, n):
+    for _, rows in _batches(resamples, n):
         cells = rng.integers(0, n, (rows, n)) + n * np.arange(rows)[:, None]
         yield np.bincount(cells.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
-
-
-def _leaving_out(n: int) -> Iterator[Array]:
-    groups = min(n, _LEFT_OUT)
-    group = np.arange(n) % groups
-    done = 0
-    for rows in _batches(groups, n):
-        yield (group != done + np.arange(rows)[:, None]).astype(float)
-        done += rows
