@@ -623,6 +623,7 @@ def test_no_mean_mixes_contradicting_conditions(found: list[dict[str, Any]]) -> 
     comparison = compare(scores, resamples=50)
 
     assert {one.system for one in (*comparison.standings, *comparison.unranked)} == set(scores)
+    assert_ranks_follow_from_duels(comparison)
     for row in comparison.rows:
         cells = [cell for cell in row.cells if isinstance(cell, Score)]
         assert cells

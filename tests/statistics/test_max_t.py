@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binom, permutation_test, t
 
-from stella_mteb.statistics.max_t import MaxT, families_needed, max_t
+from stella_mteb.statistics.max_t import MaxT, families_needed, max_t, possible_ranks
 from stella_mteb.statistics.paired import holm
 
 Array = NDArray[np.float64]
@@ -256,6 +256,23 @@ def test_intervals_contain_all_true_differences_jointly(kind: str, low: float) -
         held += bool(((found.low <= truth) & (truth <= found.high)).all())
 
     assert plausible(held, trials, low, 0.98)
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+def test_ranges_of_ranks_contain_all_true_ranks_jointly(kind: str) -> None:
+    rng, trials, held, single = np.random.default_rng(4), 1_000, 0, 0
+    means = np.array([4.0, 3.8, 2.5, 2.4, 2.3, 1.0, 0.0, -2.0])
+    first, second = np.triu_indices(len(means), 1)
+    for i in range(trials):
+        found = max_t(duels_of(leaderboard(rng, kind, means)), FAMILIES, alpha=0.05, resamples=499, seed=i)
+        sure, ahead = found.p_adjusted < 0.05, found.difference > 0
+        winners, losers = np.where(ahead, first, second)[sure], np.where(ahead, second, first)[sure]
+        ranges = possible_ranks(len(means), zip(winners.tolist(), losers.tolist(), strict=True))
+        held += all(low <= rank <= high for rank, (low, high) in enumerate(ranges, 1))
+        single += sum(low == high for low, high in ranges)
+
+    assert plausible(held, trials, 0.95, 1)
+    assert single > 0.5 * trials  # the ranges are not so wide that they say nothing
 
 
 @pytest.mark.slow
