@@ -74,6 +74,9 @@ def workplace(tmp_path: Path, stella_folder: Path, bge: Path, monkeypatch: pytes
         json.dumps([{"id": "1", "summary": "A man opens a safe."}, {"id": "2", "summary": "A horse wins a race."}])
     )
     (place / "clip_cc/predictions/vlm.json").write_text('{"1": "Someone cracks a safe.", "2": "Horses are racing."}')
+    demo = place / "demo-output/judge-input"
+    shutil.copytree(place / "clip_cc/predictions", demo / "predictions")
+    shutil.copy(place / "clip_cc/ground_truth.json", demo / "references.json")
     monkeypatch.chdir(place)
     return place
 
