@@ -18,6 +18,9 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+# For torch and its like, here and in started processes: two threads on such small models take up to three times the
+# processor time of one, most where other processes want the cores too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
@@ -87,17 +90,6 @@ def minilm():
     from stella_mteb.models.resolve import resolve
 
     return resolve("all_minilm_l6_v2").load("cpu")
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Use one thread; on two, modules with tiny matrices take twice as long."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

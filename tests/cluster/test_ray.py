@@ -36,7 +36,6 @@ from tests.conftest import Call
 from tests.support.runs import write_task
 from tests.support.spies import S2S, twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra: pip install 'stella-mteb[ray]'")
 
 SCRIPT = Path(sys.executable).with_name("stella-mteb")

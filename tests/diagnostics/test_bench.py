@@ -22,7 +22,6 @@ from stella_mteb.engine.store import VectorStore
 from tests.conftest import SHARED, needs_shared
 from tests.support.spies import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TEXTS = [f"text {i}" for i in range(100)]
 
 

@@ -31,8 +31,6 @@ from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorE
 from tests.conftest import SHARED, needs_shared
 from tests.support.spies import S2S, Texts, overhear, padded, runs_out_above, spoils, twin, watch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEXTS = [
     "A man drives a car.",
     "A man drives a car while a woman in the back seat reads a map aloud.",

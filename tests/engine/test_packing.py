@@ -23,8 +23,6 @@ from stella_mteb.engine.pooling import Head, Pooling
 from stella_mteb.models.resolve import resolve
 from tests.support.spies import padded, watch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 VOCABULARY, WIDTH = 60, 32
 ARCHITECTURES = ["bert", "gte", "qwen2 bidirectional", "qwen2 causal", "mistral causal"]
 BIDIRECTIONAL, CAUSAL = ARCHITECTURES[:3], ARCHITECTURES[3:]

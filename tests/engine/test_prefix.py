@@ -23,8 +23,6 @@ from stella_mteb.prompts.examples import Example, frame
 from tests.support.spies import S2S, padded, runs_out_above, twin, watch
 from tests.support.varlen import install, of_torch_2_11, today
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 INSTRUCTION = "Retrieve semantically similar text."
 WORDS = ["the", "man", "of", "a", "red", "brick", "tower", "waits", "at", "dawn", "and", "nobody", "waves"]
 EXAMPLES = tuple(Example(" ".join(WORDS[: 3 + i]), " ".join(WORDS[i:])) for i in range(8))

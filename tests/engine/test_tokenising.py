@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from stella_mteb.engine.tokenising import _CHARACTERS_PER_TOKEN, Tokeniser
 from tests.conftest import SHARED, needs_shared
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PROSE = "The camera pans across the harbour; three boats leave, and nobody waves them goodbye. "
 ODD = [
     "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",  # one family of seven characters

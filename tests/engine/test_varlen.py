@@ -13,7 +13,7 @@ from stella_mteb.engine import packing, varlen
 from stella_mteb.engine.packing import Packing
 from tests.support.varlen import OnCuda, before_num_splits, install, of_torch_2_10, of_torch_2_11, today
 
-pytestmark = [pytest.mark.versions, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.versions
 
 LENGTHS = [7, 3, 3, 12, 1, 3]
 CPU = torch.device("cpu")

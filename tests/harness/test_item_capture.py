@@ -25,8 +25,6 @@ from stella_mteb.outputs.layout import details_path
 from tests.conftest import RATED_PAIRS
 from tests.support.runs import S2S, cosines, encoder, find, members, run_all, run_task, write_some_summaries, write_task
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SYSTEM = System("tiny", "local/tiny", "measured here", "out")
 
 

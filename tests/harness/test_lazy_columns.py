@@ -18,7 +18,6 @@ from benchmarks.mteb_overhead import RandomVectors, all_tasks, evaluate, make, t
 from stella_mteb.harness import lazy_columns as mteb_speed
 from stella_mteb.harness.lazy_columns import columns_read_once
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SCALE = 0.03
 
 

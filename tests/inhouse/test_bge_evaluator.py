@@ -23,7 +23,6 @@ from tests.conftest import Call
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "tasks/video-summary-sts/icl_examples/VideoSummarySTS.json"
 PAIRS = [("A man opens a door.", "Someone opens a door.", "001"), ("Rain falls.", "A dog sleeps.", "002")]
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def cosines(results: Any) -> list[float]:

@@ -21,8 +21,6 @@ from stella_mteb.errors import ConfigError, EnvironmentProblem, NonFiniteVectorE
 from tests.conftest import SHARED
 from tests.support.spies import Shapes, spoils, watch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 S2S, S2P = PROMPTS["s2s_query"], PROMPTS["s2p_query"]
 SEED_YAML = SHARED.parent / "seed" / "encoders_config.yaml"
 needs_seed = pytest.mark.skipif(

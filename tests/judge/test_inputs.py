@@ -24,9 +24,6 @@ from tests.support.judging import (
 )
 from tests.support.spies import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 Rows = dict[str, str | None]
 
 

@@ -27,8 +27,6 @@ from tests.support.judging import (
 )
 from tests.support.spies import twin, watch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def scores_by_model(judgements: Iterable[Judgement]) -> dict[str, dict[str, PairScore]]:
     return {judgement.candidate.slug: judgement.scores for judgement in judgements}

@@ -26,8 +26,6 @@ from stella_mteb.prompts.examples import Example, find_examples, frame, read_exa
 from stella_mteb.prompts.profiles import PromptConfig, TaskInfo, choose, prompts_id
 from tests.conftest import RATED_PAIRS, SHARED, needs_shared
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 INSTRUCTION = "Retrieve semantically similar text."
 LONG = "the definition of a summit is the highest point of a mountain " * 8
 EXAMPLES = (

@@ -30,8 +30,6 @@ from stella_mteb.models.locate import find_config, find_folder, folder_fingerpri
 from stella_mteb.models.resolve import resolve
 from tests.support.spies import S2S, padded, twin, watch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 STELLA_COMMIT = "d03be74b361d4eb24f42a2fe5bd2e29917df4604"
 TEXTS = ["A man drives a car.", "", "The man queried the text, carefully and at some length, again and again."]
 

@@ -16,8 +16,6 @@ from stella_mteb.errors import StellaMtebError
 from stella_mteb.models.resolve import ResolvedModel, resolve
 from stella_mteb.prompts.profiles import Side, TaskInfo, choose
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FEW, MANY = range(12), range(12, 212)
 TEXTS = [
     "a man opens the door",

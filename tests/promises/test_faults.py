@@ -32,8 +32,6 @@ from tests.conftest import RATED_PAIRS, Call
 from tests.support import faults
 from tests.support.spies import S2S, padded, runs_out_above, twin, watch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 KEYS = [bytes([number]) * 16 for number in range(1, 9)]
 TEXTS = [f"{number} boats leave the harbour, and {number * 7} gulls follow them." for number in range(12)]
 

@@ -39,8 +39,6 @@ from stella_mteb.prompts.examples import read_examples
 from tests.conftest import RATED_PAIRS
 from tests.support.spies import twin, watch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 COMMIT = "d03be74b361d4eb24f42a2fe5bd2e29917df4604"
 BOUNDED = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 ANY_TEXT = st.text(st.characters(), max_size=40)  # half characters too

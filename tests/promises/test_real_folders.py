@@ -15,8 +15,6 @@ from stella_mteb.errors import ConfigError
 from stella_mteb.models.resolve import resolve
 from stella_mteb.prompts.profiles import TaskInfo, choose
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def roberta(tmp_path: Path) -> Path:
