@@ -12,11 +12,11 @@ import pytest
 from scipy.stats import spearmanr
 
 from tests.conftest import SHARED, needs_shared
+from tests.support.runs import PAIRS, find, write_some_summaries
 
 S2S = "Instruct: Retrieve semantically similar text.\nQuery: "
 S2P = "Instruct: Given a web search query, retrieve relevant passages that answer the query.\nQuery: "
 QUERIES = ["This is a test sentence", "This is another test sentence"]
-PAIRS = Path(__file__).parents[2] / "tasks/video-summary-sts/pairs.jsonl"
 
 Calls = list[tuple[list[str], str]]
 
@@ -97,9 +97,6 @@ def test_every_text_mock_task_of_mteb_runs(encoder: Any) -> None:
 
 @pytest.mark.versions
 def test_plain_mteb_gives_the_spearman_of_our_own_cosines(encoder: Any) -> None:
-    from stella_mteb.harness.task_classes import task_class
-    from stella_mteb.harness.task_yaml import bundled_tasks
-
     rows = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
 
     def spearman(prompt: str) -> float:
@@ -110,7 +107,7 @@ def test_plain_mteb_gives_the_spearman_of_our_own_cosines(encoder: Any) -> None:
         cosines = (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
         return float(spearmanr(cosines, [row["score"] for row in rows]).statistic)
 
-    result = evaluate(encoder, task_class(bundled_tasks()["VideoSummarySTS"])())[0]
+    result = evaluate(encoder, find("VideoSummarySTS"))[0]
 
     # MTEB's cosines are float32, and those of random weights so near to 1 that some change places.
     assert result.get_score() == pytest.approx(spearman(S2S), abs=5e-4)
@@ -460,18 +457,16 @@ def minilm_with(folder: Path, **declared: Any) -> Path:
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
 def test_retrieval_is_ranked_by_the_similarity_that_the_folder_names(name: str, tmp_path: Path) -> None:
     """mteb #1731: multi-qa-mpnet-base-dot-v1 and its like."""
-    import mteb
     from sentence_transformers import SentenceTransformer
 
-    from stella_mteb import load_encoder, register
+    from stella_mteb import load_encoder
 
-    register()
+    write_some_summaries(tmp_path / "some.jsonl", clips=20)  # on these, every similarity gives another nDCG
+    task = find(f"VideoSummaryRetrieval={tmp_path / 'some.jsonl'}")
     folder = minilm_with(tmp_path / "minilm", similarity_fn_name=name)
     ours, theirs = load_encoder(str(folder), device="cpu"), SentenceTransformer(str(folder), device="cpu")
 
-    scores = [
-        evaluate(model, mteb.get_task("VideoSummaryRetrieval")).task_results[0].get_score() for model in (ours, theirs)
-    ]
+    scores = [evaluate(model, task).task_results[0].get_score() for model in (ours, theirs)]
 
     assert ours.mteb_model_meta.similarity_fn_name.value == name
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
@@ -514,15 +509,15 @@ def test_mtebs_older_runner_keeps_the_results_of_two_dimensions_apart(stella_fol
     """sentence-transformers #3375 and most tutorials: mteb.MTEB(tasks).run(model, output_folder=...)."""
     import mteb
 
-    from stella_mteb import load_encoder, register
+    from stella_mteb import load_encoder
 
-    register()
+    write_some_summaries(tmp_path / "some.jsonl", clips=12)
+    task = find(f"VideoSummarySTS={tmp_path / 'some.jsonl'}")
     files = []
     for dimension in (256, 1024, 256):
         encoder = load_encoder(f"{stella_folder}@{dimension}", device="cpu")
-        runner = mteb.MTEB(tasks=[mteb.get_task("VideoSummarySTS")])
-        (result,) = runner.run(encoder, output_folder=str(tmp_path), verbosity=0)
-        expected = evaluate(encoder, mteb.get_task("VideoSummarySTS")).task_results[0]
+        (result,) = mteb.MTEB(tasks=[task]).run(encoder, output_folder=str(tmp_path), verbosity=0)
+        expected = evaluate(encoder, task).task_results[0]
         assert result.get_score() == pytest.approx(expected.get_score(), abs=1e-6)
         files.append(len(list(tmp_path.rglob("VideoSummarySTS.json"))))
     assert files == [1, 2, 2]

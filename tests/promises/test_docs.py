@@ -48,8 +48,14 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of all pages, as of one reader: several of them run the same model on the same task."""
+    return tmp_path_factory.mktemp("vectors")
+
+
 @pytest.fixture
-def workplace(tmp_path: Path, stella_folder: Path, bge: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, vectors: Path, stella_folder: Path, bge: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the in-house model folder, Stella in the hub's cache (tiny, random), and data."""
     import huggingface_hub.constants
 
@@ -64,6 +70,8 @@ def workplace(tmp_path: Path, stella_folder: Path, bge: Path, monkeypatch: pytes
     repository = tmp_path / "hub" / f"models--{hub.name.replace('/', '--')}"
     shutil.copytree(stella_folder, repository / "snapshots" / str(hub.revision))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("STELLA_MTEB_CACHE", str(vectors))
+    monkeypatch.setattr("stella_mteb.harness.pace._SECONDS", 1.0)
     (place / "msrvid.jsonl").write_text(
         '{"sentence1": "A man is riding a bicycle.", "sentence2": "A man rides a bike.", "score": 5.0}\n'
         '{"sentence1": "A dog runs.", "sentence2": "A woman peels a potato.", "score": 0.0}\n'
