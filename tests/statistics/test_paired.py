@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binom, bootstrap, permutation_test, rankdata, spearmanr
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from stella_mteb.statistics import paired as statistics
 from stella_mteb.statistics.paired import (
@@ -49,7 +49,10 @@ def score(kind: str, gold: Array, values: Array) -> float:
     """Compute it with the libraries."""
     if kind == "mean":
         return float(values.mean())
-    return float(spearmanr(gold, values)[0] if kind == "spearman" else average_precision_score(gold, values))
+    if kind == "spearman":
+        return float(spearmanr(gold, values)[0])
+    precision, recall, _ = precision_recall_curve(gold, values)  # half the time of average_precision_score
+    return float(-np.sum(np.diff(recall) * precision[:-1]))
 
 
 # -------------------------------------------------------------------------------------------------------- scores
