@@ -92,12 +92,6 @@ def _changed(what: str) -> EnvironmentProblem:
     )
 
 
-def registered_models() -> Mapping[str, ModelMeta]:
-    """Return MTEB's model descriptions by name."""
-    models: Mapping[str, ModelMeta] = _of_mteb(_MODELS)
-    return models
-
-
 def add_model(name: str, meta: ModelMeta) -> None:
     """Make a model findable by name. An entry of the same name is replaced in this process."""
     _of_mteb(_MODELS)[name] = meta
