@@ -68,7 +68,6 @@ def run_on_ray(
         EnvironmentProblem: If there is no such cluster, it has no room, a node is unsuitable, or results cannot be
             written. The workers are ended; finished results stay on disk.
     """
-    # Ray prints each death of a worker to stdout, which is for results; the pool reports it.
     # Ray prints each death of a worker on stdout, where results go; the pool says it already.
     with contextlib.redirect_stdout(io.StringIO()), connected(address), _probes(job) as probes:
         # The number of useful workers is not known before the texts are collected.

@@ -57,7 +57,17 @@ def make_facts() -> dict[str, Any]:
     training_sets: dict[tuple[str, ...], int] = {}
     return {
         "mteb": importlib.metadata.version("mteb"),
-        "tasks": {task.metadata.name: _task(task, family) for task in sorted(tasks, key=lambda t: t.metadata.name)},
+        "tasks": {
+            task.metadata.name: {
+                "type": str(task.metadata.type),
+                "splits": list(task.metadata.eval_splits),
+                "subsets": 1 if task.is_aggregate else sizes[task.metadata.name],
+                "main_score": str(task.metadata.main_score),
+                "family": family[task.metadata.name],
+                **({"parts": sorted(part.metadata.name for part in task.metadata.tasks)} if task.is_aggregate else {}),
+            }
+            for task in sorted(tasks, key=lambda one: str(one.metadata.name))
+        },
         "benchmarks": {
             one.name: _benchmark(one, sizes) for one in benchmarks if {t.metadata.name for t in one.tasks} <= names
         },
@@ -68,20 +78,6 @@ def make_facts() -> dict[str, Any]:
         },
         "training_sets": [list(each) for each in training_sets],
     }
-
-
-def _task(task: Any, family: dict[str, str]) -> dict[str, Any]:
-    metadata = task.metadata
-    facts = {
-        "type": str(metadata.type),
-        "splits": list(metadata.eval_splits),
-        "subsets": len(metadata.hf_subsets),
-        "main_score": str(metadata.main_score),
-        "family": family[metadata.name],
-    }
-    if task.is_aggregate:
-        facts |= {"parts": sorted(part.metadata.name for part in metadata.tasks), "subsets": 1}
-    return facts
 
 
 def families(tasks: Iterable[Any]) -> dict[str, str]:
