@@ -29,20 +29,18 @@ def stella_mteb(environment: dict[str, str], folder: Path, *arguments: str) -> s
     return subprocess.run(command, check=False, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_checking_a_writable_folder_does_not_create_it(tmp_path: Path) -> None:
-    require_writable_cache(tmp_path / "a" / "b", "HF_HOME")
+def test_a_run_needs_no_home_and_leaves_nothing_outside_its_folders(no_home: dict[str, str], tmp_path: Path) -> None:
+    """Replace the default of MTEB's cache."""
+    (tmp_path / "work").mkdir()
+    run = stella_mteb(
+        no_home, tmp_path / "work", "run", "-m", "all_minilm_l6_v2[max_length=8]", "-t", "VideoSummarySTS",
+        "--no-cache", "--offline", "--output", "out",
+    )  # fmt: skip
 
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("inside", [".", "deep/down"])
-def test_a_folder_that_cannot_be_written_is_an_error_that_names_the_variable(tmp_path: Path, inside: str) -> None:
-    (tmp_path / "file").write_text("")
-
-    with pytest.raises(
-        EnvironmentProblem, match=r"file.*: cannot be written \(.*set HOME or HF_HOME to a writable folder"
-    ):
-        require_writable_cache(tmp_path / "file" / inside, "HF_HOME")
+    assert (run.returncode, "Traceback" in run.stderr) == (0, False), run.stderr
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["out"]
+    assert list((tmp_path / "temporary").glob("stella-mteb*")) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "temporary", "work"]
 
 
 def test_each_variable_moves_its_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -61,6 +59,22 @@ def test_each_variable_moves_its_cache(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert folder() == tmp_path / name
 
 
+def test_checking_a_writable_folder_does_not_create_it(tmp_path: Path) -> None:
+    require_writable_cache(tmp_path / "a" / "b", "HF_HOME")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("inside", [".", "deep/down"])
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_the_variable(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(
+        EnvironmentProblem, match=r"file.*: cannot be written \(.*set HOME or HF_HOME to a writable folder"
+    ):
+        require_writable_cache(tmp_path / "file" / inside, "HF_HOME")
+
+
 def test_an_unknown_home_folder_is_an_error_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(_: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -70,20 +84,6 @@ def test_an_unknown_home_folder_is_an_error_with_the_cure(monkeypatch: pytest.Mo
 
     with pytest.raises(EnvironmentProblem, match="no home folder: set HOME or STELLA_MTEB_CACHE"):
         cache_folder()
-
-
-def test_a_run_needs_no_home_and_leaves_nothing_outside_its_folders(no_home: dict[str, str], tmp_path: Path) -> None:
-    """Replace the default of MTEB's cache."""
-    (tmp_path / "work").mkdir()
-    run = stella_mteb(
-        no_home, tmp_path / "work", "run", "-m", "all_minilm_l6_v2[max_length=8]", "-t", "VideoSummarySTS",
-        "--no-cache", "--offline", "--output", "out",
-    )  # fmt: skip
-
-    assert (run.returncode, "Traceback" in run.stderr) == (0, False), run.stderr
-    assert [path.name for path in (tmp_path / "work").iterdir()] == ["out"]
-    assert list((tmp_path / "temporary").glob("stella-mteb*")) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "temporary", "work"]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,10 @@ def unit(cut: Any) -> Any:
     return cut / np.linalg.norm(cut, axis=1, keepdims=True)
 
 
+def test_vectors_cut_by_the_spec_have_unit_length(folder: Folder, whole: Any) -> None:
+    np.testing.assert_allclose(vectors(f"{folder()}@128[cut]"), unit(whole[:, :128]), atol=1e-6)
+
+
 def test_truncation_must_be_requested_and_the_error_says_how(folder: Folder) -> None:
     path = folder()
 
@@ -72,10 +76,6 @@ def test_a_cut_is_not_offered_if_each_dimension_has_a_head(stella_folder: Path) 
         resolve(f"{stella_folder}@512")
 
     assert "Matryoshka" not in str(error.value)
-
-
-def test_vectors_cut_by_the_spec_have_unit_length(folder: Folder, whole: Any) -> None:
-    np.testing.assert_allclose(vectors(f"{folder()}@128[cut]"), unit(whole[:, :128]), atol=1e-6)
 
 
 def test_a_cut_of_a_folder_that_does_not_normalise_has_the_length_it_has(folder: Folder) -> None:
