@@ -553,21 +553,6 @@ def test_the_python_files_of_stella_itself_are_never_run(copy: Path, stella: Tex
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("version", ["5.1.0", "5.0.0rc1", "4.57.6"])
-def test_a_transformers_that_would_attend_causally_is_refused(
-    stella_folder: Path, version: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import transformers
-
-    monkeypatch.setattr(transformers, "__version__", version)
-
-    with pytest.raises(
-        EnvironmentProblem, match=rf"transformers {version} .* wrong vectors .* pip install -U transformers"
-    ):
-        resolve(str(stella_folder)).load("cpu")
-
-
-@pytest.mark.versions
 def test_stella_is_bidirectional_without_its_auto_map_too(copy: Path, stella: TextEncoder) -> None:
     """Known by its two prompts; a copy that was saved again has lost the auto_map."""
     edit(copy / "config.json", auto_map=None)
