@@ -95,7 +95,6 @@ def test_every_text_mock_task_of_mteb_runs(encoder: Any) -> None:
     assert {name for name, status in outcome.items() if status is not None} == ran  # none failed, none skipped
 
 
-@pytest.mark.versions
 def test_plain_mteb_gives_the_spearman_of_our_own_cosines(encoder: Any) -> None:
     rows = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
 

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.versions
-
 STELLA = "NovaSearch/stella_en_1.5B_v5"
 OLD_NAME = "dunzhang/stella_en_1.5B_v5"
 REVISION = "d03be74b361d4eb24f42a2fe5bd2e29917df4604"
@@ -68,6 +66,7 @@ def user_task(folder: Path, name: str, second: str = "b") -> Any:
 # --------------------------------------------------------------------------------------------------------- models
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("name", [STELLA, OLD_NAME])
 def test_stella_has_its_seven_heads_and_its_trained_length(name: str) -> None:
     import mteb
@@ -80,6 +79,7 @@ def test_stella_has_its_seven_heads_and_its_trained_length(name: str) -> None:
     assert meta.revision == REVISION
 
 
+@pytest.mark.versions
 def test_facts_about_stella_from_mteb_are_kept() -> None:
     import mteb
     from mteb.models.model_implementations.stella_models import stella_en_1_5b as theirs
@@ -92,6 +92,7 @@ def test_facts_about_stella_from_mteb_are_kept() -> None:
     assert theirs.embed_dim == 8960  # MTEB's own object is not touched
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("name", [STELLA, OLD_NAME])
 @pytest.mark.parametrize("dimension", [333, 512, 8960])
 def test_a_dimension_that_stella_lacks_is_refused_before_anything_is_loaded(name: str, dimension: int) -> None:
@@ -102,6 +103,7 @@ def test_a_dimension_that_stella_lacks_is_refused_before_anything_is_loaded(name
         mteb.get_model(name, embed_dim=dimension)
 
 
+@pytest.mark.versions
 def test_a_model_found_by_name_is_the_one_that_load_encoder_gives(hub_cache: Path) -> None:
     import mteb
 
@@ -119,6 +121,7 @@ def test_a_model_found_by_name_is_the_one_that_load_encoder_gives(hub_cache: Pat
     np.testing.assert_array_equal(found.text_encoder.encode(texts), loaded.text_encoder.encode(texts))
 
 
+@pytest.mark.versions
 def test_settings_given_to_get_model_reach_the_engine_and_the_identity(hub_cache: Path) -> None:
     import mteb
 
@@ -136,6 +139,7 @@ def test_settings_given_to_get_model_reach_the_engine_and_the_identity(hub_cache
     assert found.mteb_model_meta.experiment_name == loaded.mteb_model_meta.experiment_name
 
 
+@pytest.mark.versions
 def test_normalize_given_to_get_model_is_not_swallowed(hub_cache: Path) -> None:
     """The vectors are unchanged, or the setting is refused."""
     import mteb
@@ -151,6 +155,7 @@ def test_normalize_given_to_get_model_is_not_swallowed(hub_cache: Path) -> None:
     assert not np.allclose(lengths, 1.0)
 
 
+@pytest.mark.versions
 def test_the_old_name_finds_the_same_files(hub_cache: Path) -> None:
     import mteb
 
@@ -160,6 +165,7 @@ def test_the_old_name_finds_the_same_files(hub_cache: Path) -> None:
     np.testing.assert_array_equal(old.text_encoder.encode(["a"]), new.text_encoder.encode(["a"]))
 
 
+@pytest.mark.versions
 def test_minilm_by_name_is_ours_and_scores_as_through_load_encoder() -> None:
     import mteb
 
@@ -182,6 +188,7 @@ def test_minilm_by_name_is_ours_and_scores_as_through_load_encoder() -> None:
 # ---------------------------------------------------------------------------------------------- tasks, benchmark
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(("name", "task_type"), zip(OUR_TASKS, ["STS", "Retrieval", "PairClassification"], strict=True))
 def test_our_tasks_are_found_by_name_type_and_language(name: str, task_type: str) -> None:
     import mteb
@@ -195,6 +202,7 @@ def test_our_tasks_are_found_by_name_type_and_language(name: str, task_type: str
         assert [task.metadata.name for task in found].count(name) == 1
 
 
+@pytest.mark.versions
 def test_the_benchmark_is_found_by_name_and_alias() -> None:
     import mteb
 
@@ -205,6 +213,7 @@ def test_the_benchmark_is_found_by_name_and_alias() -> None:
     assert "StellaMTEB(video)" in {benchmark.name for benchmark in mteb.get_benchmarks()}
 
 
+@pytest.mark.versions
 def test_registering_twice_changes_nothing() -> None:
     import mteb
     from mteb.models.model_implementations import MODEL_REGISTRY
@@ -232,6 +241,7 @@ def test_registering_twice_changes_nothing() -> None:
     assert set(OUR_TASKS) <= set(after["task list"])
 
 
+@pytest.mark.versions
 def test_a_task_of_mteb_is_never_replaced(tmp_path: Path) -> None:
     import mteb
 
@@ -246,6 +256,7 @@ def test_a_task_of_mteb_is_never_replaced(tmp_path: Path) -> None:
     assert registry.is_mteb_task("STSBenchmark")
 
 
+@pytest.mark.versions
 def test_a_task_of_a_user_is_found_and_a_later_one_of_its_name_replaces_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +334,7 @@ def test_the_version_that_errors_recommend_is_the_one_in_the_constraints() -> No
     assert f"mteb=={NEWEST_TESTED}" in constraints.read_text().splitlines()
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     "place",
     [
@@ -353,6 +365,7 @@ def test_a_private_name_that_is_gone_is_named_at_registration(
     assert "pip install mteb==" in str(error.value)
 
 
+@pytest.mark.versions
 def test_a_module_that_is_gone_is_named_at_registration(monkeypatch: pytest.MonkeyPatch, fresh_check: None) -> None:
     import stella_mteb
     from stella_mteb.errors import EnvironmentProblem
@@ -364,6 +377,7 @@ def test_a_module_that_is_gone_is_named_at_registration(monkeypatch: pytest.Monk
         stella_mteb.register()
 
 
+@pytest.mark.versions
 def test_a_method_that_is_replaced_must_have_the_parameters_that_are_used(
     monkeypatch: pytest.MonkeyPatch, fresh_check: None
 ) -> None:
@@ -378,6 +392,7 @@ def test_a_method_that_is_replaced_must_have_the_parameters_that_are_used(
         stella_mteb.register()
 
 
+@pytest.mark.versions
 def test_a_new_parameter_of_mteb_is_no_reason_to_refuse_it(monkeypatch: pytest.MonkeyPatch, fresh_check: None) -> None:
     import mteb
 
@@ -393,6 +408,7 @@ def test_a_new_parameter_of_mteb_is_no_reason_to_refuse_it(monkeypatch: pytest.M
     stella_mteb.register()
 
 
+@pytest.mark.versions
 def test_a_task_that_is_seeded_in_another_way_is_refused() -> None:
     """Its samples would silently differ between models."""
     import mteb
@@ -407,6 +423,7 @@ def test_a_task_that_is_seeded_in_another_way_is_refused() -> None:
         registry.reset_randomness(task)
 
 
+@pytest.mark.versions
 def test_a_reader_of_columns_that_has_changed_is_a_warning_that_names_it(
     monkeypatch: pytest.MonkeyPatch, fresh_check: None, caplog: pytest.LogCaptureFixture
 ) -> None:

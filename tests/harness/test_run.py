@@ -646,7 +646,6 @@ def test_texts_that_are_cut_are_counted_once_and_not_again_for_the_next_dimensio
 # ------------------------------------------------------------------------------------------------ real weights
 
 
-@pytest.mark.versions
 @needs_shared
 def test_real_weights_on_own_data_have_the_score_of_sentence_transformers(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer

@@ -82,7 +82,9 @@ def encoder(kind: Path) -> Any:
 @pytest.fixture(scope="module")
 def flag(kind: Path) -> Any:
     """FlagEmbedding's embedder for the same folder; `fed` has the token ids of its last pass."""
-    pytest.importorskip("FlagEmbedding", reason="needs FlagEmbedding: pip install FlagEmbedding")
+    pytest.importorskip(
+        "FlagEmbedding", reason="needs FlagEmbedding, and transformers 5.23 or older: pip install FlagEmbedding"
+    )
     from FlagEmbedding.inference.embedder.decoder_only.icl import ICLLLMEmbedder
 
     embedder = ICLLLMEmbedder(

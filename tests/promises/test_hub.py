@@ -54,7 +54,6 @@ def run(hub: Hub, folder: Path, output: str, *more: str, tasks: list[str]) -> su
     return subprocess.run(command, check=False, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.versions
 def test_tasks_of_every_type_run_from_an_empty_cache_and_then_without_a_socket(hub: Hub, tmp_path: Path) -> None:
     online = run(hub, tmp_path, "online", tasks=TASKS)
     assert online.returncode == 0, online.stderr
@@ -71,6 +70,7 @@ def test_tasks_of_every_type_run_from_an_empty_cache_and_then_without_a_socket(h
     assert {Path(name).suffix for name in hub.fetched(STELLA[0])} == {".safetensors", ".json"}
 
 
+@pytest.mark.versions
 def test_missing_data_fails_its_task_with_a_message_and_the_others_run(hub: Hub, tmp_path: Path) -> None:
     hub.faults = [Fault("mteb/banking77", 401, "RepoNotFound")]
     try:
