@@ -11,9 +11,10 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 
 from stella_mteb.errors import ConfigError
+from stella_mteb.judge.agreement import accuracies, agreement_rows, ceiling, differences
 from stella_mteb.judge.ratings import Preference, Rating, read_ratings
-from stella_mteb.judge.validation import accuracies, agreement_rows, ceiling, differences
 from tests.conftest import SHARED, Call, needs_shared
+from tests.support.judging import made_up_ratings
 
 REFERENCES = {"1": ("A man parks a red van.",), "2": ("Two girls cross the bridge.", "Girls walk over a bridge.")}
 
@@ -23,20 +24,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def made_up(seed: int = 0, clips: int = 40) -> tuple[list[Rating], np.ndarray]:
-    generator = np.random.default_rng(seed)
-    ratings, values = [], []
-    for clip in range(clips):
-        for system in "abc":
-            truth = generator.normal() + "abc".index(system)
-            raters = tuple(float(np.clip(np.round(3 + truth + generator.normal()), 1, 5)) for _ in range(3))
-            ratings.append(Rating(str(clip), "text", float(np.mean(raters)), raters, system))
-            values.append(truth)
-    return ratings, np.array(values)
-
-
 def test_levels_are_those_of_scipy_over_items_ratings_and_systems() -> None:
-    ratings, values = made_up()
+    ratings, values = made_up_ratings()
     gold = np.array([one.score for one in ratings])
     each = np.array([score for one in ratings for score in one.raters])
 
@@ -59,8 +48,8 @@ def test_levels_are_those_of_scipy_over_items_ratings_and_systems() -> None:
 def test_the_interval_over_raters_is_that_of_the_mean_of_their_rhos_in_resamples_of_whole_clips(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stella_mteb.judge.validation.RESAMPLES", 200)
-    ratings, values = made_up(clips=25)
+    monkeypatch.setattr("stella_mteb.judge.agreement.RESAMPLES", 200)
+    ratings, values = made_up_ratings(clips=25)
     table, rng = np.array([one.raters for one in ratings]), np.random.default_rng(5)
     items_of = np.arange(len(ratings)).reshape(25, 3)
     drawn = [items_of[rng.integers(0, 25, 25)].ravel() for _ in range(400)]
@@ -73,7 +62,7 @@ def test_the_interval_over_raters_is_that_of_the_mean_of_their_rhos_in_resamples
 
 
 def test_a_better_measure_is_found_better_and_a_copy_is_not() -> None:
-    ratings, values = made_up()
+    ratings, values = made_up_ratings()
     noisy = values + np.random.default_rng(1).normal(size=len(values)) * 2
     nearly = values + np.random.default_rng(2).normal(size=len(values)) * 1e-3
 
@@ -87,7 +76,7 @@ def test_a_better_measure_is_found_better_and_a_copy_is_not() -> None:
 
 
 def test_among_many_measures_the_better_one_is_found_and_of_copies_none_is() -> None:
-    ratings, values = made_up()
+    ratings, values = made_up_ratings()
     rng = np.random.default_rng(4)
     noisy = {
         name: values + rng.normal(size=len(values)) * 2 for name in ("coarse", "precision", "recall", "f1", "order")
@@ -103,10 +92,10 @@ def test_among_many_measures_the_better_one_is_found_and_of_copies_none_is() -> 
 
 
 def test_of_equally_noisy_measures_one_set_in_twenty_claims_any_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stella_mteb.judge.validation.RESAMPLES", 200)
+    monkeypatch.setattr("stella_mteb.judge.agreement.RESAMPLES", 200)
     rng, claimed = np.random.default_rng(6), 0
     for seed in range(60):
-        ratings, values = made_up(seed, clips=30)
+        ratings, values = made_up_ratings(seed, clips=30)
         own = {str(i): values + rng.normal(size=len(values)) * 2 for i in range(5)}
         claimed += any(one.p_adjusted < 0.05 for one in differences({"j": {"best": own}}, ratings))
 
@@ -114,7 +103,7 @@ def test_of_equally_noisy_measures_one_set_in_twenty_claims_any_difference(monke
 
 
 def test_the_ceiling_is_one_rater_against_the_mean_of_the_others() -> None:
-    ratings, _ = made_up()
+    ratings, _ = made_up_ratings()
     table = np.array([one.raters for one in ratings])
     expected = np.mean([spearmanr(table[:, r], np.delete(table, r, 1).mean(1)).statistic for r in range(3)])
 

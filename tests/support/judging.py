@@ -10,6 +10,7 @@ import numpy as np
 
 from stella_mteb.judge.inputs import Candidate
 from stella_mteb.judge.judge import Judgement
+from stella_mteb.judge.ratings import Rating
 from stella_mteb.judge.reports import Result
 from stella_mteb.judge.similarity import PairScore
 from tests.conftest import SHARED
@@ -111,3 +112,16 @@ def some_judgement(slug: str = "longva", seed: int = 0) -> Judgement:
     scores = some_scores(seed, [f"{number:03}" for number in range(17)])
     gaps = {"missing": ("126", "127"), "empty": ("128",), "unknown": ("x",)}
     return Judgement(candidate(slug, dict.fromkeys(scores, "a text"), **gaps), scores)
+
+
+def made_up_ratings(seed: int = 0, clips: int = 40) -> tuple[list[Rating], np.ndarray]:
+    """Ratings by three raters of three systems' texts, and the quality that they rate."""
+    generator = np.random.default_rng(seed)
+    ratings, values = [], []
+    for clip in range(clips):
+        for system in "abc":
+            truth = generator.normal() + "abc".index(system)
+            raters = tuple(float(np.clip(np.round(3 + truth + generator.normal()), 1, 5)) for _ in range(3))
+            ratings.append(Rating(str(clip), "text", float(np.mean(raters)), raters, system))
+            values.append(truth)
+    return ratings, np.array(values)
