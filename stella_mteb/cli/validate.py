@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Mapping
+import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,16 +16,6 @@ from stella_mteb.cli.registry import registry
 from stella_mteb.files.folders import cache_folder
 from stella_mteb.files.tables import render
 
-_TITLES = {
-    ("item", "rater"): "Over all texts, each rater's score as an item",
-    ("item", "each"): "Over all texts, against each rater: mean over raters",
-    ("item", "mean"): "Over all texts, against the mean of the raters",
-    ("clip", "rater"): "Within clips, each rater's score as an item: mean over clips",
-    ("clip", "mean"): "Within clips, against the mean of the raters: mean over clips",
-    ("system", "mean"): "Over the means of the systems",
-}
-_SHORT = {"spearman": "rho", "kendall_b": "tau-b", "kendall_c": "tau-c", "pearson": "r"}
-
 
 @app.command(short_help="Measure how well a judge agrees with people.")
 def validate(
@@ -36,6 +25,7 @@ def validate(
     ratings: Annotated[Path, typer.Option(metavar="FILE", help="Rows of id, candidate, score; also raters, system.")],
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
     published: Annotated[str | None, typer.Option(metavar="SET", help="Show published figures on this set.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with pictures.")] = None,
     prompt_type: PromptKind = "s2s",
     nli: Nli = None,
     device: Device = None,
@@ -45,6 +35,7 @@ def validate(
 ) -> None:
     """Compute the agreement of each measure of a judge with people's ratings of the same texts."""
     set_offline(offline)
+    from stella_mteb.judge.agreement_words import SHORT, advice, tables  # noqa: PLC0415
     from stella_mteb.judge.inputs import read_references  # noqa: PLC0415
     from stella_mteb.judge.judge import load_judge  # noqa: PLC0415
     from stella_mteb.judge.nli import NliModel  # noqa: PLC0415
@@ -69,53 +60,20 @@ def validate(
     elif form == "csv":
         typer.echo(render(found["rows"] or found["preferences"], "csv"))
     else:
-        typer.echo("\n\n".join(f"{title}\n\n{render(rows, form)}" for title, rows in _tables(found).items() if rows))
+        shown = [f"{title}\n\n{render(rows, form)}" for title, rows in tables(found).items()]
         if found["ceiling"]:
-            figures = ", ".join(f"{short} {found['ceiling'][name]:.3f}" for name, short in _SHORT.items())
-            typer.echo(f"\nOne of {found['ceiling']['raters']} raters against the mean of the others: {figures}")
+            figures = ", ".join(
+                f"{short} {found['ceiling'][name]:.3f}"
+                for name, short in SHORT.items()
+                if found["ceiling"][name] is not None
+            )
+            shown.append(f"One of {found['ceiling']['raters']} raters against the mean of the others: {figures}")
+        shown.append("\n".join(textwrap.fill(line, 80) for line in (*found["reasons"], f"{advice(found)}.")))
+        typer.echo("\n\n".join(shown))
         say("low, high: 95 % interval of rho over resampled clips, given from 20 clips on")
         say("--format json has all figures")
+    if html is not None:
+        from stella_mteb.judge.agreement_page import write_page  # noqa: PLC0415
 
-
-def _tables(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Choose the displayed rows: the best reference for every measure, and the other modes for HM-CF only."""
-    tables: dict[str, list[dict[str, Any]]] = {}
-    judges = dict.fromkeys(row["judge"] for row in found["rows"])
-    for judge, (kind, title) in itertools.product(judges, _TITLES.items()):
-        rows = [row for row in found["rows"] if (row["judge"], row["level"], row["against"]) == (judge, *kind)]
-        own = title if len(judges) == 1 else f"{judge}: {title}"
-        tables[own] = [_shown(row) for row in rows if row["references"] == "best" or row["measure"] == "hm_cf"]
-    tables["Published by others"] = [
-        {"metric": row["metric"], "refs": row["references"], "against": row["against"]}
-        | {short: row[name] for name, short in _SHORT.items()}
-        for row in found["published"]
-    ]
-    tables["Share of pairs in which the measure prefers the text that people prefer"] = [
-        {"judge": row["judge"], "measure": _for_people(row["measure"]), "refs": row["references"],
-         "accuracy": row["accuracy"], "95 %": f"{row['low']:.3f} to {row['high']:.3f}", "n": row["n"]}
-        for row in found["preferences"]
-    ]  # fmt: skip
-    tables["Differences of rho over all texts, with the best reference"] = [
-        {"first": _named(one["first"], found), "second": _named(one["second"], found)}
-        | {name: round(one[name], 3) for name in ("difference", "low", "high", "p_adjusted")}
-        for one in found["differences"]
-    ]
-    return tables
-
-
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    figures = {short: None if row[name] is None else round(row[name], 3) for name, short in _SHORT.items()}
-    ends = {name: None if row[name] is None else round(row[name], 3) for name in ("low", "high")}
-    return {"measure": _for_people(row["measure"]), "refs": row["references"], **figures, **ends, "n": row["n"]}
-
-
-def _named(judge_and_measure: tuple[str, str], found: Mapping[str, Any]) -> str:
-    judge, measure = judge_and_measure
-    several = len({row["judge"] for row in found["rows"]}) > 1
-    return f"{judge}: {_for_people(measure)}" if several else _for_people(measure)
-
-
-def _for_people(measure: str) -> str:
-    from stella_mteb.judge.similarity import SHOWN_AS  # noqa: PLC0415
-
-    return SHOWN_AS.get(measure, measure)
+        write_page(html, found)
+        say(f"page: {html}")

@@ -19,12 +19,13 @@ from stella_mteb import __version__
 from stella_mteb.files.tables import plain
 
 
-def template(package: str, filters: Mapping[str, Callable[..., Any]]) -> Template:
-    """Load the page template of a package: `templates/page.html.j2`, which extends `shell.html.j2`.
+def template(package: str, filters: Mapping[str, Callable[..., Any]], name: str = "page") -> Template:
+    """Load a page template of a package: `templates/<name>.html.j2`, which extends `shell.html.j2`.
 
     Args:
-        package: The package; its `page.css` and `page.js` are appended to those of the shell.
+        package: The package; its `<name>.css` and `<name>.js`, if there are any, are appended to those of the shell.
         filters: Filters of the template, in addition to `breakable` and `exact`.
+        name: Name of the template.
     """
     own, shell = PackageLoader(package), PackageLoader("stella_mteb.pages")
     environment = Environment(
@@ -37,13 +38,14 @@ def template(package: str, filters: Mapping[str, Callable[..., Any]]) -> Templat
     )
     environment.filters |= {"breakable": breakable, "exact": _exact, **filters}
     environment.globals["version"] = __version__
-    for name, ending in (("style", "css"), ("script", "js")):
+    for kind, ending in (("style", "css"), ("script", "js")):
         # These are our own files, not templates; the policy's hash covers every byte between the tags.
-        sources = (shell.get_source(environment, f"shell.{ending}"), own.get_source(environment, f"page.{ending}"))
-        part = "".join(text for text, *_ in sources)
+        sources = [(shell, f"shell.{ending}"), (own, f"{name}.{ending}")]
+        there = [(loader, file) for loader, file in sources if file in loader.list_templates()]
+        part = "".join(loader.get_source(environment, file)[0] for loader, file in there)
         digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
-        environment.globals |= {name: Markup(part), f"{name}_hash": f"sha256-{digest}"}  # noqa: S704
-    return environment.get_template("page.html.j2")
+        environment.globals |= {kind: Markup(part), f"{kind}_hash": f"sha256-{digest}"}  # noqa: S704
+    return environment.get_template(f"{name}.html.j2")
 
 
 def breakable(text: object) -> Markup:
