@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stella_mteb.judge.contradiction import contradict
 from stella_mteb.judge.inputs import Candidate
 from stella_mteb.judge.judge import ReadText, TextVectors
+from stella_mteb.judge.nli import NliModel
 from stella_mteb.judge.order import Cosines
 from stella_mteb.judge.similarity import over_references, score_pair, sentence_cosines
 
@@ -20,6 +21,9 @@ CHANCE = 0.9
 
 On YouCook2-Fact it leaves 59 % of the sentences that people marked wrong unmatched, and 23 % of the others.
 """
+
+DISPUTED = 0.5
+"""The probability of a contradiction from which a sentence is marked."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Matches:
         displaced: Sentences of the candidate that are out of order: their match in the monotone alignment is not
             their closest.
         contradicting: Sentences of the candidate that contradict their closest one by their words.
+        disputed: Sentences of the candidate that contradict their closest one by an NLI model; empty without one.
         recalled: For each sentence of the reference, the cosine with the closest sentence of the candidate.
     """
 
@@ -41,16 +46,20 @@ class Matches:
     cosines: NDArray[np.float32]
     displaced: NDArray[np.intp]
     contradicting: NDArray[np.intp]
+    disputed: NDArray[np.intp]
     recalled: NDArray[np.float32]
 
 
 def match_all(
-    vectors: TextVectors, references: Mapping[str, Sequence[str]], candidates: Sequence[Candidate]
+    vectors: TextVectors,
+    references: Mapping[str, Sequence[str]],
+    candidates: Sequence[Candidate],
+    nli: NliModel | None = None,
 ) -> dict[str, dict[str, Matches]]:
     """Match every summary with its best reference; by candidate model and clip."""
     read = {clip: [vectors.read(text) for text in texts] for clip, texts in references.items()}
     return {
-        one.slug: {clip: _match(read[clip], vectors.read(text)) for clip, text in one.texts.items()}
+        one.slug: {clip: _match(read[clip], vectors.read(text), nli) for clip, text in one.texts.items()}
         for one in candidates
     }
 
@@ -93,19 +102,22 @@ def monotone_alignment(cosines: Cosines) -> NDArray[np.intp]:
     return found
 
 
-def _match(references: Sequence[ReadText], candidate: ReadText) -> Matches:
+def _match(references: Sequence[ReadText], candidate: ReadText, nli: NliModel | None) -> Matches:
     scores = [score_pair(reference.vectors, candidate.vectors) for reference in references]
     which = over_references(scores, "best").reference or 0
-    cosines = sentence_cosines(references[which].vectors, candidate.vectors)
+    reference = references[which]
+    cosines = sentence_cosines(reference.vectors, candidate.vectors)
     rows = np.arange(len(cosines))
     best = cosines.argmax(axis=1)
     kept = cosines[rows, monotone_alignment(cosines)]
-    pairs = [(own, references[which].cues[other]) for own, other in zip(candidate.cues, best, strict=True)]
+    pairs = [(own, reference.cues[other]) for own, other in zip(candidate.cues, best, strict=True)]
+    said = [(reference.sentences[other], own) for own, other in zip(candidate.sentences, best, strict=True)]
     return Matches(
         reference=which,
         best=best,
         cosines=cosines[rows, best],
         displaced=np.flatnonzero(kept < cosines[rows, best]),
         contradicting=np.flatnonzero([contradict(*pair) for pair in pairs]),
+        disputed=np.flatnonzero(nli.contradiction(said) > DISPUTED if nli else []),
         recalled=cosines.max(axis=0),
     )

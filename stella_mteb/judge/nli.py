@@ -49,14 +49,23 @@ class NliModel:
                 "id2label of config.json"
             )
         self._model, self._contradiction = model.eval().to(resolve_device(device)), found[0]
+        self._known: dict[tuple[str, str], float] = {}
         self.revision = f"local-{folder_fingerprint(folder)}"
 
     def contradiction(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """Compute the probability that two sentences contradict each other, averaged over both directions.
 
+        Each pair is computed once, because a judge asks for the figures and for the page.
+
         Returns:
             float64 [pairs], from 0 to 1.
         """
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        if new:
+            self._known |= dict(zip(new, self._compute(new), strict=True))
+        return np.array([self._known[pair] for pair in pairs])
+
+    def _compute(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         import torch  # noqa: PLC0415
 
         both = [*pairs, *((other, one) for one, other in pairs)]
@@ -71,7 +80,7 @@ class NliModel:
             with torch.inference_mode():
                 logits = self._model(**given.to(self._model.device)).logits.float()
             found[places] = logits.softmax(dim=-1)[:, self._contradiction].cpu().numpy()
-        return np.asarray(found.reshape(2, -1).mean(axis=0))
+        return list(map(float, found.reshape(2, -1).mean(axis=0)))
 
     @property
     def _longest(self) -> int:

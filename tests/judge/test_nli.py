@@ -13,6 +13,7 @@ from stella_mteb.judge.judge import TextVectors, score
 from stella_mteb.judge.nli import NliModel
 from tests.conftest import Call
 from tests.support.judging import GIVEN, PREDICTIONS, REFERENCES
+from tests.support.pages import data_of, read, rows_of
 
 LABELS = {0: "contradiction", 1: "entailment", 2: "neutral"}
 PAIRS = [
@@ -103,6 +104,42 @@ def test_a_texts_figure_is_one_less_the_worst_of_its_matched_sentences(nli_folde
     pairs = [("Three boats leave the harbour.", "Three boats leave."), ("Nobody waves.", "Nobody waves.")]
     assert found.nli == pytest.approx(1 - nli.contradiction(pairs).max())
     assert score(vectors.read(reference), vectors.read(candidate)).nli is None
+
+
+def test_a_pair_is_computed_once(nli_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nli = NliModel(nli_folder, "cpu")
+    first = nli.contradiction(PAIRS)
+    monkeypatch.delattr(nli, "_model")
+
+    assert list(nli.contradiction([PAIRS[2], PAIRS[0], PAIRS[2]])) == [first[2], first[0], first[2]]
+
+
+def test_the_page_marks_what_the_model_finds_more_likely_a_contradiction_than_not(
+    nli_folder: Path, tmp_path: Path, call: Call, minilm
+) -> None:
+    (tmp_path / "refs.json").write_text(json.dumps({clip: list(texts) for clip, texts in GIVEN.items()}))
+    (tmp_path / "good.json").write_text(json.dumps(PREDICTIONS["good"]))
+    code, _, err = call(
+        "judge", "--references", tmp_path / "refs.json", "--predictions", tmp_path / "good.json", "-m",
+        "all_minilm_l6_v2", "--output", tmp_path / "out", "--nli", nli_folder, "--html", tmp_path / "page.html",
+    )  # fmt: skip
+    assert code == 0, err
+    page, nli = (tmp_path / "page.html").read_text(), NliModel(nli_folder, "cpu")
+    marked, expected = {}, {}
+    data = data_of(page)
+    for one in data["models"][0]:
+        known, own = data["references"][one["reference"]]["texts"], one["texts"]
+        cosines = minilm.encode(own, "") @ minilm.encode(known, "").T
+        likely = nli.contradiction([(known[row.argmax()], text) for row, text in zip(cosines, own, strict=True)]) > 0.5
+        unmatched = one["marks"].get("unmatched", [])
+        marked[one["clip"]] = one["marks"].get("disputed", [])
+        expected[one["clip"]] = [i for i, yes in enumerate(likely) if yes and i not in unmatched]
+
+    assert marked == expected
+    assert 0 < sum(map(len, marked.values())) < sum(len(one["texts"]) for one in data["models"][0])
+    row = rows_of(read(page).all("table", id="ranking-table")[0])[0]
+    means = json.loads((tmp_path / "out/aggregated/all_minilm_l6_v2/good.json").read_text())
+    assert row[-3] == f"{means['nli_stats']['mean']:.3f}"
 
 
 def test_judge_writes_the_column_and_refuses_to_mix_it_with_results_without(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -67,6 +68,11 @@ def rows_of(table: Element) -> list[list[str]]:
         [re.sub(r"\s+", " ", cell.text()).strip() for cell in row.all() if cell.tag in {"th", "td"}]
         for row in table.all("tbody")[0].all("tr")
     ]
+
+
+def data_of(text: str) -> Any:
+    """The data of a page's script."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', text)[1])  # type: ignore[index]
 
 
 FLAGS = [

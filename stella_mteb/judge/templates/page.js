@@ -19,7 +19,7 @@
     item.value = number + 1;
     return item;
   };
-  const told = { unmatched: "unmatched", contradicting: "may contradict", displaced: "out of order" };
+  const told = { unmatched: "unmatched", contradicting: "may contradict", disputed: "contradicts (NLI)", displaced: "out of order" };
   const flag = (kind) => make("em", told[kind], `flag ${kind}`);
   const cosine = (hundredths) => (hundredths / 100).toFixed(2).replace("-", "\u2212");
 
