@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from stella_mteb.files.rows import SUFFIXES, BadRow, Column, read_rows
 from stella_mteb.files.texts import is_blank, lone_surrogate
 
 # Ids of a described object. Several entries with one id are several texts of it, as in COCO and MSR-VTT.
-_DESCRIBED = {"image", "imageid", "imagename", "video", "videoid", "videoname", "clip", "clipid", "clipname"}
-_IDS = {"id", "vid", "key", "name", "filename"}
+DESCRIBED = {"image", "imageid", "imagename", "video", "videoid", "videoname", "clip", "clipid", "clipname"}
+IDS = {"id", "vid", "key", "name", "filename"}
 _TEXTS = {"caption", "text", "prediction", "sentence", "description", "reference", "response", "output", "answer"}
 _TEXTS |= {f"{name}s" for name in _TEXTS} | {"summary", "summaries", "pred"}
 _SHOWN = 200
@@ -55,7 +56,10 @@ def data_files(path: Path) -> list[Path]:
     if path.is_dir():
         return [f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file() and f.name[0] != "."]
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file or folder of predictions")
+        raise ConfigError(
+            f"{path}: no such file or folder of predictions; give one file {{id: text}} for each model "
+            "(`stella-mteb demo` writes an example to demo-output/judge-input/predictions)"
+        )
     return [path]
 
 
@@ -109,7 +113,7 @@ def read_entries(path: Path, columns: KeyedColumns = BY_NAME) -> Iterator[Entry 
         ConfigError: If the file has another form, or its columns are ambiguous; shows the first entry.
     """
     positions = [int(column) for column in (columns.id, columns.text) if column and column.isdecimal()]
-    found: tuple[Column, Column] | None = None
+    found: tuple[Column, Sequence[Column]] | None = None
     described: dict[str, Entry] = {}
     for row in read_rows(path, positions):
         if isinstance(row, BadRow):
@@ -117,7 +121,7 @@ def read_entries(path: Path, columns: KeyedColumns = BY_NAME) -> Iterator[Entry 
             continue
         found = found or _columns(*row, columns)
         entry = _entry(*row, *found)
-        if isinstance(entry, BadRow) or not _named([found[0]], _DESCRIBED):
+        if isinstance(entry, BadRow) or not named([found[0]], DESCRIBED):
             yield entry
         elif entry.id in described:
             described[entry.id] = replace(described[entry.id], texts=described[entry.id].texts + entry.texts)
@@ -126,40 +130,47 @@ def read_entries(path: Path, columns: KeyedColumns = BY_NAME) -> Iterator[Entry 
     yield from described.values()
 
 
-def _columns(place: str, row: dict[Column, Any], given: KeyedColumns) -> tuple[Column, Column]:
-    ids = _asked(row, given.id) or _named(row, _DESCRIBED) or _named(row, _IDS)
-    texts = _asked(row, given.text) or _named(row, _TEXTS)
+def _columns(place: str, row: dict[Column, Any], given: KeyedColumns) -> tuple[Column, Sequence[Column]]:
+    ids = _asked(row, given.id) or named(row, DESCRIBED) or named(row, IDS)
+    texts = _asked(row, given.text) or named(row, _TEXTS)
     if {"id", "summary"} <= row.keys():  # the documented form takes precedence
         ids, texts = _asked(row, given.id) or ["id"], _asked(row, given.text) or ["summary"]
+    elif "references" in row:
+        texts = _asked(row, given.text) or ["references"]
     if not ids and len(texts) == 1 and len(row) == 2:
         ids = [column for column in row if column not in texts]
-    for what, names in (("id", ids), ("text", texts)):
+    several = len({re.sub(r"[ _-]?\d+$", "", str(name)) for name in texts}) == 1  # caption_1, caption_2, ...
+    for what, names, asked in (("id", ids, given.id), ("text", texts[:1] if several else texts, given.text)):
         if len(names) != 1:
+            lacking = f"There is no {asked!r}. " if asked else ""
             raise ConfigError(
-                f"{place}: which column has the {what}? Name it with --{what}-column: {', '.join(map(str, row))}\n"
+                f"{place}: which column has the {what}? {lacking}Name it with --{what}-column: "
+                f"{', '.join(map(str, row))}\n"
                 f"The first entry is {textwrap.shorten(json.dumps(row, ensure_ascii=False, default=str), _SHOWN)}"
             )
-    return ids[0], texts[0]
+    return ids[0], texts
 
 
 def _asked(row: dict[Column, Any], column: str | None) -> list[Column]:
     return [name for name in row if str(name) == column]
 
 
-def _named(columns: Iterable[Column], known: set[str]) -> list[Column]:
+def named(columns: Iterable[Column], known: set[str]) -> list[Column]:
+    """Select the columns whose letters, in lower case, are a known name."""
     return [column for column in columns if re.sub("[^a-z]", "", str(column).lower()) in known]
 
 
-def _entry(place: str, row: dict[Column, Any], id_column: Column, text_column: Column) -> Entry | BadRow:
-    for column in (id_column, text_column):
+def _entry(place: str, row: dict[Column, Any], id_column: Column, text_columns: Sequence[Column]) -> Entry | BadRow:
+    for column in (id_column, *text_columns):
         if column not in row:
             return BadRow(place, column, f"is missing; there are {', '.join(map(str, row))}")
-    clip, value = row[id_column], row[text_column]
-    if isinstance(clip, bool) or not isinstance(clip, str | int) or clip == "":
-        return BadRow(place, id_column, f"must be text or a whole number (got {clip!r})")
-    clip = unicodedata.normalize("NFC", str(clip))
-    if problem := lone_surrogate(clip):  # could not be written with its scores
-        return BadRow(place, id_column, f"{clip!r} {problem}")
+    try:
+        clip = clip_id(row[id_column])
+    except ValueError as error:
+        return BadRow(place, id_column, str(error))
+    value = row[text_columns[0]]
+    if len(text_columns) > 1:  # of several, some may be empty
+        value = [row[column] for column in text_columns if row[column] not in (None, "")]
     parts = [_part(part) for part in (value if isinstance(value, list) else [value])]
     if None in parts:
         return BadRow(place, None, f"its text must be a string, or a list of strings (got {value!r})")
@@ -169,9 +180,39 @@ def _entry(place: str, row: dict[Column, Any], id_column: Column, text_column: C
     return Entry(place, clip, ("\n".join(map(str.strip, texts)),) if dense else tuple(texts))
 
 
+def clip_id(value: Any) -> str:
+    """Return an id as text, normalised to NFC; 7, 7.0 and "7" are the same.
+
+    Raises:
+        ValueError: If it is neither text nor a whole number.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise ValueError(f"must be text or a whole number (got {value!r})")
+    clip = unicodedata.normalize("NFC", str(value))
+    if problem := lone_surrogate(clip):  # could not be written with its scores
+        raise ValueError(f"{clip!r} {problem}")
+    return clip
+
+
+def list_in(text: str) -> list[str] | None:
+    """Return the list of strings that a cell contains as JSON or as Python writes it, such as `["a", "b"]`."""
+    if not re.match(r"\[\s*[\"']", text):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list) and all(isinstance(one, str) for one in found):
+            return found
+    return None
+
+
 def _part(value: Any) -> str | None:
     """Return one of an entry's texts: a string, an empty value, or an object with one key of a known name."""
-    if isinstance(value, dict) and len(names := _named(value, _TEXTS)) == 1:
+    if isinstance(value, dict) and len(names := named(value, _TEXTS)) == 1:
         value = value[names[0]]
     return "" if value is None else value if isinstance(value, str) else None
 

@@ -11,12 +11,21 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files.keyed_texts import BY_NAME, KeyedColumns, data_files, matching, read_entries, read_texts
+from stella_mteb.files.keyed_texts import (
+    BY_NAME,
+    KeyedColumns,
+    data_files,
+    list_in,
+    matching,
+    read_entries,
+    read_texts,
+)
 from stella_mteb.files.rows import BadRow
+from stella_mteb.files.tables import many
 from stella_mteb.files.texts import is_blank
 from stella_mteb.judge.wrappers import unwrap
 
@@ -62,18 +71,24 @@ def read_references(path: Path, columns: KeyedColumns = BY_NAME) -> dict[str, tu
     """
     references: dict[str, tuple[str, ...]] = {}
     faults: list[str] = []
+    in_cells = path.suffix.lower() in {".csv", ".tsv"}
     for entry in read_entries(path, columns):
+        if not isinstance(entry, BadRow) and in_cells and (listed := list_in(entry.texts[0])):
+            entry = replace(entry, texts=tuple(listed))  # noqa: PLW2901
         if isinstance(entry, BadRow):
             faults.append(f"  {entry}")
         elif any(map(is_blank, entry.texts)):
             faults.append(f"  {entry.place}: empty text of id {entry.id!r}")
-        elif entry.id in references:
-            faults.append(f"  {entry.place}: duplicate id {entry.id!r}; give a clip's references as one list")
+        elif entry.id in references and references[entry.id] != entry.texts:
+            faults.append(
+                f"  {entry.place}: duplicate id {entry.id!r}; give a clip's references as one list"
+                " (or in columns reference_1, reference_2)"
+            )
         else:
             references[entry.id] = entry.texts
     if faults:
         shown = "\n".join(faults[:_SHOWN])
-        raise ConfigError(f"{path}: {len(faults)} unusable references; fix these entries:\n{shown}")
+        raise ConfigError(f"{path}: {many(len(faults), 'unusable reference')}; fix these entries:\n{shown}")
     if not references:
         raise ConfigError(f"{path}: contains no references")
     return references

@@ -15,10 +15,10 @@ from jinja2 import Template
 from markupsafe import Markup
 
 from stella_mteb.files.atomic import atomic_write
-from stella_mteb.files.tables import plain
+from stella_mteb.files.tables import many, plain
 from stella_mteb.judge.certainty import Certainty, certainty, ties_in_words
 from stella_mteb.judge.judge import Judgement, text_and_sentences
-from stella_mteb.judge.matches import CHANCE, Matches
+from stella_mteb.judge.matches import CHANCE, DISPUTED, Matches
 from stella_mteb.judge.ranking import Apart, RankedModel, Results, rank_models
 from stella_mteb.judge.similarity import PairScore
 from stella_mteb.pages import svg
@@ -79,6 +79,7 @@ def render_page(results: Results, clips: JudgedClips) -> str:
         apart=apart,
         level=clips.level,
         chance=_share(CHANCE),
+        disputed=_share(DISPUTED) if any(one.nli is not None for one in models) else None,
         data=_as_data(_data([by_slug[one.slug] for one in models if one.clips], clips)),
     )
 
@@ -98,18 +99,18 @@ def _share(value: float | None) -> str:
 
 def _headline(ranking: Sequence[RankedModel], apart: Sequence[Apart], sure: Certainty | None, judges: int) -> str:
     if not ranking:
-        return f"None of {len(apart)} models can be ranked"
+        return f"None of {many(len(apart), 'model')} can be ranked"
     first = ranking[0]
-    where = f" on {first.clips} clips" if first.clips else ""
+    where = f" on {many(first.clips, 'clip')}" if first.clips else ""
     where += f", by {judges} judges" if judges > 1 else ""
     if len(ranking) == 1:
         return f"Only {first.slug} of {1 + len(apart)} models can be ranked,{where}" if apart else first.slug + where
     tied = [duel.second for duel in sure.duels if duel.first == first.slug and duel.is_tie] if sure else []
-    doubt = f"; a tie with {_counted(tied)}" if tied else ""
+    doubt = f"; a tie with {_together(tied)}" if tied else ""
     return f"{first.slug} comes first of {len(ranking)} models{where}{doubt}"
 
 
-def _counted(names: Sequence[str]) -> str:
+def _together(names: Sequence[str]) -> str:
     return " and ".join(names) if len(names) < 3 else f"{len(names)} others"
 
 
@@ -150,6 +151,7 @@ class _Model:
     recall: float | None
     order: float | None
     consistency: float | None
+    nli: float | None
     unmatched: float | None
     clips: int
     worst: float | None
@@ -158,19 +160,22 @@ class _Model:
 def _model(row: RankedModel | Apart, judgement: Judgement | None, clips: JudgedClips) -> _Model:
     rank = row.rank if isinstance(row, RankedModel) else None
     if judgement is None:
-        return _Model(row.slug, rank, row.mean_hm_cf, None, None, None, None, None, 0, None)
+        return _Model(row.slug, rank, row.mean_hm_cf, None, None, None, None, None, None, 0, None)
     scores = list(judgement.scores.values())
     cosines = np.concatenate([own.cosines for own in clips.matches[row.slug].values()])
-    orders = [score.order for score in scores if score.order is not None]
-    consistent = [score.consistency for score in scores if score.consistency is not None]
+    beside = {
+        name: statistics.fmean(values)
+        if (values := [v for score in scores if (v := getattr(score, name)) is not None])
+        else None
+        for name in ("order", "consistency", "nli")
+    }
     return _Model(
         slug=row.slug,
         rank=rank,
         mean=row.mean_hm_cf,
         precision=statistics.fmean(score.precision for score in scores),
         recall=statistics.fmean(score.recall for score in scores),
-        order=statistics.fmean(orders) if orders else None,
-        consistency=statistics.fmean(consistent) if consistent else None,
+        **beside,
         unmatched=None if clips.level is None else float((cosines < clips.level).mean()),
         clips=len(scores),
         worst=min(score.hm_cf for score in scores),
@@ -207,6 +212,7 @@ def _clip(clip: str, text: str, score: PairScore, found: Matches, level: float |
     marks = {
         "unmatched": unmatched,
         "contradicting": np.setdiff1d(found.contradicting, unmatched),
+        "disputed": np.setdiff1d(found.disputed, unmatched),
         "displaced": np.setdiff1d(found.displaced, unmatched),
     }
     return {

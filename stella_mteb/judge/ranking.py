@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata, spearmanr
 
+from stella_mteb.files.tables import many
 from stella_mteb.judge.reports import Result
 from stella_mteb.statistics.correlation import draws, interval
 
@@ -76,7 +77,7 @@ def rank_models(results: Results) -> tuple[list[RankedModel], list[Apart]]:
         if any(model not in judge for judge in results.values()):
             reasons[model] = "not every judge has scored it"
         elif count is not None and count < least:
-            reasons[model] = f"scored on {count} of {whole} clips"
+            reasons[model] = f"scored on {count} of {many(whole, 'clip')}"
     common = common_clips(results, [model for model in models if model not in reasons])
     if common == []:
         reasons = dict.fromkeys(models, "no clip is common to all models") | reasons

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from stella_mteb.judge.ranking import Results
 from tests.conftest import SHARED, Call, needs_shared
 from tests.support.comparisons import HOSTILE
 from tests.support.judging import GIVEN, PREDICTIONS, REFERENCES, candidate, of_clips, some_scores
-from tests.support.pages import Visit, read, rows_of
+from tests.support.pages import Visit, data_of, read, rows_of
 
 Page = tuple[Results, JudgedClips]
 
@@ -62,9 +61,9 @@ def made_up(references: dict[str, tuple[str, ...]], texts: dict[str, dict[str, s
         count, of = len(text_and_sentences(text)) - 1, len(text_and_sentences(references[clip][0])) - 1
         cosines = generator.uniform(0, 1, count).astype(np.float32)
         displaced = np.flatnonzero(generator.uniform(size=count) < 0.2)
-        contradicting = np.flatnonzero(generator.uniform(size=count) < 0.05)
+        contradicting, disputed = (np.flatnonzero(generator.uniform(size=count) < 0.05) for _ in range(2))
         recalled = generator.uniform(0, 1, of).astype(np.float32)
-        return Matches(0, generator.integers(of, size=count), cosines, displaced, contradicting, recalled)
+        return Matches(0, generator.integers(of, size=count), cosines, displaced, contradicting, disputed, recalled)
 
     matches = {slug: {clip: drawn(clip, text) for clip, text in own.items()} for slug, own in texts.items()}
     return results_of(judgements), JudgedClips("minilm", references, judgements, matches, 0.5)
@@ -73,10 +72,6 @@ def made_up(references: dict[str, tuple[str, ...]], texts: dict[str, dict[str, s
 def hostile() -> Page:
     references = {text: (f"{text} A dog runs.",) for text in HOSTILE}
     return made_up(references, {slug: {text: f"{text} Nobody runs." for text in HOSTILE} for slug in HOSTILE[:3]})
-
-
-def data_of(text: str) -> Any:
-    return json.loads(re.search(r'id="data">(.*?)</script>', text)[1])  # type: ignore[index]
 
 
 # -------------------------------------------------------------------------------------------------------- as a file
