@@ -26,6 +26,12 @@ def validate(
     models: Annotated[list[str], typer.Option("--model", "-m", metavar="SPEC", help="A judge; may be repeated.")],
     published: Annotated[str | None, typer.Option(metavar="SET", help="Show published figures on this set.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with pictures.")] = None,
+    id_column: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of ids in both files.")] = None,
+    text_column: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of texts in either file.")] = None,
+    score_columns: Annotated[
+        list[str] | None,
+        typer.Option("--score-column", metavar="COLUMN", help="Column of scores; repeated: one for each rater."),
+    ] = None,
     prompt_type: PromptKind = "s2s",
     nli: Nli = None,
     device: Device = None,
@@ -35,6 +41,7 @@ def validate(
 ) -> None:
     """Compute the agreement of each measure of a judge with people's ratings of the same texts."""
     set_offline(offline)
+    from stella_mteb.files.keyed_texts import KeyedColumns  # noqa: PLC0415
     from stella_mteb.judge.agreement_words import SHORT, advice, tables  # noqa: PLC0415
     from stella_mteb.judge.inputs import read_references  # noqa: PLC0415
     from stella_mteb.judge.judge import load_judge  # noqa: PLC0415
@@ -45,9 +52,10 @@ def validate(
     from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
     of_others = published_figures(published) if published else []
-    texts = read_references(references)
+    columns = KeyedColumns(id_column, text_column)
+    texts = read_references(references, columns)
     nli_model = NliModel(nli, device) if nli else None
-    validation = Validation(texts, *read_ratings(ratings, texts))
+    validation = Validation(texts, read_ratings(ratings, texts, columns, score_columns or ()))
     for model in [resolve(spec, registry=registry) for spec in models]:
         say(f"loading {model.spec} ...")
         encoder, prompt = load_judge(model, prompt_type, validation.texts, device=device, cache=cache or cache_folder())

@@ -110,9 +110,8 @@ def agreement_rows(judge: str, scores: Scores, ratings: Sequence[Rating]) -> Ite
     """
     gold = np.array([rating.score for rating in ratings])
     clips = numbered(rating.clip for rating in ratings)
-    same_raters = len({len(rating.raters) for rating in ratings}) == 1 and bool(ratings[0].raters)
-    table = np.array([rating.raters for rating in ratings]) if same_raters else np.empty((len(ratings), 0))
-    each = [(place, score) for place, rating in enumerate(ratings) for score in rating.raters]
+    table = rater_table(ratings)
+    given = np.isfinite(table)
     systems = None if any(rating.system is None for rating in ratings) else numbered(str(one.system) for one in ratings)
     for mode, measures in scores.items():
         for measure, values in measures.items():
@@ -125,14 +124,21 @@ def agreement_rows(judge: str, scores: Scores, ratings: Sequence[Rating]) -> Ite
             yield rows("clip", "mean", mode, *_within_clips(x, y, groups))
             if systems is not None and systems.max() + 1 >= _LEAST_SYSTEMS:
                 yield rows("system", "mean", mode, *_over_systems(x, y, groups, systems[there]))
-            if same_raters:
+            if table.size and given.all():
                 yield rows("item", "each", mode, *_over_raters(x, table[there].T, groups))
-            if each:
-                rated = np.array([place for place, _ in each if there[place]])
-                x, y = values[rated], np.array([score for place, score in each if there[place]])
-                groups = np.unique(clips[rated], return_inverse=True)[1]
+            rated, _ = places = np.nonzero(given & there[:, None])
+            if len(rated) > 1:
+                x, y, groups = values[rated], table[places], np.unique(clips[rated], return_inverse=True)[1]
                 yield rows("item", "rater", mode, *_over_items(x, y, groups))
                 yield rows("clip", "rater", mode, *_within_clips(x, y, groups))
+
+
+def rater_table(ratings: Sequence[Rating]) -> Array:
+    """Return the raters' scores [texts, raters], NaN for missing ones."""
+    table = np.full((len(ratings), max((len(one.raters) for one in ratings), default=0)), np.nan)
+    for row, one in zip(table, ratings, strict=True):
+        row[: len(one.raters)] = one.raters
+    return table
 
 
 Found = tuple[Correlations, float | None, float | None]
@@ -240,18 +246,21 @@ def _differ_once(one: tuple[str, str], other: tuple[str, str]) -> bool:
 def ceiling(ratings: Sequence[Rating]) -> dict[str, Any] | None:
     """Compute the agreement of one rater with the mean of the others, averaged over raters.
 
-    Raters are told apart by their position, so that a text may have fewer of them than another.
+    Raters are told apart by their position; a text counts for those who rated it with another rater.
 
     Returns:
         None unless a text has two raters or more.
     """
-    rated = [rating.raters for rating in ratings if len(rating.raters) > 1]
-    number = max(map(len, rated), default=0)
+    table = rater_table(ratings)
+    given = np.isfinite(table)
+    number = int(given.sum(axis=1).max(initial=0))
+    if number < 2:
+        return None
     found = []
-    for one in range(number):
-        own = [(raters[one], np.mean(np.delete(raters, one))) for raters in rated if len(raters) > one]
-        found.append(correlate(*np.array(own).T))
-    return {**asdict(mean_of(found)), "raters": number} if found else None
+    for one in range(table.shape[1]):
+        others, there = np.delete(table, one, axis=1), given[:, one] & (given.sum(axis=1) > 1)
+        found.append(correlate(table[there, one], np.nanmean(others[there], axis=1)))
+    return {**asdict(mean_of(found)), "raters": number}
 
 
 def mean_of(found: Sequence[Correlations]) -> Correlations:
@@ -284,9 +293,9 @@ def reasons(scores: Mapping[str, Scores], ratings: Sequence[Rating], preferences
         found.append(
             f"No figures over systems: they need {_LEAST_SYSTEMS}, and the ratings name {len(systems) or 'none'}."
         )
-    counts = {len(one.raters) for one in ratings}
-    if len(counts) > 1:
-        found.append(f"No figures against each rater: texts have {min(counts)} to {max(counts)} raters.")
+    counts = np.isfinite(rater_table(ratings)).sum(axis=1)
+    if np.ptp(counts) > 0:
+        found.append(f"No figures against each rater: texts have {counts.min()} to {counts.max()} raters.")
     for judge, of in scores.items():
         for measure, values in of["best"].items():
             defined = values[np.isfinite(values)]

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stella_mteb.files.tables import counted
 from stella_mteb.judge.similarity import SHOWN_AS
 
 LEVELS = {
@@ -82,8 +83,8 @@ def _spoken(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 def in_support(found: Mapping[str, Any]) -> str:
     """Say in sentences what the advice rests on: interval, sizes, and the raters' own agreement."""
     sizes, best, ceiling = found["sizes"], best_row(found), found["ceiling"]
-    rated = [_counted(sizes[what], what[:-1]) for what in ("texts", "preferences") if sizes[what]]
-    sentences = [f"People rated {' and '.join(rated)} of {_counted(sizes['clips'], 'clip')}."]
+    rated = [counted(sizes[what], what[:-1]) for what in ("texts", "preferences") if sizes[what]]
+    sentences = [f"People rated {' and '.join(rated)} of {counted(sizes['clips'], 'clip')}."]
     if best and best["low"] is not None:
         figure = "accuracy" if "accuracy" in best else "rho"
         sentences.append(
@@ -93,11 +94,22 @@ def in_support(found: Mapping[str, Any]) -> str:
         sentences.append(
             f"One of {ceiling['raters']} raters agrees with the mean of the others at {ceiling['spearman']:.3f}."
         )
+    over_systems = {
+        row["measure"]: row
+        for row in found["rows"]
+        if best
+        and (row["judge"], row["level"], row["references"]) == (best["judge"], "system", "best")
+        and row["spearman"]
+    }
+    if best and best["measure"] in over_systems:
+        first = max(over_systems.values(), key=lambda row: row["spearman"])
+        own = over_systems[best["measure"]]
+        if first["spearman"] > own["spearman"] + 1e-3:
+            sentences.append(
+                f"To rank the {own['n']} systems rather than texts, {for_people(first['measure'])} agrees better: rho "
+                f"of their means {first['spearman']:.3f}, where {for_people(own['measure'])} has {own['spearman']:.3f}."
+            )
     return " ".join(sentences)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

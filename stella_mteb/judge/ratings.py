@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files.rows import BadRow, read_rows
+from stella_mteb.files.keyed_texts import BY_NAME, DESCRIBED, IDS, KeyedColumns, clip_id, list_in, named
+from stella_mteb.files.rows import BadRow, Column, read_rows
+from stella_mteb.files.tables import counted
 from stella_mteb.files.texts import is_blank
 
 _SHOWN = 10
+_KNOWN = {
+    "text": {"candidate", "caption", "summary", "text", "prediction", "hypothesis", "output", "response"},
+    "score": {"score", "rating", "humanscore", "humanrating"},
+    "raters": {"raters", "ratings"},
+    "system": {"system", "systemname", "model", "modelname"},
+    "rater": {"rater", "raterid", "annotator", "annotatorid", "worker", "workerid"},
+}
+"""Usual names of columns, in lower case and without other characters than letters."""
+_MISSING = {"", "na", "n/a", "nan", "none", "null", "-"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,7 @@ class Rating:
         clip: Id of the clip, which has references.
         candidate: The candidate text.
         score: The rating; by default the mean of the raters.
-        raters: Each rater's score; empty if unknown.
+        raters: Each rater's score, NaN for a rater who gave none; empty if unknown.
         system: Name of the system that wrote the text; None if unknown.
     """
 
@@ -43,81 +56,222 @@ class Preference:
     preferred: int
 
 
-def read_ratings(path: Path, references: Mapping[str, Sequence[str]]) -> tuple[list[Rating], list[Preference]]:
+@dataclass(frozen=True)
+class Rated:
+    """What people said of texts.
+
+    Attributes:
+        ratings: Ratings of texts.
+        preferences: Preferences between two texts.
+        left_out: Sentences on rows that are left out or counted several times.
+    """
+
+    ratings: list[Rating]
+    preferences: list[Preference] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def read_ratings(
+    path: Path, references: Mapping[str, Sequence[str]], columns: KeyedColumns = BY_NAME, scores: Sequence[str] = ()
+) -> Rated:
     """Read a file of ratings.
 
     Args:
-        path: JSONL, JSON, CSV, TSV or Parquet with `id`, `candidate` and `score` (or `raters`, a list), and
-            optionally `system`; for preferences `id`, `candidates` (two texts) and `preferred` (0 or 1).
+        path: JSONL, JSON, CSV, TSV or Parquet with `id`, `candidate` and `score` (or `raters`, a list, or a column for
+            each rater), and optionally `system`. With a column `rater`, each row has the score of one rater. For
+            preferences `id`, `candidates` (two texts, or two columns) and `preferred` (0 or 1).
         references: From `stella_mteb.judge.inputs.read_references`.
+        columns: The columns of id and text, if they have other names.
+        scores: The column of scores, or the columns of the raters, if they have other names.
 
     Raises:
         ConfigError: If a row lacks a value, or an id has no reference; names the row.
     """
-    ratings: list[Rating] = []
-    preferences: list[Preference] = []
+    reader = _Reader(references, columns, scores)
     faults: list[str] = []
-    for row in read_rows(path):
+    positions = [int(name) for name in (columns.id, columns.text, *scores) if name and name.isdecimal()]
+    for row in read_rows(path, positions):
         if isinstance(row, BadRow):
             faults.append(str(row))
             continue
         place, content = row
         try:
-            one = _preference(content) if "preferred" in content else _rating(content)
-            if one.clip not in references:
-                raise ValueError(f"id {one.clip!r} has no reference")
-        except (TypeError, ValueError) as error:
+            reader.take(place, content)
+        except ConfigError:
+            raise
+        except ValueError as error:
             faults.append(f"{place}: {error}")
-            continue
-        if isinstance(one, Preference):
-            preferences.append(one)
-        else:
-            ratings.append(one)
     if faults:
         shown = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
-        raise ConfigError(f"{path}: {len(faults)} unusable rows; fix them:\n{shown}")
-    if not ratings and not preferences:
-        raise ConfigError(f"{path}: contains no ratings")
-    return ratings, preferences
+        raise ConfigError(f"{path}: {counted(len(faults), 'unusable row')}:\n{shown}")
+    rated = reader.rated()
+    if not rated.ratings and not rated.preferences:
+        raise ConfigError(f"{path}: contains no ratings{''.join(f'; {one}' for one in rated.left_out)}")
+    return rated
 
 
-def _rating(row: Mapping[Any, Any]) -> Rating:
-    raters = tuple(_number(value, "raters") for value in row.get("raters") or ())
-    if row.get("score") is None and not raters:
-        raise ValueError(f"needs 'score' (a number) or 'raters' (a list of numbers); it has {', '.join(map(str, row))}")
-    score = _number(row["score"], "score") if row.get("score") is not None else math.fsum(raters) / len(raters)
-    system = row.get("system")
-    return Rating(
-        _clip(row), _text(row.get("candidate"), "candidate"), score, raters, None if system is None else str(system)
-    )
+class _Reader:
+    def __init__(self, references: Mapping[str, Sequence[str]], columns: KeyedColumns, scores: Sequence[str]) -> None:
+        self._references, self._columns, self._scores = references, columns, scores
+        self._ratings: list[Rating] = []
+        self._by_rater: dict[tuple[str, str | None, str], dict[str, float]] = {}
+        self._preferences: list[Preference] = []
+        self._left_out: Counter[str] = Counter()
+
+    def take(self, place: str, row: Mapping[Column, Any]) -> None:
+        """Read one row; raises ValueError if it is unusable, ConfigError if its columns have no known names."""
+        (own,) = self._find(place, row, "id", "id", [self._columns.id])
+        clip = clip_id(row[own])
+        if clip not in self._references:
+            some = ", ".join(map(repr, list(self._references)[:3]))
+            raise ValueError(f"id {clip!r} has no reference (ids of references: {some}, ...)")
+        if "preferred" in row and (pair := _pair(row)):
+            self._take_preference(clip, *pair, row["preferred"])
+            return
+        (own,) = self._find(place, row, "text", "text", [self._columns.text])
+        text = row[own]
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"{own!r} must be text (got {text!r})")
+        raters, score = self._given(place, row)
+        if not math.isfinite(score):
+            self._left_out["no rating"] += 1
+        elif is_blank(text or ""):
+            self._left_out["an empty text"] += 1
+        else:
+            system = next((str(row[name]).strip() for name in _exact(row, "system") if row[name] is not None), "")
+            rater = next((str(row[name]).strip() for name in _exact(row, "rater") if row[name] is not None), "")
+            rating = Rating(clip, str(text), score, raters, system or None)
+            if rater:
+                self._join(rating, rater)
+            else:
+                self._ratings.append(rating)
+
+    def _join(self, rating: Rating, rater: str) -> None:
+        own = self._by_rater.setdefault((rating.clip, rating.system, rating.candidate), {})
+        if rater in own:
+            raise ValueError(f"rater {rater!r} rates this text a second time")
+        own[rater] = rating.score
+
+    def _find(
+        self, place: str, row: Mapping[Column, Any], role: str, option: str, given: Sequence[str | None]
+    ) -> list[Column]:
+        asked = [name for name in row if str(name) in given]
+        found = asked or _exact(row, role)
+        if not found or (len(found) > 1 and role != "score"):
+            wanted = [name for name in given if name] or _KNOWN.get(role, {"id", "video_id", "clip_id", "name"})
+            raise ConfigError(
+                f"{place}: {'several columns' if found else 'no column'} for the {role} (looked for "
+                f"{', '.join(sorted(wanted))}); the columns are {', '.join(map(str, row))}. Name it with "
+                f"--{option}-column"
+            )
+        return found
+
+    def _given(self, place: str, row: Mapping[Column, Any]) -> tuple[tuple[float, ...], float]:
+        """Return each rater's score, and their mean or the score of its own column; NaN is missing."""
+        lists, several = ([], []) if self._scores else (_exact(row, "raters"), _numbered(row))
+        raters = (
+            tuple(_number(value, lists[0]) for value in _as_list(row[lists[0]], lists[0]))
+            if lists
+            else tuple(_number(row[name], name) for name in several)
+        )
+        if raters and not _exact(row, "score"):
+            return raters, _mean(raters)
+        if lists and not _exact(row, "score"):
+            return (), math.nan
+        names = self._find(place, row, "score", "score", self._scores)
+        if len(names) > 1:
+            raters = tuple(_number(row[name], name) for name in names)
+            return raters, _mean(raters)
+        score = _number(row[names[0]], names[0])
+        return raters, score if math.isfinite(score) else _mean(raters)
+
+    def _take_preference(self, clip: str, texts: tuple[Any, Any], values: tuple[str, str], preferred: Any) -> None:
+        wanted = str(int(preferred) if isinstance(preferred, float | bool) else preferred).strip().lower()
+        if any(not isinstance(text, str) or is_blank(text) for text in texts):
+            raise ValueError(f"a preference needs two texts (got {texts[0]!r} and {texts[1]!r})")
+        if preferred is None or wanted in _MISSING or wanted in {"tie", "equal", "both"}:
+            self._left_out["no preference"] += 1
+        elif wanted in values:
+            self._preferences.append(Preference(clip, texts, values.index(wanted)))
+        elif wanted in {"0", "1"} and "2" not in values:
+            self._preferences.append(Preference(clip, texts, int(wanted)))
+        else:
+            raise ValueError(f"'preferred' must be {values[0]} or {values[1]} (got {preferred!r})")
+
+    def rated(self) -> Rated:
+        """Return what was read; scores of single raters are joined by text."""
+        names = {name: None for own in self._by_rater.values() for name in own}
+        whole = all(len(own) == len(names) for own in self._by_rater.values())
+        joined = []
+        for (clip, system, text), own in self._by_rater.items():
+            raters = tuple(own[name] for name in names) if whole else tuple(own.values())
+            joined.append(Rating(clip, text, _mean(raters), raters, system))
+        said = [f"{counted(count, 'row')} with {what} left out." for what, count in self._left_out.items()]
+        repeats = len(self._ratings) - len({(one.clip, one.system, one.candidate) for one in self._ratings})
+        if repeats and 2 * repeats >= len(self._ratings):
+            said.append(
+                f"{counted(repeats, 'row')} with the text of another row counted separately; a column rater joins them."
+            )
+        return Rated([*self._ratings, *joined], self._preferences, said)
 
 
-def _preference(row: Mapping[Any, Any]) -> Preference:
-    candidates = row.get("candidates")
-    if not isinstance(candidates, list) or len(candidates) != 2 or row["preferred"] not in (0, 1):
-        raise ValueError("a preference needs 'candidates' (two texts) and 'preferred' (0 or 1)")
-    first, second = (_text(text, "candidates") for text in candidates)
-    return Preference(_clip(row), (first, second), int(row["preferred"]))
+def _exact(row: Mapping[Column, Any], role: str) -> list[Column]:
+    """Return the column with the documented name of a role, or those with one of its usual names."""
+    exact = {"text": "candidate"}.get(role, role)
+    if exact in row:
+        return [exact]
+    if role == "id":
+        return named(row, DESCRIBED) or named(row, IDS)
+    found = [name for name in named(row, _KNOWN[role]) if not re.search(r"\d$", str(name))]
+    return found if role in {"text", "score"} else found[:1]
 
 
-def _clip(row: Mapping[Any, Any]) -> str:
-    clip = row.get("id")
-    if isinstance(clip, bool) or not isinstance(clip, str | int) or clip == "":
-        raise ValueError(f"'id' must be text or a whole number (got {clip!r})")
-    return str(clip)
+def _numbered(row: Mapping[Column, Any]) -> list[Column]:
+    """Return the columns of single raters, such as rater_1, rater_2; at least two."""
+    single = re.compile(r"(rater|annotator|worker|expert|score|rating)[ _-]?\d+")
+    found = [name for name in row if single.fullmatch(str(name).lower())]
+    return found if len(found) > 1 else []
 
 
-def _text(value: Any, column: str) -> str:
-    if not isinstance(value, str) or is_blank(value):
-        raise ValueError(f"'{column}' must be non-empty text (got {value!r})")
+def _pair(row: Mapping[Column, Any]) -> tuple[tuple[Any, Any], tuple[str, str]] | None:
+    """Return the two texts of a preference, and the values of `preferred` that name them."""
+    if "candidates" in row:
+        texts = list_in(row["candidates"]) if isinstance(row["candidates"], str) else row["candidates"]
+        if not isinstance(texts, list) or len(texts) != 2:
+            raise ValueError("a preference needs 'candidates' (two texts) and 'preferred' (0 or 1)")
+        return (texts[0], texts[1]), ("0", "1")
+    matched = [(name, re.fullmatch(r"(.*?)[ _-]?([ab012])", str(name).lower())) for name in row]
+    sides = [(name, match[2]) for name, match in matched if match and match[1] in _KNOWN["text"]]
+    if len(sides) != 2:
+        return None
+    (first, one), (second, other) = sides
+    return (row[first], row[second]), (one, other)
+
+
+def _as_list(value: Any, column: Column) -> list[Any]:
+    if isinstance(value, str):
+        text = value.strip().strip("[]()")
+        return [part for part in re.split(r"[;,|\s]+", text) if part]
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"{column!r} must be a list of numbers (got {value!r})")
     return value
 
 
-def _number(value: Any, column: str) -> float:
+def _mean(scores: Sequence[float]) -> float:
+    known = [score for score in scores if math.isfinite(score)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _number(value: Any, column: Column) -> float:
+    """Read a score; NaN if it is missing."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
+        return math.nan
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
+        number = math.inf if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"'{column}' must be a number (got {value!r})")
+        number = math.inf
+    if math.isinf(number):
+        raise ValueError(f"{column!r} must be a number (got {value!r})")
     return number

@@ -12,7 +12,7 @@ from stella_mteb.engine.encoder import Progress, TextEncoder
 from stella_mteb.judge.agreement import Mode, Scores, accuracies, agreement_rows, ceiling, differences, reasons
 from stella_mteb.judge.judge import TextVectors, score
 from stella_mteb.judge.nli import NliModel
-from stella_mteb.judge.ratings import Preference, Rating
+from stella_mteb.judge.ratings import Rated
 from stella_mteb.judge.similarity import MEASURES, PairScore, over_references
 
 
@@ -21,14 +21,12 @@ class Validation:
 
     Args:
         references: The references of each clip.
-        ratings: People's ratings of texts.
-        preferences: People's preferences between two texts.
+        rated: People's ratings of texts, and their preferences between two texts.
     """
 
-    def __init__(
-        self, references: Mapping[str, Sequence[str]], ratings: Sequence[Rating], preferences: Sequence[Preference]
-    ) -> None:
-        self.references, self.ratings, self.preferences = references, ratings, preferences
+    def __init__(self, references: Mapping[str, Sequence[str]], rated: Rated) -> None:
+        self.references, self.rated = references, rated
+        self.ratings, self.preferences = rated.ratings, rated.preferences
         self._of_ratings: dict[str, Scores] = {}
         self._of_preferences: dict[str, Scores] = {}
 
@@ -79,7 +77,7 @@ class Validation:
                 "clips": len(clips),
                 "references": max(len(self.references[clip]) for clip in clips),
             },
-            "reasons": reasons(self._of_ratings, self.ratings, self.preferences),
+            "reasons": [*self.rated.left_out, *reasons(self._of_ratings, self.ratings, self.preferences)],
         }
 
 
