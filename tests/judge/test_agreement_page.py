@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from stella_mteb.judge.agreement_page import render_page, write_page
 from stella_mteb.judge.agreement_words import advice
 from stella_mteb.judge.published import published_figures
-from stella_mteb.judge.ratings import Preference, Rating
+from stella_mteb.judge.ratings import Preference, Rated, Rating
 from stella_mteb.judge.validation import Validation
 from tests.support.comparisons import HOSTILE
 from tests.support.judging import made_up_ratings
@@ -39,7 +39,7 @@ def values() -> dict[str, np.ndarray]:
 
 def validation_of(values: dict[str, np.ndarray], judges: list[str]) -> Validation:
     ratings, _ = made_up_ratings()
-    validation = Validation({rating.clip: ("a text",) * 9 for rating in ratings}, ratings, [])
+    validation = Validation({rating.clip: ("a text",) * 9 for rating in ratings}, Rated(ratings))
     for number, judge in enumerate(judges):
         modes = {"best": values, "mean": values, "first": {name: -own for name, own in values.items()}}
         if number:
@@ -91,6 +91,14 @@ def test_the_heading_names_the_measure_with_the_highest_rho_and_those_that_the_t
         f"Use faithfulness: it agrees with people best (rho {rho['precision']:.3f}); f1 cannot be told apart from it"
     )
     assert "People rated 120 texts of 40 clips." in document.text()
+    assert "To rank the 3 systems" not in document.text()  # there no measure is better
+    rows = [
+        row | {"spearman": 0.1 if row["measure"] == "precision" else row["spearman"]}
+        if row["level"] == "system"
+        else row
+        for row in found["rows"]
+    ]
+    assert "rho of their means 1.000, where faithfulness has 0.100" in read(render_page({**found, "rows": rows})).text()
 
 
 def test_a_measure_that_is_undefined_for_some_texts_is_never_the_advice(found: Found) -> None:
@@ -118,7 +126,8 @@ def test_the_advice_claims_no_more_than_the_interval(change: Found, said: str, f
 def test_preferences_alone_give_the_measure_with_the_highest_accuracy() -> None:
     rng = np.random.default_rng(1)
     validation = Validation(
-        {str(n): ("a text",) for n in range(30)}, [], [Preference(str(n), ("a", "b"), n % 2) for n in range(30)]
+        {str(n): ("a text",) for n in range(30)},
+        Rated([], [Preference(str(n), ("a", "b"), n % 2) for n in range(30)]),
     )
     right = np.array([[1, 0], [0, 1]] * 15, dtype=float).ravel()
     validation._of_preferences["minilm"] = {"best": {"coarse": rng.normal(size=60), "recall": right}}
@@ -197,7 +206,7 @@ def test_reasons_name_few_clips_few_systems_equal_ratings_and_missing_raters() -
     ratings = [
         Rating("1", "a", 3.0, (3.0,), "x"), Rating("2", "b", 3.0, (3.0, 3.0), None), Rating("3", "c", 3.0, (), "y")
     ]  # fmt: skip
-    validation = Validation({one.clip: ("a text",) for one in ratings}, ratings, [])
+    validation = Validation({one.clip: ("a text",) for one in ratings}, Rated(ratings))
 
     said = " ".join(validation.as_json()["reasons"])
 

@@ -10,18 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
-from stella_mteb.errors import ConfigError
 from stella_mteb.judge.agreement import accuracies, agreement_rows, ceiling, differences
-from stella_mteb.judge.ratings import Preference, Rating, read_ratings
+from stella_mteb.judge.ratings import Preference, Rating
 from tests.conftest import SHARED, Call, needs_shared
 from tests.support.judging import made_up_ratings
-
-REFERENCES = {"1": ("A man parks a red van.",), "2": ("Two girls cross the bridge.", "Girls walk over a bridge.")}
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
 
 
 def test_levels_are_those_of_scipy_over_items_ratings_and_systems() -> None:
@@ -121,41 +113,6 @@ def test_preferences_count_equal_scores_half() -> None:
     (row,) = accuracies("j", {"best": {"hm_cf": values}}, preferences)
 
     assert (row["accuracy"], row["n"]) == ((1 + 1 + 0 + 0.5) / 4, 4)
-
-
-def test_ratings_and_preferences_are_read(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "r.jsonl", [
-        {"id": "1", "system": 3, "candidate": "A van.", "raters": [4, 5, "3"]},
-        {"id": 2, "candidate": "Girls.", "score": 0},
-        {"id": "2", "candidates": ["Girls.", "Boys."], "preferred": 0},
-    ])  # fmt: skip
-
-    ratings, preferences = read_ratings(path, REFERENCES)
-
-    assert ratings == [Rating("1", "A van.", 4.0, (4.0, 5.0, 3.0), "3"), Rating("2", "Girls.", 0.0)]
-    assert preferences == [Preference("2", ("Girls.", "Boys."), 0)]
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"id": "9", "candidate": "A van.", "score": 1}, "'9' has no reference"),
-        ({"id": "1", "candidate": " ", "score": 1}, "'candidate' must be non-empty text"),
-        ({"id": "1", "candidate": "A van."}, "needs 'score'"),
-        ({"id": "1", "candidate": "A van.", "score": "good"}, "'score' must be a number"),
-        ({"id": "1", "candidate": "A van.", "score": True}, "'score' must be a number"),
-        ({"id": "1", "candidates": ["a"], "preferred": 0}, "two texts"),
-        ({"id": "1", "candidates": ["a", "b"], "preferred": 2}, "0 or 1"),
-    ],
-)
-def test_an_unusable_row_is_named_with_its_line(row: dict[str, Any], said: str, tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "r.jsonl", [{"id": "1", "candidate": "A van.", "score": 1}, row])
-
-    with pytest.raises(ConfigError) as caught:
-        read_ratings(path, REFERENCES)
-
-    assert "r.jsonl:2" in str(caught.value)
-    assert said in str(caught.value)
 
 
 def validated(call: Call, name: str, *options: object) -> dict[str, Any]:

@@ -1,0 +1,217 @@
+"""Files of ratings as people keep them: every layout gives the same ratings, or an error with its place and cure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stella_mteb.errors import ConfigError
+from stella_mteb.files.keyed_texts import KeyedColumns
+from stella_mteb.judge.agreement import agreement_rows, ceiling
+from stella_mteb.judge.inputs import read_references
+from stella_mteb.judge.ratings import Preference, Rating, read_ratings
+from tests.conftest import Call
+
+REFERENCES = {"1": ("A man parks a red van.",), "2": ("Two girls cross the bridge.", "Girls walk."), "\u00e9": ("x",)}
+VAN, GIRLS = Rating("1", "A van.", 4.0, (4.0, 5.0, 3.0), "a"), Rating("2", "Girls.", 1.5, (1.0, 2.0, 1.5), "b")
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "\n".join(map(json.dumps, rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("r.jsonl", lines(
+            {"id": 1.0, "system": "a", "candidate": "A van.", "raters": [4, "5", 3.0], "more": None},
+            {"id": 2, "system": "b", "candidate": "Girls.", "score": 1.5, "raters": [1, 2, 1.5]},
+        )),
+        ("r.json", json.dumps({
+            "1": {"system": "a", "candidate": "A van.", "score": 4, "raters": [4, 5, 3]},
+            "2": {"system": "b", "candidate": "Girls.", "raters": [1, 2, 1.5]},
+        })),
+        ("r.csv", '\ufeffid,system,candidate,raters\r\n1,a,A van.,"[4, 5, 3]"\r\n2,b,Girls.,1;2;1.5\r\n'),
+        ("r.csv", "video_id,model,caption,rater_1,rater_2,rater_3\n1,a,A van.,4,5,3\n2,b,Girls.,1,2,1.5\n"),
+        ("r.csv", "id;system;candidate;score;rater 1;rater 2;rater 3\n1;a;A van.;4;4;5;3\n2;b;Girls.;1.5;1;2;1.5\n"),
+        ("r.tsv", "id\tsystem\tcandidate\trater\tscore\n" + "".join(
+            f"{clip}\t{text}\t{rater}\t{score}\n"
+            for rater, scores in (("x", (4, 1)), ("y", (5, 2)), ("z", (3, 1.5)))
+            for clip, text, score in zip((1, 2), ("a\tA van.", "b\tGirls."), scores, strict=True)
+        )),
+    ],
+)  # fmt: skip
+def test_every_layout_of_raters_gives_the_same_ratings(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content.encode())
+
+    assert read_ratings(tmp_path / name, REFERENCES).ratings == [VAN, GIRLS]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lines({"id": 1, "candidates": ["A van.", "A bus."], "preferred": 0},
+              {"id": 2, "candidates": ["Boys.", "Girls."], "preferred": 1}),
+        'id,candidates,preferred\n1,"[""A van."", ""A bus.""]",0\n2,"[\'Boys.\', \'Girls.\']",1\n',
+        "id,candidate_a,candidate_b,preferred\n1,A van.,A bus.,a\n2,Boys.,Girls.,B\n",
+        "id,candidate_1,candidate_2,preferred\n1,A van.,A bus.,1\n2,Boys.,Girls.,2\n",
+    ],
+)  # fmt: skip
+def test_every_layout_of_preferences_gives_the_same_ones(content: str, tmp_path: Path) -> None:
+    path = tmp_path / ("r.jsonl" if content[0] == "{" else "r.csv")
+    path.write_text(content)
+
+    assert read_ratings(path, REFERENCES).preferences == [
+        Preference("1", ("A van.", "A bus."), 0), Preference("2", ("Boys.", "Girls."), 1)
+    ]  # fmt: skip
+
+
+def test_missing_ratings_empty_texts_and_ties_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(lines(
+        {"id": "1", "candidate": "A van.", "raters": [4, None, 2]},
+        {"id": "e\u0301", "candidate": "A cafe.", "score": "n/a", "system": ""},
+        {"id": "e\u0301", "candidate": "A cafe.", "score": "2.5", "system": ""},
+        {"id": "1", "candidate": " ", "score": 1},
+        {"id": "1", "candidates": ["a", "b"], "preferred": None},
+    ))  # fmt: skip
+
+    rated = read_ratings(path, REFERENCES)
+
+    assert rated.ratings[1] == Rating("\u00e9", "A cafe.", 2.5)
+    assert (rated.ratings[0].score, np.isnan(rated.ratings[0].raters).tolist()) == (3.0, [False, True, False])
+    assert rated.left_out == [
+        "1 row with no rating left out.", "1 row with an empty text left out.", "1 row with no preference left out."
+    ]  # fmt: skip
+
+
+def test_a_missing_score_leaves_a_rater_out_of_that_text_only() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.integers(1, 6, (30, 3)).astype(float)
+    table[::5, 1] = np.nan
+    ratings = [Rating(str(n), "text", float(np.nanmean(row)), tuple(row)) for n, row in enumerate(table)]
+
+    rows = {(row.level, row.against): row for row in agreement_rows("j", {"best": {"f1": table[:, 0]}}, ratings)}
+    found = ceiling(ratings)
+
+    assert rows["item", "rater"].correlations.n == 90 - 6
+    assert ("item", "each") not in rows
+    whole = ~np.isnan(table[:, 1])
+    pearson = [
+        np.corrcoef(table[:, 0], np.nanmean(table[:, 1:], axis=1))[0, 1],
+        np.corrcoef(table[whole, 1], table[whole][:, [0, 2]].mean(axis=1))[0, 1],
+        np.corrcoef(table[:, 2], np.nanmean(table[:, :2], axis=1))[0, 1],
+    ]
+    assert found is not None
+    assert found["pearson"] == pytest.approx(np.mean(pearson))
+
+
+def test_rows_of_single_raters_without_a_rater_column_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("id,candidate,score\n1,A van.,3\n1,A van.,4\n1,A van.,5\n2,Girls.,1\n")
+
+    rated = read_ratings(path, REFERENCES)
+
+    assert len(rated.ratings) == 4
+    assert rated.left_out == ["2 rows with the text of another row counted separately; a column rater joins them."]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"id": "9", "candidate": "A van.", "score": 1}, "'9' has no reference (ids of references: '1', '2'"),
+        ({"id": "1", "candidate": ["A van."], "score": 1}, "'candidate' must be text"),
+        ({"id": "1", "candidate": "A van.", "score": "good"}, "'score' must be a number"),
+        ({"id": "1", "candidate": "A van.", "score": True}, "'score' must be a number"),
+        ({"id": "1", "candidate": "A van.", "score": float("inf")}, "'score' must be a number"),
+        ({"id": "1", "candidate": "A van.", "raters": 3}, "'raters' must be a list of numbers"),
+        ({"id": "1", "candidate": "A van.", "rater": "x", "score": 3}, "'x' rates this text a second time"),
+        ({"id": "1", "candidates": ["a"], "preferred": 0}, "two texts"),
+        ({"id": "1", "candidates": ["a", " "], "preferred": 0}, "two texts"),
+        ({"id": "1", "candidates": ["a", "b"], "preferred": 2}, "'preferred' must be 0 or 1"),
+        ({"id": 1.5, "candidate": "A van.", "score": 1}, "must be text or a whole number"),
+    ],
+)
+def test_an_unusable_row_is_named_with_its_line(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(lines({"id": "1", "candidate": "A van.", "rater": "x", "score": 1}, row))
+
+    with pytest.raises(ConfigError) as caught:
+        read_ratings(path, REFERENCES)
+
+    assert "r.jsonl:2" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_an_unknown_column_is_named_with_the_columns_there_are_and_the_option_that_maps_it(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("clip,hypo,mark_x,mark_y\n1,A van.,3,4\n")
+
+    for columns, option, looked_for in (
+        (KeyedColumns(), "--text-column", "candidate, caption"), (KeyedColumns(None, "hypo"), "--score-column", "score")
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            read_ratings(path, REFERENCES, columns)
+        for part in ("r.csv:2", looked_for, "the columns are clip, hypo, mark_x, mark_y", option):
+            assert part in str(caught.value)
+    (rating,) = read_ratings(path, REFERENCES, KeyedColumns(None, "hypo"), ["mark_x", "mark_y"]).ratings
+    assert rating == Rating("1", "A van.", 3.5, (3.0, 4.0))
+
+
+def test_a_file_without_header_is_read_by_positions(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("1,A van.,3\n2,Girls.,4\n")
+
+    assert read_ratings(path, REFERENCES, KeyedColumns("1", "2"), ["3"]).ratings == [
+        Rating("1", "A van.", 3.0), Rating("2", "Girls.", 4.0)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "r.jsonl",
+            lines({"id": "1", "references": ["a", "b c"], "text": "the story"}, {"id": "2", "references": ["d"]}),
+        ),
+        ("r.csv", 'id,references\n1,"[\'a\', \'b c\']"\n2,"[""d""]"\n'),
+        ("r.csv", "id,reference_1,reference_2\n1,a,b c\n2,d,\n"),
+        ("r.csv", "video_id,reference\n1,a\n1,b c\n2,d\n"),
+    ],
+)
+def test_every_layout_of_several_references_gives_the_same_ones(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+
+    assert read_references(tmp_path / name) == {"1": ("a", "b c"), "2": ("d",)}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"id": "1", "candidate": text, "score": 3} for text in ("A van.", "A bus.", "Rain.")],
+        [{"id": "1", "candidate": "A van.", "score": 3}],
+        [{"id": "1", "candidates": ["A van.", "A bus."], "preferred": 0}],
+        [
+            {"id": c, "candidate": t, "score": s}
+            for c, t, s in (("1", "A van.", 3), ("2", "Rain.", 1), ("2", "Girls.", 5))
+        ],
+    ],
+)
+def test_constant_ratings_one_text_one_clip_and_one_pair_end_without_an_error_or_a_figure_of_nothing(
+    rows: list[dict[str, Any]], call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "r.jsonl").write_text(lines(*rows))
+    (tmp_path / "refs.jsonl").write_text(lines(*({"id": k, "references": v} for k, v in REFERENCES.items())))
+
+    code, out, err = call("validate", "--references", tmp_path / "refs.jsonl", "--ratings", tmp_path / "r.jsonl", "-m",
+                          "all_minilm_l6_v2", "--html", tmp_path / "page.html", "--format", "json")  # fmt: skip
+
+    assert code == 0, err
+    found = json.loads(out)
+    assert [row for row in found["rows"] + found["preferences"] if row["low"] is not None] == []
+    assert any("need 20 clips" in reason for reason in found["reasons"])
+    assert "Warning" not in err
