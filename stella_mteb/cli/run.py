@@ -261,7 +261,7 @@ def print_per_label(outcome: Outcome) -> None:
         return
     caption = (
         f"{outcome.task} with {outcome.model}, by label: mean grade, mean cosine, and the share of comparisons within "
-        "a reference that the cosines order as the grades do (0.5: chance)"
+        "a reference that the cosines order as the grades do; not chance-corrected: 0.5 is chance, less is worse"
     )
     typer.echo("\n" + textwrap.fill(caption, 80))
     typer.echo(
