@@ -120,16 +120,16 @@ def agreement_rows(judge: str, scores: Scores, ratings: Sequence[Rating]) -> Ite
                 continue
             rows = partial(Row, judge, measure)
             x, y, groups = values[there], gold[there], np.unique(clips[there], return_inverse=True)[1]
-            yield rows("item", "mean", mode, *_over_items(x, y, groups))
+            yield rows("item", "mean", mode, *_over_items(x, y[None], groups))
             yield rows("clip", "mean", mode, *_within_clips(x, y, groups))
             if systems is not None and systems.max() + 1 >= _LEAST_SYSTEMS:
                 yield rows("system", "mean", mode, *_over_systems(x, y, groups, systems[there]))
             if table.size and given.all():
-                yield rows("item", "each", mode, *_over_raters(x, table[there].T, groups))
+                yield rows("item", "each", mode, *_over_items(x, table[there].T, groups))
             rated, _ = places = np.nonzero(given & there[:, None])
             if len(rated) > 1:
                 x, y, groups = values[rated], table[places], np.unique(clips[rated], return_inverse=True)[1]
-                yield rows("item", "rater", mode, *_over_items(x, y, groups))
+                yield rows("item", "rater", mode, *_over_items(x, y[None], groups))
                 yield rows("clip", "rater", mode, *_within_clips(x, y, groups))
 
 
@@ -145,15 +145,8 @@ Found = tuple[Correlations, float | None, float | None]
 """Correlations, and the ends of the 95 % interval of Spearman's rho."""
 
 
-def _over_items(x: Array, y: Array, groups: Groups) -> Found:
-    found = correlate(x, y)
-    if found.spearman is None or groups.max() + 1 < MIN_ITEMS:
-        return found, None, None
-    return found, *interval(resampled_spearman(y, x[None], groups, resamples=RESAMPLES, seed=_SEED)[0])
-
-
-def _over_raters(x: Array, raters: Array, groups: Groups) -> Found:
-    """Average the correlations with each rater [raters, items]; a resample draws the same clips for all raters."""
+def _over_items(x: Array, raters: Array, groups: Groups) -> Found:
+    """Average the correlations with each row of `raters` [rows, items]; a resample draws the same clips for all."""
     found = mean_of([correlate(x, rater) for rater in raters])
     if found.spearman is None or groups.max() + 1 < MIN_ITEMS:
         return found, None, None
@@ -209,7 +202,11 @@ def differences(scores: Mapping[str, Scores], ratings: Sequence[Rating]) -> list
         for measure, values in own["best"].items()
         if np.isfinite(values).all() and np.ptp(values) > 0
     ]
-    pairs = [(a, b) for a, b in itertools.combinations(range(len(names)), 2) if _differ_once(names[a], names[b])]
+    pairs = [
+        (a, b)
+        for a, b in itertools.combinations(range(len(names)), 2)
+        if (names[a][0] == names[b][0]) != (names[a][1] == names[b][1])
+    ]
     if not pairs or np.ptp(gold) == 0 or clips.max() + 1 < MIN_ITEMS:
         return []
     values = np.stack([scores[judge]["best"][measure] for judge, measure in names])
@@ -237,10 +234,6 @@ def _max_t_of_resamples(observed: Array, drawn: Array) -> tuple[Array, Array]:
     reached = np.abs(observed[:, None]) / spread
     total = 1 + drawn.shape[1]
     return (1 + (null >= reached).sum(axis=1)) / total, (1 + (null.max(axis=0) >= reached).sum(axis=1)) / total
-
-
-def _differ_once(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    return (one[0] == other[0]) != (one[1] == other[1])
 
 
 def ceiling(ratings: Sequence[Rating]) -> dict[str, Any] | None:

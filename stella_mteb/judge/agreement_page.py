@@ -80,7 +80,12 @@ class _Dot:
 
 def _pictures(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Draw the levels, then our figures beside those of others, then the preferences."""
-    if panels := {level: own for level in _PANELS if (own := _of_level(found, level))}:
+    panels: dict[str, dict[str, _Dot]] = {}
+    for row in found["rows"]:
+        if (row["against"], row["references"]) == ("mean", "best") and row["spearman"] is not None:
+            dot = _Dot(named(row, found), row["spearman"], row["low"], row["high"])
+            panels.setdefault(row["level"], {})[dot.name] = dot
+    if panels:
         yield _levels(found, panels)
     for number, (references, against) in enumerate(
         dict.fromkeys((row["references"], row["against"]) for row in found["published"]), 1
@@ -92,14 +97,6 @@ def _pictures(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         dots = [_Dot(named(row, found), row["accuracy"], row["low"], row["high"]) for row in pairs]
         title = "Share of pairs in which a measure prefers what people prefer"
         yield _one_panel("preferences", title, "A bar is the 95 % interval. The line is chance.", dots, {"chance": 0.5})
-
-
-def _of_level(found: Mapping[str, Any], level: str) -> dict[str, _Dot]:
-    return {
-        (name := named(row, found)): _Dot(name, row["spearman"], row["low"], row["high"])
-        for row in found["rows"]
-        if (row["level"], row["against"], row["references"]) == (level, "mean", "best") and row["spearman"] is not None
-    }
 
 
 def _levels(found: Mapping[str, Any], panels: Mapping[str, Mapping[str, _Dot]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from stella_mteb.files.tables import counted
@@ -40,8 +40,13 @@ def advice(found: Mapping[str, Any]) -> str:
         return f"No measure agrees with people for certain; the highest rho is {best['spearman']:.3f} ({name})"
     if best["low"] is None:
         return f"Too few clips to be sure; {name} agrees with people best so far (rho {best['spearman']:.3f})"
-    tied = _tied(best, found)
-    doubt = f"; {_listed(tied)} cannot be told apart from it" if tied else ""
+    own = [best["judge"], best["measure"]]
+    pairs = [[[*one["first"]], [*one["second"]]] for one in found["differences"] if one["p_adjusted"] >= _ALPHA]
+    others = [other for pair in pairs if own in pair for other in pair if other != own]
+    tied = [_spoken({"judge": judge, "measure": measure}, found) for judge, measure in others]
+    listed = ", ".join(tied[:-1]) + " and " * (len(tied) > 1) + "".join(tied[-1:])
+    listed = listed if len(tied) <= _NAMED else f"{len(tied)} others"
+    doubt = f"; {listed} cannot be told apart from it" if tied else ""
     return f"Use {name}: it agrees with people best (rho {best['spearman']:.3f}){doubt}"
 
 
@@ -61,19 +66,6 @@ def best_row(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
         row for row in found["preferences"] if row["references"] == "best" and row["n"] == sizes["preferences"]
     ]
     return max(pairs, key=lambda row: row["accuracy"], default=None)
-
-
-def _tied(best: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    own = [best["judge"], best["measure"]]
-    undecided = [[[*one["first"]], [*one["second"]]] for one in found["differences"] if one["p_adjusted"] >= _ALPHA]
-    others = [other for pair in undecided if own in pair for other in pair if other != own]
-    return [_spoken({"judge": judge, "measure": measure}, found) for judge, measure in others]
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) > _NAMED:
-        return f"{len(names)} others"
-    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])
 
 
 def _spoken(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:

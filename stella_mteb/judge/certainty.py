@@ -93,11 +93,14 @@ def certainty(results: Results, ranking: Sequence[RankedModel], seed: int = 0) -
         for duel in duels
         if not duel.is_tie
     ]
+    drawn = np.concatenate(
+        [w @ scores.T / len(clips) for w in draws(np.arange(len(clips)), RESAMPLES, seed, len(clips))]
+    )
     ranks = possible_ranks(len(models), [(place[winner], place[loser]) for winner, loser in decided])
     return Certainty(
         clips=len(clips),
         needed=needed,
-        intervals=_intervals(models, scores, seed) if len(clips) >= MIN_ITEMS else {},
+        intervals=dict(zip(models, map(interval, drawn.T), strict=True)) if len(clips) >= MIN_ITEMS else {},
         ranks=dict(zip(models, ranks, strict=True)),
         duels=tuple(duels),
     )
@@ -113,12 +116,6 @@ def _duels(models: Sequence[str], scores: Array, seed: int) -> tuple[list[Duel],
     return [
         Duel(models[one], models[other], *own) for (one, other), own in zip(pairs, figures, strict=True)
     ], tested.needed
-
-
-def _intervals(models: Sequence[str], scores: Array, seed: int) -> dict[str, tuple[float | None, float | None]]:
-    clips = scores.shape[1]
-    drawn = np.concatenate([w @ scores.T / clips for w in draws(np.arange(clips), RESAMPLES, seed, clips)])
-    return {model: interval(of_model) for model, of_model in zip(models, drawn.T, strict=True)}
 
 
 def ties_in_words(found: Certainty) -> list[str]:

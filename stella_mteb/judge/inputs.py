@@ -123,20 +123,16 @@ def read_candidates(
     seen: dict[str, Path] = {}
     candidates = []
     for file in files:
-        slug = _slug(file.stem)
+        slug = re.sub(r"[^\w.+-]", "_", file.stem).lstrip(".") or "model"
+        if len(slug.encode()) > _LONGEST_SLUG:
+            short = hashlib.blake2b(file.stem.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
+            slug = f"{slug[:50]}-{short}"
         same = unicodedata.normalize("NFC", slug).casefold()  # the same file on some file systems
         if same in seen:
             raise ConfigError(f"{file} and {seen[same]} are both predictions of {slug!r}; rename one")
         seen[same] = file
         candidates.append(_read_candidate(file, slug, references, columns, unwrapped))
     return candidates
-
-
-def _slug(stem: str) -> str:
-    slug = re.sub(r"[^\w.+-]", "_", stem).lstrip(".") or "model"
-    if len(slug.encode()) <= _LONGEST_SLUG:
-        return slug
-    return f"{slug[:50]}-{hashlib.blake2b(stem.encode('utf-8', 'surrogateescape'), digest_size=6).hexdigest()}"
 
 
 def _read_candidate(

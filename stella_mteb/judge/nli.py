@@ -68,6 +68,8 @@ class NliModel:
     def _compute(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         import torch  # noqa: PLC0415
 
+        # A tokenizer without a configured limit reports 10^30.
+        longest = min(self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", 512))
         both = [*pairs, *((other, one) for one, other in pairs)]
         order = sorted(range(len(both)), key=lambda place: sum(map(len, both[place])))
         found = np.empty(len(both))
@@ -75,14 +77,9 @@ class NliModel:
             places = order[start : start + _BATCH]
             given = self._tokenizer(
                 *map(list, zip(*(both[place] for place in places), strict=True)),
-                padding=True, truncation=True, max_length=self._longest, return_tensors="pt",
+                padding=True, truncation=True, max_length=int(longest), return_tensors="pt",
             )  # fmt: skip
             with torch.inference_mode():
                 logits = self._model(**given.to(self._model.device)).logits.float()
             found[places] = logits.softmax(dim=-1)[:, self._contradiction].cpu().numpy()
         return list(map(float, found.reshape(2, -1).mean(axis=0)))
-
-    @property
-    def _longest(self) -> int:
-        # A tokenizer without a configured limit reports 10^30.
-        return int(min(self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", 512)))

@@ -66,6 +66,8 @@ def render_page(results: Results, clips: JudgedClips) -> str:
     by_slug = {one.candidate.slug: one for one in clips.judgements}
     rows: list[RankedModel | Apart] = [*ranking, *apart]
     models = [_model(row, by_slug.get(row.slug), clips) for row in rows]
+    data = _data([by_slug[one.slug] for one in models if one.clips], clips)
+    as_json = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     axis, strips = _strips(ranking, sure) if sure and sure.intervals else (None, {})
     return _template().render(
         headline=_headline(ranking, apart, sure, len(results)),
@@ -80,7 +82,8 @@ def render_page(results: Results, clips: JudgedClips) -> str:
         level=clips.level,
         chance=_share(CHANCE),
         disputed=_share(DISPUTED) if any(one.nli is not None for one in models) else None,
-        data=_as_data(_data([by_slug[one.slug] for one in models if one.clips], clips)),
+        # Inside a script element only "<" can end the element or begin a comment.
+        data=Markup(as_json.replace("<", "\\u003c")),  # noqa: S704
     )
 
 
@@ -106,12 +109,8 @@ def _headline(ranking: Sequence[RankedModel], apart: Sequence[Apart], sure: Cert
     if len(ranking) == 1:
         return f"Only {first.slug} of {1 + len(apart)} models can be ranked,{where}" if apart else first.slug + where
     tied = [duel.second for duel in sure.duels if duel.first == first.slug and duel.is_tie] if sure else []
-    doubt = f"; a tie with {_together(tied)}" if tied else ""
+    doubt = f"; a tie with {' and '.join(tied) if len(tied) < 3 else f'{len(tied)} others'}" if tied else ""
     return f"{first.slug} comes first of {len(ranking)} models{where}{doubt}"
-
-
-def _together(names: Sequence[str]) -> str:
-    return " and ".join(names) if len(names) < 3 else f"{len(names)} others"
 
 
 def _strips(ranking: Sequence[RankedModel], sure: Certainty) -> tuple[Markup, dict[str, Markup]]:
@@ -235,9 +234,3 @@ def _hundredths(cosines: np.ndarray) -> list[int]:
 
 def _sentences(text: str) -> list[str]:
     return [plain(sentence) for sentence in text_and_sentences(text)[1:]]
-
-
-def _as_data(value: Mapping[str, Any]) -> Markup:
-    # Inside a script element only "<" can end the element or begin a comment.
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return Markup(text)  # noqa: S704

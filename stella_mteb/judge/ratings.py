@@ -25,6 +25,8 @@ _KNOWN = {
     "rater": {"rater", "raterid", "annotator", "annotatorid", "worker", "workerid"},
 }
 """Usual names of columns, in lower case and without other characters than letters."""
+_SINGLE = re.compile(r"(rater|annotator|worker|expert|score|rating)[ _-]?\d+")
+"""Names of the columns of single raters, such as rater_1."""
 _MISSING = {"", "na", "n/a", "nan", "none", "null", "-"}
 
 
@@ -141,16 +143,12 @@ class _Reader:
             system = next((str(row[name]).strip() for name in _exact(row, "system") if row[name] is not None), "")
             rater = next((str(row[name]).strip() for name in _exact(row, "rater") if row[name] is not None), "")
             rating = Rating(clip, str(text), score, raters, system or None)
-            if rater:
-                self._join(rating, rater)
-            else:
+            if not rater:
                 self._ratings.append(rating)
-
-    def _join(self, rating: Rating, rater: str) -> None:
-        own = self._by_rater.setdefault((rating.clip, rating.system, rating.candidate), {})
-        if rater in own:
-            raise ValueError(f"rater {rater!r} rates this text a second time")
-        own[rater] = rating.score
+            elif rater in (own_raters := self._by_rater.setdefault((clip, rating.system, rating.candidate), {})):
+                raise ValueError(f"rater {rater!r} rates this text a second time")
+            else:
+                own_raters[rater] = score
 
     def _find(
         self, place: str, row: Mapping[Column, Any], role: str, option: str, given: Sequence[str | None]
@@ -168,11 +166,12 @@ class _Reader:
 
     def _given(self, place: str, row: Mapping[Column, Any]) -> tuple[tuple[float, ...], float]:
         """Return each rater's score, and their mean or the score of its own column; NaN is missing."""
-        lists, several = ([], []) if self._scores else (_exact(row, "raters"), _numbered(row))
+        lists = [] if self._scores else _exact(row, "raters")
+        several = [] if self._scores else [name for name in row if _SINGLE.fullmatch(str(name).lower())]
         raters = (
             tuple(_number(value, lists[0]) for value in _as_list(row[lists[0]], lists[0]))
             if lists
-            else tuple(_number(row[name], name) for name in several)
+            else tuple(_number(row[name], name) for name in several if len(several) > 1)
         )
         if raters and not _exact(row, "score"):
             return raters, _mean(raters)
@@ -224,13 +223,6 @@ def _exact(row: Mapping[Column, Any], role: str) -> list[Column]:
         return named(row, DESCRIBED) or named(row, IDS)
     found = [name for name in named(row, _KNOWN[role]) if not re.search(r"\d$", str(name))]
     return found if role in {"text", "score"} else found[:1]
-
-
-def _numbered(row: Mapping[Column, Any]) -> list[Column]:
-    """Return the columns of single raters, such as rater_1, rater_2; at least two."""
-    single = re.compile(r"(rater|annotator|worker|expert|score|rating)[ _-]?\d+")
-    found = [name for name in row if single.fullmatch(str(name).lower())]
-    return found if len(found) > 1 else []
 
 
 def _pair(row: Mapping[Column, Any]) -> tuple[tuple[Any, Any], tuple[str, str]] | None:

@@ -23,7 +23,6 @@ from stella_mteb.errors import ConfigError
 from stella_mteb.files.atomic import read_json, read_json_object, set_aside, write_json
 from stella_mteb.files.locks import writing
 from stella_mteb.judge.judge import Judgement
-from stella_mteb.judge.similarity import PairScore
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +97,7 @@ def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> 
     """
     candidate, scores = judgement.candidate, list(judgement.scores.values())
     total = len(scores) + len(candidate.missing) + len(candidate.empty)
+    beside = {name: [value for one in scores if (value := getattr(one, name)) is not None] for name in BESIDE}
     return {
         "decoder_name": judge,
         "model_name": candidate.slug,
@@ -110,18 +110,13 @@ def aggregate(judge: str, judgement: Judgement, identity: Mapping[str, Any]) -> 
             name: _stats([getattr(score, name) for score in scores]) for name in ("precision", "recall", "f1")
         },
         "hybrid_stats": {"hm_cf": _stats([score.hm_cf for score in scores])},
-        **{f"{name}_stats": _stats_or_none(scores, name) for name in BESIDE},
+        **{f"{name}_stats": _stats(values) if values else None for name, values in beside.items()},
         "missing": list(candidate.missing),
         "empty": list(candidate.empty),
         "unknown": list(candidate.unknown),
         "wrapped": {kind: list(clips) for kind, clips in candidate.wrapped.items()},
         "judge": dict(identity),
     }
-
-
-def _stats_or_none(scores: Sequence[PairScore], name: str) -> dict[str, float] | None:
-    values = [value for score in scores if (value := getattr(score, name)) is not None]
-    return _stats(values) if values else None
 
 
 def _stats(values: Sequence[float]) -> dict[str, float]:
@@ -182,25 +177,24 @@ def read_results(folder: Path) -> dict[str, dict[str, Result]]:
         except (KeyError, TypeError, ValueError):
             raise ConfigError(f"{path}: no number at hybrid_stats.hm_cf.mean; not an aggregated file") from None
         clips = _read_clips(pairs / path.parent.name / path.name)
+        fine = content.get("fine_grained_stats") or {}
+        others = {
+            "coarse": content.get("coarse_grained_stats"),
+            "precision": fine.get("precision"),
+            "recall": fine.get("recall"),
+            **{name: content.get(f"{name}_stats") for name in BESIDE},
+        }
         found.setdefault(path.parent.name, {})[path.stem] = Result(
-            mean, count if isinstance(count, int) else None, clips, _other_means(content)
+            mean,
+            count if isinstance(count, int) else None,
+            clips,
+            {name: float(own["mean"]) for name, own in others.items() if own},
         )
     if not found:
         raise ConfigError(
             f"{root}: no aggregated files (<judge>/<model>.json); give the --output folder of stella-mteb judge"
         )
     return found
-
-
-def _other_means(content: Mapping[str, Any]) -> dict[str, float]:
-    fine = content.get("fine_grained_stats") or {}
-    stats = {
-        "coarse": content.get("coarse_grained_stats"),
-        "precision": fine.get("precision"),
-        "recall": fine.get("recall"),
-        **{name: content.get(f"{name}_stats") for name in BESIDE},
-    }
-    return {name: float(own["mean"]) for name, own in stats.items() if own}
 
 
 def _read_clips(path: Path) -> dict[str, float] | None:
