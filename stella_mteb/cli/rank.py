@@ -74,7 +74,7 @@ def print_ranking(folder: Path, form: TableFormat) -> None:
     beside = {row["slug"]: means_beside(results, row["slug"]) for row in rows}
     if form in {"table", "md"}:
         typer.echo(render([_shown(row) for row in rows], form))
-        typer.echo("\nMeans over clips of the other measures")
+        typer.echo("\nMeans over clips of the other measures" + "\n" * (form == "md"))
         typer.echo(render(_named(beside), form))
         typer.echo("\n" + "\n".join(textwrap.fill(line, 80) for line in (ties_in_words(sure) if sure else ())))
         say(_LEGEND)
