@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from stella_mteb.files.tables import counted
+from stella_mteb.files.tables import many
 from stella_mteb.judge.similarity import SHOWN_AS
 
 LEVELS = {
@@ -75,8 +75,8 @@ def _spoken(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 def in_support(found: Mapping[str, Any]) -> str:
     """Say in sentences what the advice rests on: interval, sizes, and the raters' own agreement."""
     sizes, best, ceiling = found["sizes"], best_row(found), found["ceiling"]
-    rated = [counted(sizes[what], what[:-1]) for what in ("texts", "preferences") if sizes[what]]
-    sentences = [f"People rated {' and '.join(rated)} of {counted(sizes['clips'], 'clip')}."]
+    rated = [many(sizes[what], what[:-1]) for what in ("texts", "preferences") if sizes[what]]
+    sentences = [f"People rated {' and '.join(rated)} of {many(sizes['clips'], 'clip')}."]
     if best and best["low"] is not None:
         figure = "accuracy" if "accuracy" in best else "rho"
         sentences.append(

@@ -13,7 +13,7 @@ from typing import Any
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.keyed_texts import BY_NAME, DESCRIBED, IDS, KeyedColumns, clip_id, list_in, named
 from stella_mteb.files.rows import BadRow, Column, read_rows
-from stella_mteb.files.tables import counted
+from stella_mteb.files.tables import many
 from stella_mteb.files.texts import is_blank
 
 _SHOWN = 10
@@ -105,7 +105,7 @@ def read_ratings(
             faults.append(f"{place}: {error}")
     if faults:
         shown = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
-        raise ConfigError(f"{path}: {counted(len(faults), 'unusable row')}:\n{shown}")
+        raise ConfigError(f"{path}: {many(len(faults), 'unusable row')}:\n{shown}")
     rated = reader.rated()
     if not rated.ratings and not rated.preferences:
         raise ConfigError(f"{path}: contains no ratings{''.join(f'; {one}' for one in rated.left_out)}")
@@ -205,11 +205,11 @@ class _Reader:
         for (clip, system, text), own in self._by_rater.items():
             raters = tuple(own[name] for name in names) if whole else tuple(own.values())
             joined.append(Rating(clip, text, _mean(raters), raters, system))
-        said = [f"{counted(count, 'row')} with {what} left out." for what, count in self._left_out.items()]
+        said = [f"{many(count, 'row')} with {what} left out." for what, count in self._left_out.items()]
         repeats = len(self._ratings) - len({(one.clip, one.system, one.candidate) for one in self._ratings})
         if repeats and 2 * repeats >= len(self._ratings):
             said.append(
-                f"{counted(repeats, 'row')} with the text of another row counted separately; a column rater joins them."
+                f"{many(repeats, 'row')} with the text of another row counted separately; a column rater joins them."
             )
         return Rated([*self._ratings, *joined], self._preferences, said)
 
