@@ -161,5 +161,5 @@ def judge_with(
     from stella_mteb.judge.page import JudgedClips  # noqa: PLC0415
 
     vectors = TextVectors(encoder, prompt, summaries)  # from the store, without encoding again
-    matches = match_all(vectors, references, candidates)
+    matches = match_all(vectors, references, candidates, nli_model)
     return JudgedClips(str(model.spec), references, judgements, matches, chance_level(vectors, references, candidates))

@@ -174,7 +174,7 @@ def test_the_columns_of_a_file_are_those_of_its_first_entry(tmp_path: Path) -> N
     assert refused(path) == ":2: column 'caption': is missing; there are id, text"
 
 
-@pytest.mark.parametrize("clip", [True, 7.0, None, "", ["7"]])
+@pytest.mark.parametrize("clip", [True, 7.5, None, "", ["7"]])
 def test_an_id_is_text_or_a_whole_number(tmp_path: Path, clip: Any) -> None:
     message = refused(write(tmp_path, "x.json", [{"id": clip, "summary": A}]))
 
