@@ -216,7 +216,7 @@ class Tally:
         finished: Processes that completed.
         tasks: Tasks that were finished, each counted once for its job.
         lost: Number of these that were missing, or had another score, at any later check.
-        unreadable: Files that did not parse, at any look.
+        unreadable: Files that did not parse at any check.
         different: Scores that differ from those of an undisturbed run.
         leftovers: Temporary files that killed writers left behind, all of them removed by a later start.
         places: How many kills happened where.

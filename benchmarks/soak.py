@@ -5,8 +5,8 @@
 Rounds follow each other until the time is up. A round is an output folder and a store of vectors, some tasks with
 all-MiniLM-L6-v2 and its real weights, and two workers that both run all of them, as two calls of the same command
 would. A worker is killed with SIGKILL after some time, at some line of a module that writes files, or in the middle of
-a write; whoever was killed, or ended because the disk was full, is started again. When both have come to their end,
-every main score has to be equal to that of a run that nobody disturbed. The kinds of rounds:
+a write; a worker that was killed, or ended because the disk was full, is restarted. When both have completed,
+every main score must equal that of an undisturbed run. The kinds of rounds:
 
     plain        nothing but kills
     full disk    results and vectors on a file system of 3 MB that is filled up now and then, and emptied again
@@ -241,14 +241,14 @@ _WORDS = {
     "rounds": "rounds",
     "started": "processes started",
     "killed": "killed (SIGKILL)",
-    "stopped_by_full_disk": "ended with exit code 3, the disk being full",
-    "resumed": "started again after that",
-    "finished": "came to their end",
+    "stopped_by_full_disk": "ended with exit code 3 because the disk was full",
+    "resumed": "restarted",
+    "finished": "completed",
     "tasks": "tasks finished",
-    "waited": "times that a worker waited for the other's task for more than two seconds",
+    "waited": "waits of more than two seconds for the other worker's task",
     "lost": "**finished tasks lost**",
-    "unreadable": "**files unreadable, at any look**",
-    "different": "**scores or files other than undisturbed**",
+    "unreadable": "**unreadable files at any check**",
+    "different": "**scores or files that differ from an undisturbed run**",
     "leftovers": "temporary files left by killed writers (a start an hour later removes them)",
 }
 
@@ -259,7 +259,7 @@ def markdown(content: dict[str, Any]) -> str:
         "# Soak",
         "",
         f"{content['date']}, {content['seconds']:.0f} s, {content['machine']}, Linux; seed {content['seed']}. Command:",
-        f"`{content['command']}`. What the rounds are: the head of `benchmarks/soak.py`.",
+        f"`{content['command']}`. `benchmarks/soak.py` describes the rounds.",
         "",
         f"{content['tasks_a_round']} tasks of 20 to 60 pairs, all-MiniLM-L6-v2 with its real weights, two workers on "
         f"one output folder.{content['note']}",
@@ -271,7 +271,7 @@ def markdown(content: dict[str, Any]) -> str:
         cells = [content["kinds"][kind][key] for kind in kinds] + [content["all"][key]]
         lines.append(f"| {words} | {' | '.join(map(str, cells))} |")
     where = ", ".join(f"{place} {count}" for place, count in content["all"]["killed_where"].items())
-    return "\n".join([*lines, "", f"Killed where: {where}.", ""])
+    return "\n".join([*lines, "", f"Places of the kills: {where}.", ""])
 
 
 def main() -> None:
