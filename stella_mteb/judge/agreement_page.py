@@ -55,11 +55,15 @@ def render_page(found: Mapping[str, Any]) -> str:
 
 @cache
 def _template() -> Template:
-    return template("stella_mteb.judge", {"cell": _cell}, "agreement")
+    return template(
+        "stella_mteb.judge",
+        {"cell": lambda value: _figure(value) if isinstance(value, float) else plain(value)},
+        "agreement",
+    )
 
 
-def _cell(value: object) -> str:
-    return typeset(f"{value:.3f}") if isinstance(value, float) else plain(value)
+def _figure(value: float) -> str:
+    return typeset(f"{value:.3f}")
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ def _one_panel(key: str, title: str, caption: str, dots: Sequence[_Dot], lines: 
         parts += [
             svg.written(left - 10, y + 4, svg.shortened(dot.name, _NAME), "end", kind),
             _mark(dot, x, y),
-            svg.written(svg.WIDTH - 4, y + 4, typeset(f"{dot.value:.3f}"), "end", kind),
+            svg.written(svg.WIDTH - 4, y + 4, _figure(dot.value), "end", kind),
         ]
     summary = "; ".join(dot.told for dot in dots)
     return {"title": title, "caption": caption, "svg": svg.figure(key, bottom + 24, title, summary, parts)}

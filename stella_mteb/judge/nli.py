@@ -60,17 +60,12 @@ class NliModel:
         Returns:
             float64 [pairs], from 0 to 1.
         """
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
-        if new:
-            self._known |= dict(zip(new, self._compute(new), strict=True))
-        return np.array([self._known[pair] for pair in pairs])
-
-    def _compute(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         import torch  # noqa: PLC0415
 
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         # A tokenizer without a configured limit reports 10^30.
         longest = min(self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", 512))
-        both = [*pairs, *((other, one) for one, other in pairs)]
+        both = [*new, *((other, one) for one, other in new)]
         order = sorted(range(len(both)), key=lambda place: sum(map(len, both[place])))
         found = np.empty(len(both))
         for start in range(0, len(order), _BATCH):
@@ -82,4 +77,6 @@ class NliModel:
             with torch.inference_mode():
                 logits = self._model(**given.to(self._model.device)).logits.float()
             found[places] = logits.softmax(dim=-1)[:, self._contradiction].cpu().numpy()
-        return list(map(float, found.reshape(2, -1).mean(axis=0)))
+        means = (found[: len(new)] + found[len(new) :]) / 2
+        self._known |= dict(zip(new, means.tolist(), strict=True))
+        return np.array([self._known[pair] for pair in pairs])

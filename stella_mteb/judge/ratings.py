@@ -185,7 +185,7 @@ class _Reader:
         return raters, score if math.isfinite(score) else _mean(raters)
 
     def _take_preference(self, clip: str, texts: tuple[Any, Any], values: tuple[str, str], preferred: Any) -> None:
-        wanted = str(int(preferred) if isinstance(preferred, float | bool) else preferred).strip().lower()
+        wanted = (f"{preferred:g}" if isinstance(preferred, float | bool) else str(preferred)).strip().lower()
         if any(not isinstance(text, str) or is_blank(text) for text in texts):
             raise ValueError(f"a preference needs two texts (got {texts[0]!r} and {texts[1]!r})")
         if preferred is None or wanted in _MISSING or wanted in {"tie", "equal", "both"}:

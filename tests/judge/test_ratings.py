@@ -78,6 +78,7 @@ def test_missing_ratings_empty_texts_and_ties_are_left_out_and_counted(tmp_path:
         {"id": "e\u0301", "candidate": "A cafe.", "score": "2.5", "system": ""},
         {"id": "1", "candidate": " ", "score": 1},
         {"id": "1", "candidates": ["a", "b"], "preferred": None},
+        {"id": "1", "candidates": ["a", "b"], "preferred": float("nan")},
     ))  # fmt: skip
 
     rated = read_ratings(path, REFERENCES)
@@ -85,7 +86,7 @@ def test_missing_ratings_empty_texts_and_ties_are_left_out_and_counted(tmp_path:
     assert rated.ratings[1] == Rating("\u00e9", "A cafe.", 2.5)
     assert (rated.ratings[0].score, np.isnan(rated.ratings[0].raters).tolist()) == (3.0, [False, True, False])
     assert rated.left_out == [
-        "1 row with no rating left out.", "1 row with an empty text left out.", "1 row with no preference left out."
+        "1 row with no rating left out.", "1 row with an empty text left out.", "2 rows with no preference left out."
     ]  # fmt: skip
 
 
@@ -132,6 +133,7 @@ def test_rows_of_single_raters_without_a_rater_column_are_told(tmp_path: Path) -
         ({"id": "1", "candidate": "A van.", "rater": "x", "score": 3}, "'x' rates this text a second time"),
         ({"id": "1", "candidates": ["a"], "preferred": 0}, "two texts"),
         ({"id": "1", "candidates": ["a", " "], "preferred": 0}, "two texts"),
+        ({"id": "1", "candidates": ["a", "b"], "preferred": 0.5}, "'preferred' must be 0 or 1"),
         ({"id": "1", "candidates": ["a", "b"], "preferred": 2}, "'preferred' must be 0 or 1"),
         ({"id": 1.5, "candidate": "A van.", "score": 1}, "must be text or a whole number"),
     ],
