@@ -98,6 +98,7 @@ def compare(
     from stella_mteb.compare.comparison import compare as compare_scores  # noqa: PLC0415
     from stella_mteb.compare.facts import facts_of, number_of_parameters, within  # noqa: PLC0415
     from stella_mteb.compare.items import items_of, price_of  # noqa: PLC0415
+    from stella_mteb.compare.naming import with_organisation  # noqa: PLC0415
     from stella_mteb.compare.selection import choose  # noqa: PLC0415
     from stella_mteb.compare.sources import join as joined  # noqa: PLC0415
     from stella_mteb.compare.sources import select  # noqa: PLC0415
@@ -119,10 +120,13 @@ def compare(
         exclude=exclude or (),
     )
     filtered = top is not None or max_params is not None or open_weights
-    found = _sources(models or [], results or [], published, remote, selection, mteb["tasks"], others=filtered)
+    full = {name: with_organisation(name, mteb["models"]) for name in models or []}
+    found = _sources([*full.values()], results or [], published, remote, selection, mteb["tasks"], others=filtered)
     if join:
         found = joined(found, {name: one["revision"] for name, one in mteb["models"].items()})
-    named = select(found.scores, models, notes=found.notes) if models else {}
+    present = {text for system in found.scores for text in (system.model, system.label)}
+    specs = [name if name in present else full[name] for name in full]  # a local run may lack the organisation
+    named = select(found.scores, specs, notes=found.notes)
     scores: Scores = named
     left_out: list[str] = []
     if not models or filtered:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,6 +96,21 @@ def _hub_names(config: ModelConfig) -> tuple[str, ...]:
 
 
 # ----------------------------------------------------------------------------------------------------- specs to systems
+
+
+def with_organisation(name: str, known: Iterable[str]) -> str:
+    """Complete a model's name on the hub that lacks the organisation, such as NV-Embed-v2.
+
+    Args:
+        name: A spec or a label.
+        known: Names of models on the hub.
+
+    Returns:
+        The only known name that ends with it, whatever its letter case; `name` itself if none or several do, or if a
+        config has this name.
+    """
+    named = [each for each in known if each.rpartition("/")[2].casefold() == name.casefold()]
+    return named[0] if len(named) == 1 and name not in bundled() else name
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stella_mteb.compare.naming import labels
+from stella_mteb.compare.naming import labels, with_organisation
 from stella_mteb.compare.records import System
 from tests.support.result_folders import (
     RERUN,
@@ -43,3 +43,13 @@ def test_labels_of_rows_are_unique(systems: list[System]) -> None:
     assert len(names) == len(systems)
     assert len(set(names)) == len(names)
     assert all(name.isprintable() for name in names)
+
+
+def test_a_name_without_its_organisation_is_completed_if_only_one_model_has_it() -> None:
+    known = ["nvidia/NV-Embed-v2", "intfloat/e5-base", "sentence-transformers/e5-base", "NovaSearch/stella_en_1.5B_v5"]
+
+    assert with_organisation("NV-Embed-v2", known) == "nvidia/NV-Embed-v2"
+    assert with_organisation("nv-embed-v2", known) == "nvidia/NV-Embed-v2"
+    assert with_organisation("nvidia/NV-Embed-v2", known) == "nvidia/NV-Embed-v2"
+    assert with_organisation("e5-base", known) == "e5-base"  # two organisations have one
+    assert with_organisation("stella_en_1.5B_v5", known) == "stella_en_1.5B_v5"  # the config's name
