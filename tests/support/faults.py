@@ -126,7 +126,7 @@ def _marks_of(path: Path) -> Iterator[tuple[int, Mark]]:
             if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.fault":
                 values = [argument.value for argument in decorator.args if isinstance(argument, ast.Constant)]
                 if len(values) != 2 or values[0] not in FAULTS or not isinstance(values[1], str) or decorator.keywords:
-                    raise ValueError(f"{path.name}:{decorator.lineno}: the form is fault(1 to 50, 'outcome')")
+                    raise ValueError(f"{path.name}:{decorator.lineno}: the form is fault(1 to 51, 'outcome')")
                 yield int(str(values[0])), Mark(values[1], name)
 
 
