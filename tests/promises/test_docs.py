@@ -59,6 +59,7 @@ def workplace(tmp_path: Path, vectors: Path, stella_folder: Path, bge: Path, mon
     """A folder with the in-house model folder, Stella in the hub's cache (tiny, random), and data."""
     import huggingface_hub.constants
 
+    from stella_mteb.harness import adapter
     from stella_mteb.models.config import bundled_configs, load_config
 
     place = tmp_path / "work"
@@ -72,6 +73,8 @@ def workplace(tmp_path: Path, vectors: Path, stella_folder: Path, bge: Path, mon
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("STELLA_MTEB_CACHE", str(vectors))
     monkeypatch.setattr("stella_mteb.harness.pace._SECONDS", 1.0)
+    load = adapter.load_engine  # without a store, load_encoder("...") on two pages would encode the same texts again
+    monkeypatch.setattr(adapter, "load_engine", lambda model, device, cache=None: load(model, device, cache or vectors))
     (place / "msrvid.jsonl").write_text(
         '{"sentence1": "A man is riding a bicycle.", "sentence2": "A man rides a bike.", "score": 5.0}\n'
         '{"sentence1": "A dog runs.", "sentence2": "A woman peels a potato.", "score": 0.0}\n'
