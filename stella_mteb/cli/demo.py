@@ -61,9 +61,6 @@ def _show(sections: int, command: Callable[..., None], **options: Any) -> None:
 def write_judge_inputs(folder: Path) -> tuple[Path, Path]:
     """Write clips of the bundled task in the judge's input form: references, and the candidate models' predictions.
 
-    Args:
-        folder: Folder to write to.
-
     Returns:
         The references' file and the predictions' folder. Each candidate model makes one kind of fault, on every clip
         for which the task has all of `CANDIDATES`.

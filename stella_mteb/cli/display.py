@@ -32,9 +32,6 @@ def say(text: str) -> None:
 def token_progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar over tokens, with speed and time left.
 
-    Args:
-        label: Description of the work.
-
     Yields:
         A function to call with the tokens done and the total; a smaller number of done tokens means a new call.
     """

@@ -88,12 +88,6 @@ class Corpora(Texts):
 def plan(texts: Sequence[str], prompt: str, model: LoadedModel, workers: int) -> Iterator[tuple[list[str], int]]:
     """Split texts into shards of whole batches, with the windows and batches of `TextEncoder.fill`.
 
-    Args:
-        texts: Distinct texts.
-        prompt: Their prompt.
-        model: The model.
-        workers: Number of workers.
-
     Yields:
         The texts of a shard, and its tokens; the longest texts first.
     """

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """Works with one model and on one unit at a time.
-
-    Args:
-        job: The run.
-    """
+    """Works with one model and on one unit at a time."""
 
     def __init__(self, job: Job) -> None:
         self._job = job

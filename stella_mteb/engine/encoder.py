@@ -175,13 +175,7 @@ class TextEncoder:
         return pooled if len(unique) == len(texts) else pooled[inverse]
 
     def fill(self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None) -> None:
-        """Encode texts into the store without returning vectors; for corpora larger than memory.
-
-        Args:
-            texts: See `encode`.
-            prompt: See `encode`.
-            progress: Called after every batch.
-        """
+        """Encode texts into the store without returning vectors; for corpora larger than memory."""
         assert self.store is not None, "fill() without a store would throw its work away"  # noqa: S101
         _refuse_non_strings(texts)
         self.stats.texts += len(texts)

@@ -60,11 +60,6 @@ def keep_items(task: Any, cache: ResultCache, meta: ModelMeta) -> Iterator[None]
 
     Items are written before the result, so a result always has its items even if the run is killed. Items without a
     result are ignored. A failure here is only a warning: a score never depends on its items.
-
-    Args:
-        task: An MTEB task.
-        cache: Cache of the result.
-        meta: The model's description.
     """
     with ExitStack() as stack:
         for part in _parts(task):

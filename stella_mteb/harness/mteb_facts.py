@@ -83,9 +83,6 @@ def make_facts() -> dict[str, Any]:
 def families(tasks: Iterable[Any]) -> dict[str, str]:
     """Group tasks that share texts: same data set, adapted from one another, or similar name.
 
-    Args:
-        tasks: MTEB tasks.
-
     Returns:
         The first name of each task's family, by name of the task.
     """

@@ -23,9 +23,6 @@ from stella_mteb.harness.registry import CONFIG_NAMES
 def cached_configurations(task: Any) -> Iterator[None]:
     """Add cached configurations of a task's data to what MTEB finds, within the block, when offline.
 
-    Args:
-        task: An MTEB task.
-
     Raises:
         ConnectionError: From the task's loader, if it is a reranking and its candidates are not in the cache.
     """

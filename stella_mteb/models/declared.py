@@ -103,9 +103,6 @@ def matryoshka_dims(content: dict[str, Any], path: Path) -> tuple[int, ...]:
 def read_transformer_settings(transformer: Path) -> tuple[int | None, bool]:
     """Read the input limit in tokens (None if absent) and whether texts are lower-cased.
 
-    Args:
-        transformer: Folder of the Transformer module.
-
     Raises:
         ConfigError: If a key has an unsupported value.
     """

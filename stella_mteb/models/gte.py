@@ -19,9 +19,6 @@ from stella_mteb.errors import ConfigError
 def gte_config(original: dict[str, Any]) -> Any:
     """Translate a config.json of model_type "new" into a GteConfig.
 
-    Args:
-        original: Content of the config.json.
-
     Raises:
         ConfigError: If it uses something that GTE does not support.
     """

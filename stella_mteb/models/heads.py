@@ -61,10 +61,6 @@ class _Cut(torch.nn.Module):
 def load_head(chain: Chain, dimension: int) -> torch.nn.Module:
     """Load the modules of a head.
 
-    Args:
-        chain: The modules.
-        dimension: Dimension of the resulting vectors.
-
     Raises:
         ConfigError: If a module has an activation that torch does not have.
         EnvironmentProblem: If weights are damaged, or have another shape than the module's config says.

@@ -65,12 +65,7 @@ def default_identity(config: ModelConfig) -> dict[str, Any]:
 
 
 def expected(config: ModelConfig, spec: Spec) -> dict[str, Any]:
-    """Return the settings that a run of a spec will have, without those that the device or the files determine.
-
-    Args:
-        config: The model's config.
-        spec: A spec of this model.
-    """
+    """Return the settings that a run of a spec will have, without those that the device or the files determine."""
     settings = _settings(
         config,
         spec.dimension or config.dimension,
