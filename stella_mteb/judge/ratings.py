@@ -60,7 +60,7 @@ class Preference:
 
 @dataclass(frozen=True)
 class Rated:
-    """What people said of texts.
+    """Human ratings of texts.
 
     Attributes:
         ratings: Ratings of texts.

@@ -40,7 +40,7 @@ except StellaMtebError as error:
 Resolve = Callable[..., str]
 WEIGHTS = r"/resolve/\w+/model\.safetensors"
 CHUNK = 10 * 2**20
-"""What the client writes at once."""
+"""The number of bytes that the client writes at once."""
 
 
 def first_bytes(hub: Hub) -> list[int]:
