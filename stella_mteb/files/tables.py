@@ -106,5 +106,8 @@ def _terminal(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], width: 
     for row in _cells(columns, rows):
         table.add_row(*map(Text, row))
     out = io.StringIO()
-    Console(file=out, width=width, highlight=False).print(table)
+    console = Console(file=out, width=width, highlight=False)
+    if console.measure(table, options=console.options.update(max_width=10_000)).maximum > console.width:
+        table.padding = (0, 1, 0, 0)  # two spaces between columns instead of three, before any cell is wrapped
+    console.print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines() if line.strip())

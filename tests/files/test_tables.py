@@ -208,3 +208,14 @@ def test_numbers_are_aligned_right_and_names_left() -> None:
     assert [line.split() for line in lines] == [["a", "1.50"], ["longer", "10.25"], ["b", "-"]]
     assert len({line.rindex(cell[-1]) for line, cell in zip(lines, ("1.50", "10.25", "-"), strict=True)}) == 1
     assert len({line.index(cell[0]) for line, cell in zip(lines, ("a", "longer", "b"), strict=True)}) == 1
+
+
+def test_a_table_that_is_a_little_too_wide_loses_space_between_columns_before_a_cell_is_wrapped() -> None:
+    names = ("coarse", "faithfulness", "coverage", "order", "consistency", "rouge-1")
+    rows = [{"slug": "llava_one_vision"} | dict.fromkeys(names, 0.123)]
+
+    lines = render(rows, "table", width=80).splitlines()
+
+    assert lines[0].split() == ["slug", *names]
+    assert lines[-1].split() == ["llava_one_vision", *["0.123"] * len(names)]
+    assert "   " in render(rows, "table", width=90).splitlines()[0].strip().removeprefix("slug").strip()
