@@ -1,4 +1,4 @@
-"""Tables of MTEB's public results, held against MTEB's own reader and its own benchmark table."""
+"""Tables of MTEB's public results, compared with MTEB's own reader and its own benchmark table."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def test_pooling_is_that_of_sentence_transformers(
     from sentence_transformers.models import Pooling as Reference
 
     modes, prompt_tokens = modes[:number], min(prompt_tokens, min(lengths) - 1)
-    # Before 5.5 its first token is that of the prompt, even where the prompt is to be left out.
+    # Before 5.5 its first token is that of the prompt, even if the prompt is excluded.
     assume(include_prompt or "cls" not in modes or Version(sentence_transformers.__version__) >= Version("5.5"))
     hidden = torch.randn(len(lengths), max(lengths), 8, generator=torch.Generator().manual_seed(seed))
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()

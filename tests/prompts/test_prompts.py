@@ -61,7 +61,7 @@ def test_the_card_table_has_one_row_for_every_task_type_of_mteb() -> None:
     path = Path(__file__).parents[2] / "stella_mteb/prompts/card.yaml"
     keys = [key.value for key, _ in yaml.compose(path.read_text(encoding="utf-8")).value]
 
-    assert sorted(keys) == sorted(get_args(TaskType))  # a list, so that a row that stands twice is noticed
+    assert sorted(keys) == sorted(get_args(TaskType))  # a list, so that a duplicate row is noticed
 
 
 def test_the_card_rows_are_asymmetric_exactly_where_mteb_encodes_queries_and_documents() -> None:

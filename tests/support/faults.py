@@ -25,7 +25,7 @@ FAULTS = {
     4: "truncated result file",
     5: "result file that is empty, not an object, of another task, or of a newer schema",
     6: "disk full at write, at flush, at rename",
-    7: "read-only results, unwritable cache, a folder in the place of a file",
+    7: "read-only results, unwritable cache, a folder at the path of a file",
     8: "two processes on the same run",
     9: "two processes on the same vector cache",
     10: "clock that jumps, two runs in the same second",
