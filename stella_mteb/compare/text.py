@@ -286,9 +286,9 @@ def _prices(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
         for price in comparison.prices
     ]
     places = machines(comparison)
-    title = "Price, measured on one machine" if len(places) == 1 else "Price, on different machines: not comparable"
+    title = "Cost, measured on one machine" if len(places) == 1 else "Cost, on different machines: not comparable"
     if places == ["not stated"]:
-        title = "Price, on a machine that is not stated"
+        title = "Cost, on a machine that is not stated"
     shared = [key for key in ("machine", "dtype") if len({row[key] for row in rows}) == 1]
     values = ", ".join(f"{key} {rows[0][key]}" for key in shared if rows[0][key] != "not stated")
     rows = [{key: cell for key, cell in row.items() if key not in shared} for row in rows]

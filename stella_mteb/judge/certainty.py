@@ -122,21 +122,23 @@ def ties_in_words(found: Certainty) -> list[str]:
     """Describe the duels in sentences: one on all duels, then one for each model that ties with a lower one."""
     if not found.duels:
         return []
+    clips = many(found.clips, "clip")
     if found.clips < found.needed:
-        clips = many(found.clips, "clip")
         return [f"No difference can be significant on {clips}: a test of these models needs {found.needed}."]
     tied = [duel for duel in found.duels if duel.is_tie]
     sentences = [
-        f"{len(found.duels) - len(tied)} of {many(len(found.duels), 'pair')} of models differ significantly "
-        f"(paired tests on {many(found.clips, 'clip')}, adjusted for all pairs)."
+        f"{len(found.duels) - len(tied)} of {len(found.duels)} pairs of models differ significantly (paired tests on "
+        f"{clips}, adjusted for all pairs)."
     ]
+    if len(found.duels) == 1:
+        sentences = [] if tied else [f"The two models differ significantly (paired test on {clips})."]
     for first, own in itertools.groupby(tied, key=lambda duel: duel.first):
         others = ", ".join(
             f"{duel.second} (difference {_points(duel.difference)} points, {_points(duel.low)} to "
             f"{_points(duel.high)}, p = {duel.p_adjusted:.3f})"
             for duel in own
         )
-        sentences.append(f"A tie: {first} cannot be told apart from {others}.")
+        sentences.append(f"{first} cannot be told apart from {others}.")
     return sentences
 
 

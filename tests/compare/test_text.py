@@ -294,15 +294,15 @@ def test_of_many_systems_the_first_is_compared_with_each_other() -> None:
 
 
 def test_costs_of_one_machine_name_it_once() -> None:
-    table = section(render_comparison(three_with_gaps(), "table", 80), "Price")
+    table = section(render_comparison(three_with_gaps(), "table", 80), "Cost")
 
-    assert table.startswith("Price, measured on one machine (machine Xeon, 2 cores, dtype float32)")
+    assert table.startswith("Cost, measured on one machine (machine Xeon, 2 cores, dtype float32)")
     assert re.search(r"stella@8192 +\d\d\.\d\d +16,245 +366 +6\.7 GB +32\.8 kB +1\.54 B", table)
 
 
 def test_costs_of_different_machines_name_it_in_each_row() -> None:
     table = section(
-        render_comparison(three_with_gaps(machines=("Xeon", "Xeon", "H100")), "table", 120), "Price, on different"
+        render_comparison(three_with_gaps(machines=("Xeon", "Xeon", "H100")), "table", 120), "Cost, on different"
     )
 
     assert "not comparable" in table
@@ -314,9 +314,9 @@ def test_an_unmeasured_cost_is_a_dash() -> None:
     comparison = two_measured()
     price = Price(comparison.systems[0], None, None, None, None, None, None, None)
 
-    table = section(render_comparison(replace(comparison, prices=(price,)), "table", 80), "Price")
+    table = section(render_comparison(replace(comparison, prices=(price,)), "table", 80), "Cost")
 
-    assert table.startswith("Price, on a machine that is not stated")
+    assert table.startswith("Cost, on a machine that is not stated")
     assert re.search(r"all_minilm_l6_v2 +65\.00( +-){5}$", table)
 
 

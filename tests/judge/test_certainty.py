@@ -73,7 +73,7 @@ def test_clear_models_keep_their_rank_and_near_ones_share_a_range_and_a_sentence
     assert [{duel.first, duel.second} for duel in tied] == [{"m1", "m2"}]
     assert words[0].startswith("5 of 6 pairs of models differ significantly (paired tests on 60 clips")
     assert len(words) == 2
-    assert words[1].startswith(f"A tie: {tied[0].first} cannot be told apart from {tied[0].second} (difference +")
+    assert words[1].startswith(f"{tied[0].first} cannot be told apart from {tied[0].second} (difference +")
 
 
 def test_of_equal_models_one_ranking_in_twenty_claims_any_difference() -> None:
