@@ -69,8 +69,12 @@ def items(specs: Sequence[Spec], tasks: Sequence[Any]) -> Iterator[Item]:
         file = getattr(task, "stella_mteb_file", None)
         if file is None or not file.is_local:
             data, names = task.metadata.dataset, (task.metadata.name,)
-            here = partial(_is_prepared, task)
-            yield Item("data", data["path"], data.get("revision"), names, partial(_load, task), here)
+
+            def load(task: Any = task) -> None:
+                task.load_data()
+                task.unload_data()
+
+            yield Item("data", data["path"], data.get("revision"), names, load, partial(_is_prepared, task))
     if any((spec.prompts or config.prompts.profile) == "icl" for spec, config in zip(specs, configs, strict=True)):
         for name in (task.metadata.name for task in hub if task.metadata.name in published()["sha256"]):
             get = partial(find_examples, name, None)
@@ -84,11 +88,6 @@ def _succeeds(find: Callable[[], object]) -> bool:
     except StellaMtebError:
         return False
     return True
-
-
-def _load(task: Any) -> None:
-    task.load_data()
-    task.unload_data()
 
 
 def _is_prepared(task: Any) -> bool:

@@ -328,7 +328,13 @@ def _rows(file: TaskFile) -> Iterator[Row | BadRow]:
             raise ConfigError(f"task {spec.name} needs its data: -t {spec.name}=PATH")
         return read_hub(spec.hub.path, spec.hub.revision, spec.hub.name, spec.hub.split)
     if spec.layout == "clip_cc":
-        return _clip_cc_rows(local)
+        references = read_texts(local / "ground_truth.json")
+        files = sorted(data_files(local / "predictions"), key=lambda file: file.stem)
+        return (
+            (f"{file.stem}: {clip}", {"prediction": text, "summary": references[clip]})
+            for file in files
+            for clip, text in matching(file, read_texts(file), references).items()
+        )
     if spec.layout == "rated":
         return _rated_rows(local)
     if file.data is None:
@@ -336,13 +342,6 @@ def _rows(file: TaskFile) -> Iterator[Row | BadRow]:
     # `where` selects rows of the hub's data; a user's own file contains only selected rows.
     rows = read_rows(local, spec.named)
     return (row if isinstance(row, BadRow) else (row[0], {**spec.conditions, **row[1]}) for row in rows)
-
-
-def _clip_cc_rows(folder: Path) -> Iterator[Row | BadRow]:
-    references = read_texts(folder / "ground_truth.json")
-    for file in sorted(data_files(folder / "predictions"), key=lambda file: file.stem):
-        for clip, text in matching(file, read_texts(file), references).items():
-            yield f"{file.stem}: {clip}", {"prediction": text, "summary": references[clip]}
 
 
 def _rated_rows(folder: Path) -> Iterator[Row | BadRow]:
