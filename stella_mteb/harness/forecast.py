@@ -97,6 +97,11 @@ class Forecaster:
         share = 1 - (stored or 0) / max(distinct, 1)
         dimension = self._encoder.resolved.dimension
         tokens = round(share * sum(self._tokens(part, one) for part, size in sizes for one in size.texts))
+        scripts = {} if task.is_aggregate else task.metadata.hf_subsets_to_langscripts
+        languages = {
+            script.partition("-")[0] for subset in scripts if subset in task.hf_subsets for script in scripts[subset]
+        }
+        others = ", ".join(sorted(languages - {"eng"}))
         return Forecast(
             task=path.stem,
             status=status,
@@ -108,7 +113,7 @@ class Forecaster:
             rest=sum(rest_seconds(part, size, dimension) for part, size in sizes),
             vectors=round(share * distinct) * (4 * self._width + _KEY_BYTES) if self._keeps else 0,
             held=4 * max(size.vectors * dimension + size.similarities for _, size in sizes),
-            note=_note(task),
+            note=f"tokens are estimated as for English; the texts are {others}" if others else "",
         )
 
     def _tokens(self, task: Any, texts: Texts) -> int:
@@ -134,15 +139,6 @@ class Forecaster:
         stored = sum(key in self._before or bool(here) for key, here in zip(keys, known, strict=True))
         self._before.update(keys)
         return stored
-
-
-def _note(task: Any) -> str:
-    scripts = task.metadata.hf_subsets_to_langscripts if not task.is_aggregate else {}
-    languages = {
-        script.partition("-")[0] for subset in scripts for script in scripts[subset] if subset in task.hf_subsets
-    }
-    others = sorted(languages - {"eng"})
-    return f"tokens are estimated as for English; the texts are {', '.join(others)}" if others else ""
 
 
 def rest_seconds(task: Any, size: Size, dimension: int) -> float:

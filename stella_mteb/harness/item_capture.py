@@ -105,7 +105,13 @@ def _keep(found: Sequence[Items], scores: Mapping[str, Any], task: Any, cache: R
 @contextmanager
 def _watched(task: Any, cache: ResultCache, meta: ModelMeta) -> Iterator[None]:
     """Keep the items of every evaluation of a task within the block."""
-    make = _maker(task)
+    makers: list[tuple[type, bool, Make]] = [
+        (AbsTaskSTS, task.metadata.main_score == "cosine_spearman", _of_rated_pairs),
+        (AbsTaskPairClassification, task.metadata.main_score == "max_ap", _of_labelled_pairs),
+        (AbsTaskSummarization, task.metadata.main_score == "cosine_spearman", _of_summaries),
+        (AbsTaskRetrieval, _per_query_metric(task) is not None, _of_queries),
+    ]
+    make = next((make for kind, recomputable, make in makers if isinstance(task, kind) and recomputable), None)
     if make is None:
         yield
         return
@@ -177,16 +183,6 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 # --------------------------------------------------------------------------------------------------- by type of task
-
-
-def _maker(task: Any) -> Make | None:
-    makers: list[tuple[type, bool, Make]] = [
-        (AbsTaskSTS, task.metadata.main_score == "cosine_spearman", _of_rated_pairs),
-        (AbsTaskPairClassification, task.metadata.main_score == "max_ap", _of_labelled_pairs),
-        (AbsTaskSummarization, task.metadata.main_score == "cosine_spearman", _of_summaries),
-        (AbsTaskRetrieval, _per_query_metric(task) is not None, _of_queries),
-    ]
-    return next((make for kind, recomputable, make in makers if isinstance(task, kind) and recomputable), None)
 
 
 def _per_query_metric(task: Any) -> str | None:

@@ -134,7 +134,11 @@ def _of_statistics(task: Any, described: Mapping[str, Any], split: str, subset: 
         train = _statistics(described, task.train_split, subset)
         if not _is_of_texts(train.get("text_statistics")):
             return None
-        texts.append(_drawn_for_training(task, train))
+        # Each experiment draws a fixed number of rows per label; expected is what at least one of them draws.
+        counts = [rows for rows in _label_counts(train) or [train["num_samples"]] if rows]
+        missed = [(1 - min(task.samples_per_label, rows) / rows) ** task.n_experiments for rows in counts]
+        drawn = sum(rows * (1 - share) for rows, share in zip(counts, missed, strict=True))
+        texts.append(_sample(_texts(None, train["text_statistics"]), round(drawn)))
         rows += train["num_samples"]
     if (most := getattr(task, "max_document_to_embed", None)) is not None:
         texts = [_sample(one, min(one.count, most)) for one in texts]
@@ -167,15 +171,6 @@ def _texts(side: PromptType | None, described: Mapping[str, Any]) -> Texts:
     mean = described["average_text_length"]
     count = round(described["total_text_length"] / mean)
     return Texts(side, count, described["unique_texts"], mean, described["max_text_length"])
-
-
-def _drawn_for_training(task: Any, train: Mapping[str, Any]) -> Texts:
-    """Estimate the rows that the experiments draw together; each draws a fixed number of rows per label."""
-    drawn = 0.0
-    for rows in _label_counts(train) or [train["num_samples"]]:
-        if rows:  # expected number of rows that at least one experiment draws
-            drawn += rows * (1 - (1 - min(task.samples_per_label, rows) / rows) ** task.n_experiments)
-    return _sample(_texts(None, train["text_statistics"]), round(drawn))
 
 
 def _sample(texts: Texts, count: int) -> Texts:
