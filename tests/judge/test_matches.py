@@ -87,6 +87,7 @@ def test_a_sentence_of_another_clip_is_below_the_level_and_one_clip_has_none(min
     assert chance_level(vectors, {"001": GIVEN["001"]}, [candidate("a", {"001": "A man drives."})]) is None
 
 
+@pytest.mark.slow
 @needs_shared
 def test_sentences_that_people_marked_wrong_match_less_than_the_others(minilm: Any) -> None:
     folder = SHARED / "human/factvc_youcook2"
