@@ -46,7 +46,7 @@ def render_report(comparison: Comparison) -> str:
         headline=words.headline(comparison, {label: name.short for label, name in named.items()}),
         means_over=words.means_over(comparison),
         about_means=words.about_means(comparison, {label: name.telling for label, name in named.items()}),
-        no_mean=words.NO_MEAN,
+        no_mean=words.no_mean(comparison),
         order=order,
         facts=comparison.facts if any(one != ModelFacts() for one in comparison.facts.values()) else {},
         level=words.per_cent(comparison.alpha).replace(" ", "\N{NO-BREAK SPACE}"),
@@ -57,7 +57,7 @@ def render_report(comparison: Comparison) -> str:
         types=words.types(comparison),
         all_types=sorted({row.type for row in comparison.rows}),
         main_duels=words.main_duels(comparison),
-        against=[duel for duel in comparison.duels if duel.first == comparison.standings[0].system],
+        against=[duel for duel in comparison.duels if duel.first == comparison.duels[0].first],
         left_out=words.LEFT_OUT,
         beside=words.beside_the_first(comparison),
         duels_data=json.dumps(

@@ -17,7 +17,6 @@ from stella_mteb.compare.shown import usual_provenance
 from stella_mteb.compare.sources import at
 from stella_mteb.compare.words import (
     LEFT_OUT,
-    NO_MEAN,
     Missing,
     about_means,
     beside_the_first,
@@ -32,6 +31,7 @@ from stella_mteb.compare.words import (
     machines,
     main_duels,
     means_over,
+    no_mean,
     p_value,
     per_cent,
     placed,
@@ -137,7 +137,7 @@ def _leaderboard(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
     if any(one.best_rank != one.worst_rank for one in standings):
         lines.append("A rank such as 1-2 is a range: these results cannot tell which place in it is right.")
     if not comparison.mean_tasks:
-        lines.append(NO_MEAN)
+        lines.append(no_mean(comparison))
     title = f"Leaderboard: mean score in points (x 100) over {means_over(comparison)}"
     return _Section(title, lines, rows, whole=True, below=about_means(comparison, shown))
 
@@ -148,18 +148,19 @@ def _unranked(comparison: Comparison, shown: Mapping[str, str]) -> _Section:
     if not (beside := beside_the_first(comparison)):
         return _Section(title, lines)
     first = shown[comparison.duels[0].first.label]
+    place, before = ("first place", "the first place, ") if comparison.standings else ("first", "")
     rows = [
         {
             "system": shown[label],
             "tasks": str(duel.tasks),
             "mean": points(duel.second_mean),
-            "first place": points(duel.first_mean),
+            place: points(duel.first_mean),
             "difference": signed(duel.difference and -duel.difference),
             "interval": interval(*ends(duel, turned=True)),
         }
         for label, duel in beside.items()
     ]
-    title += f". Means in points are over the tasks shared with the first place, {first}"
+    title += f". Means in points are over the tasks shared with {before}{first}"
     return _Section(title, lines, rows)
 
 

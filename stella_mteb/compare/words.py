@@ -52,7 +52,7 @@ def _too_few(comparison: Comparison, ranked: Sequence[str], shown: Mapping[str, 
         return f"On the {many(duel.tasks, 'task')} that both have, {said}"
     if systems < 2:
         return f"{ranked[0]} has no other system to be compared with" if ranked else "No results to compare"
-    if not comparison.mean_tasks:
+    if not comparison.mean_tasks and not (comparison.selected and not ranked):
         return f"No task has comparable scores for {'both' if systems == 2 else 'more than half of the'} systems"
     return f"Of {systems} systems, {f'only {ranked[0]}' if ranked else 'none'} has enough of the tasks to be ranked"
 
@@ -133,7 +133,11 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
-NO_MEAN = "No mean: no task has comparable scores for more than half of the systems."
+def no_mean(comparison: Comparison) -> str:
+    """Say why there is no mean."""
+    if comparison.selected and not comparison.standings:
+        return "No mean: no system has enough of the tasks to be ranked."
+    return "No mean: no task has comparable scores for more than half of the systems."
 
 
 def means_over(comparison: Comparison) -> str:
@@ -153,21 +157,25 @@ def about_means(comparison: Comparison, shown: Mapping[str, str] | None = None) 
     shown = names(comparison) if shown is None else shown
     ranked = {one.system for one in comparison.standings}
     apart = {
-        row.task: sum(
-            isinstance(cell, Gap) and cell.value is not None and system in ranked
+        row.task: [
+            cell.reason
             for system, cell in zip(comparison.systems, row.cells, strict=True)
-        )
+            if isinstance(cell, Gap) and cell.value is not None and system in ranked
+        ]
         for row in comparison.rows
         if row.task in comparison.selected and row.task not in comparison.mean_tasks
     }
-    out = [f"{task} ({many(count, 'score')})" for task, count in apart.items() if count]
+    out = [f"{task} ({many(len(reasons), 'score')})" for task, reasons in apart.items() if reasons]
+    scores = sum(map(len, apart.values()))
     said = []
     if out:
         said.append(
-            f"The means leave out {many(len(out), 'task')} on which {many(sum(apart.values()), 'score')} of ranked "
-            f"systems {'is' if sum(apart.values()) == 1 else 'are'} on other data than most: {listed(out, 12)}. "
-            "--any-data-revision counts them, as MTEB's leaderboard does."
+            f"The means leave out {many(len(out), 'task')} on which {many(scores, 'score')} of ranked "
+            f"systems {'is' if scores == 1 else 'are'} on other data than most: {listed(out, 12)}."
         )
+        if by_revision := ["on revision" in reason for reasons in apart.values() for reason in reasons if reason]:
+            which = "them" if all(by_revision) else "those of other revisions"
+            said[-1] += f" --any-data-revision counts {which}, as MTEB's leaderboard does." if any(by_revision) else ""
     lacking = [one for one in comparison.standings if one.estimated]
     if lacking:
         each = [f"{shown[one.system.label]}: {one.estimated}" for one in lacking]
@@ -294,7 +302,7 @@ def placed(comparison: Comparison) -> list[System]:
 
 
 def beside_the_first(comparison: Comparison) -> dict[str, Duel]:
-    """Find the duel of each unranked system with the first place, by label."""
+    """Find the duel of each unranked system with the first place, or the first system if none is ranked, by label."""
     labels = {one.system.label for one in comparison.unranked}
     return {
         duel.second.label: duel

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
+from stella_mteb.compare.html import render_report
 from stella_mteb.compare.records import Gap, Score
 from stella_mteb.compare.selection import Selection
 from stella_mteb.compare.text import render_comparison
@@ -163,3 +164,28 @@ def test_who_is_not_ranked_stands_beside_the_first_place_on_the_tasks_that_both_
     assert (duel.first_mean, duel.second_mean) == pytest.approx(tuple(both))
     assert "tasks shared with the first place, whole" in shown
     assert re.search(rf"few +6 +{100 * both[1]:.2f} +{100 * both[0]:.2f} +\+{100 * (both[1] - both[0]):.2f}", shown)
+
+
+def test_if_nobody_is_ranked_the_outputs_say_so_and_the_pair_is_still_compared() -> None:
+    one, other = dict.fromkeys(TEN[:7], 0.5), {task: 0.5 + 0.01 * i for i, task in enumerate(TEN) if i > 3}
+    comparison = fast(scores_of(one=one, other=other), selection=Selection(required=tuple(TEN)))
+
+    shown = " ".join(render_comparison(comparison, "table", 80).split())
+
+    assert (comparison.standings, len(comparison.duels), comparison.duels[0].tasks) == ((), 1, 3)
+    assert "No mean: no system has enough of the tasks to be ranked." in shown
+    assert "first place" not in shown
+    assert "No task has comparable scores" not in shown
+    assert "no system has enough of the tasks to be ranked" in render_report(comparison)
+
+
+def test_an_option_that_would_not_help_is_not_recommended() -> None:
+    own = [("fra-Latn",), *[("eng-Latn",)] * 9]
+    french = {task: score(task, 0.7, languages=one) for task, one in zip(TEN, own, strict=True)}
+    english = {task: score(task, 0.5, languages=("eng-Latn",)) for task in TEN}
+
+    said = about_means(fast(scores_of(a=english, b=english, other=french)))
+
+    assert said == [
+        "The means leave out 1 task on which 1 score of ranked systems is on other data than most: Task00 (1 score)."
+    ]
