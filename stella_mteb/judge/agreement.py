@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stella_mteb.files.tables import many
 from stella_mteb.judge.ratings import Preference, Rating
 from stella_mteb.judge.similarity import SHOWN_AS
 from stella_mteb.statistics.correlation import (
@@ -266,7 +267,13 @@ def mean_of(found: Sequence[Correlations]) -> Correlations:
     return Correlations(mean("spearman"), mean("kendall_b"), mean("kendall_c"), mean("pearson"), found[0].n)
 
 
-def reasons(scores: Mapping[str, Scores], ratings: Sequence[Rating], preferences: Sequence[Preference]) -> list[str]:
+def reasons(
+    scores: Mapping[str, Scores],
+    ratings: Sequence[Rating],
+    preferences: Sequence[Preference],
+    *,
+    same_raters: bool = True,
+) -> list[str]:
     """Say why figures are missing, one sentence for each reason."""
     found = []
     clips = len({one.clip for one in ratings} | {one.clip for one in preferences})
@@ -286,9 +293,12 @@ def reasons(scores: Mapping[str, Scores], ratings: Sequence[Rating], preferences
         found.append(
             f"No figures over systems: they need {_LEAST_SYSTEMS}, and the ratings name {len(systems) or 'none'}."
         )
-    counts = np.isfinite(rater_table(ratings)).sum(axis=1)
-    if np.ptp(counts) > 0:
-        found.append(f"No figures against each rater: texts have {counts.min()} to {counts.max()} raters.")
+    given = np.isfinite(rater_table(ratings))
+    if lacking := int((~given).any(axis=1).sum()) if same_raters and given.any() else 0:
+        found.append(
+            f"No figures against each rater: {lacking} of {many(len(ratings), 'text')} lack one of the "
+            f"{given.shape[1]} raters."
+        )
     for judge, of in scores.items():
         for measure, values in of["best"].items():
             defined = values[np.isfinite(values)]

@@ -38,7 +38,8 @@ class Rating:
         clip: Id of the clip, which has references.
         candidate: The candidate text.
         score: The rating; by default the mean of the raters.
-        raters: Each rater's score, NaN for a rater who gave none; empty if unknown.
+        raters: Each rater's score, the same rater at a position in every text unless `Rated` says otherwise; NaN for a
+            rater who gave none; empty if unknown.
         system: Name of the system that wrote the text; None if unknown.
     """
 
@@ -65,12 +66,14 @@ class Rated:
     Attributes:
         ratings: Ratings of texts.
         preferences: Preferences between two texts.
-        left_out: Sentences on rows that are left out or counted several times.
+        left_out: Sentences on rows that are left out or counted several times, and on raters that are not told apart.
+        same_raters: Whether a position in `Rating.raters` is the same rater in every text.
     """
 
     ratings: list[Rating]
     preferences: list[Preference] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    same_raters: bool = True
 
 
 def read_ratings(
@@ -199,11 +202,12 @@ class _Reader:
 
     def rated(self) -> Rated:
         """Return what was read; scores of single raters are joined by text."""
-        names = {name: None for own in self._by_rater.values() for name in own}
-        whole = all(len(own) == len(names) for own in self._by_rater.values())
+        rated = Counter(name for own in self._by_rater.values() for name in own)
+        fewest = min(rated, key=rated.__getitem__, default="")
+        same = 2 * rated[fewest] >= len(self._by_rater)  # in crowd work, a correlation with one rater has few texts
         joined = []
         for (clip, system, text), own in self._by_rater.items():
-            raters = tuple(own[name] for name in names) if whole else tuple(own.values())
+            raters = tuple(own.get(name, math.nan) for name in rated) if same else tuple(own.values())
             joined.append(Rating(clip, text, _mean(raters), raters, system))
         said = [f"{many(count, 'row')} with {what} left out." for what, count in self._left_out.items()]
         repeats = len(self._ratings) - len({(one.clip, one.system, one.candidate) for one in self._ratings})
@@ -211,7 +215,12 @@ class _Reader:
             said.append(
                 f"{many(repeats, 'row')} with the text of another row counted separately; a column rater joins them."
             )
-        return Rated([*self._ratings, *joined], self._preferences, said)
+        if not same:
+            said.append(
+                f"No figures against each rater and no agreement among raters: {fewest!r}, one of {len(rated)} raters, "
+                f"rated {rated[fewest]} of {many(len(joined), 'text')}, and they need half."
+            )
+        return Rated([*self._ratings, *joined], self._preferences, said, same)
 
 
 def _exact(row: Mapping[Column, Any], role: str) -> list[Column]:

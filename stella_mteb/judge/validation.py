@@ -63,6 +63,7 @@ class Validation:
                 row.as_json()
                 for name, scores in self._of_ratings.items()
                 for row in agreement_rows(name, scores, self.ratings)
+                if self.rated.same_raters or row.against != "each"
             ],
             "preferences": [
                 row
@@ -70,14 +71,17 @@ class Validation:
                 for row in accuracies(name, scores, self.preferences)
             ],
             "differences": [asdict(one) for one in differences(self._of_ratings, self.ratings)],
-            "ceiling": ceiling(self.ratings),
+            "ceiling": ceiling(self.ratings) if self.rated.same_raters else None,
             "sizes": {
                 "texts": len(self.ratings),
                 "preferences": len(self.preferences),
                 "clips": len(clips),
                 "references": max(len(self.references[clip]) for clip in clips),
             },
-            "reasons": [*self.rated.left_out, *reasons(self._of_ratings, self.ratings, self.preferences)],
+            "reasons": [
+                *self.rated.left_out,
+                *reasons(self._of_ratings, self.ratings, self.preferences, same_raters=self.rated.same_raters),
+            ],
         }
 
 

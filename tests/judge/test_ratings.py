@@ -14,6 +14,7 @@ from stella_mteb.files.keyed_texts import KeyedColumns
 from stella_mteb.judge.agreement import agreement_rows, ceiling
 from stella_mteb.judge.inputs import read_references
 from stella_mteb.judge.ratings import Preference, Rating, read_ratings
+from stella_mteb.judge.validation import Validation
 from tests.conftest import Call
 
 REFERENCES = {"1": ("A man parks a red van.",), "2": ("Two girls cross the bridge.", "Girls walk."), "\u00e9": ("x",)}
@@ -109,6 +110,64 @@ def test_a_missing_score_leaves_a_rater_out_of_that_text_only() -> None:
     ]
     assert found is not None
     assert found["pearson"] == pytest.approx(np.mean(pearson))
+
+
+def long_layout(table: np.ndarray, seed: int, lacking: int = 0) -> str:
+    """Write rows of single raters in random order, without `lacking` of them."""
+    cells = [
+        f"1,text {text},r{rater},{score:g}\n" for (text, rater), score in np.ndenumerate(table) if np.isfinite(score)
+    ]
+    order = np.random.default_rng(seed).permutation(len(cells))[lacking:]
+    return "id,candidate,rater,score\n" + "".join(cells[i] for i in order)
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 5])
+def test_a_rater_is_the_same_in_every_text_whatever_the_order_of_rows_and_if_some_are_missing(
+    lacking: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.normal(size=(40, 1))
+    table = truth * [3, -3, 0.5] + rng.normal(size=(40, 3)) + [10, 50, 90]  # raters that differ in scale and direction
+    apart = [np.corrcoef(table[:, r], np.delete(table, r, 1).mean(axis=1))[0, 1] for r in range(3)]
+    (tmp_path / "r.csv").write_text(long_layout(table, seed=lacking, lacking=lacking))
+
+    rated = read_ratings(tmp_path / "r.csv", REFERENCES)
+
+    found = ceiling(rated.ratings)
+    assert found is not None and rated.same_raters
+    if not lacking:
+        assert found["pearson"] == pytest.approx(np.mean(apart), abs=1e-4)
+    columns = np.array([one.raters for one in rated.ratings])
+    assert np.isnan(columns).sum() == lacking
+    assert sorted(np.nanmean(columns, axis=0)) == pytest.approx([10, 50, 90], abs=1.5)
+
+
+def test_a_missing_row_changes_the_ceiling_by_little(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    table = np.clip(np.round(rng.normal(3, 1.5, (60, 1)) + rng.normal(0, 0.4, (60, 3)) + [0, 1, 2]), 0, 8)
+    found = []
+    for seed, lacking in ((0, 0), (1, 0), (2, 1), (3, 1)):
+        (tmp_path / "r.csv").write_text(long_layout(table, seed, lacking))
+        found.append((ceiling(read_ratings(tmp_path / "r.csv", REFERENCES).ratings) or {})["spearman"])
+
+    assert found[0] == pytest.approx(found[1]) and found[0] > 0.9
+    assert found[2:] == pytest.approx([found[0]] * 2, abs=0.01)
+
+
+def test_raters_of_a_crowd_are_not_told_apart_and_the_reason_is_said(tmp_path: Path) -> None:
+    table = np.full((30, 12), np.nan)
+    for text, row in enumerate(table):
+        row[[text % 12, (text + 1) % 12, (text + 5) % 12]] = (1, 2, 3)
+    (tmp_path / "r.csv").write_text(long_layout(table, seed=0))
+    rated = read_ratings(tmp_path / "r.csv", REFERENCES)
+    validation = Validation(REFERENCES, rated)
+
+    found = validation.as_json()
+
+    assert [sorted(one.raters) for one in rated.ratings] == [[1, 2, 3]] * 30
+    assert found["ceiling"] is None
+    (reason,) = [one for one in found["reasons"] if "against each rater" in one]
+    assert "one of 12 raters, rated 6 of 30 texts" in reason
 
 
 def test_rows_of_single_raters_without_a_rater_column_are_told(tmp_path: Path) -> None:
