@@ -54,11 +54,12 @@ def judge(
     """Score many models' summaries against references. After an interruption, the same command resumes."""
     set_offline(offline)
     from stella_mteb.cli.rank import print_ranking  # noqa: PLC0415
-    from stella_mteb.files.keyed_texts import KeyedColumns  # noqa: PLC0415
+    from stella_mteb.files.keyed_texts import KeyedColumns, data_files, require_columns  # noqa: PLC0415
     from stella_mteb.judge.inputs import read_candidates, read_references  # noqa: PLC0415
     from stella_mteb.models.resolve import resolve  # noqa: PLC0415
 
     columns = KeyedColumns(id_column, text_column)
+    require_columns(columns, [references, *(file for path in predictions for file in data_files(path))])
     texts = read_references(references, columns)
     candidates = read_candidates(predictions, texts, columns, unwrapped=unwrap)
     for candidate in candidates:

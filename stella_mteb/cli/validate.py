@@ -41,7 +41,7 @@ def validate(
 ) -> None:
     """Compute the agreement of each measure of a judge with people's ratings of the same texts."""
     set_offline(offline)
-    from stella_mteb.files.keyed_texts import KeyedColumns  # noqa: PLC0415
+    from stella_mteb.files.keyed_texts import KeyedColumns, require_columns  # noqa: PLC0415
     from stella_mteb.judge.agreement_words import SHORT, advice, tables  # noqa: PLC0415
     from stella_mteb.judge.inputs import read_references  # noqa: PLC0415
     from stella_mteb.judge.judge import load_judge  # noqa: PLC0415
@@ -53,6 +53,7 @@ def validate(
 
     of_others = published_figures(published) if published else []
     columns = KeyedColumns(id_column, text_column)
+    require_columns(columns, [references, ratings])
     texts = read_references(references, columns)
     nli_model = NliModel(nli, device) if nli else None
     validation = Validation(texts, read_ratings(ratings, texts, columns, score_columns or ()))

@@ -7,7 +7,7 @@ import json
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,10 +131,9 @@ def read_entries(path: Path, columns: KeyedColumns = BY_NAME) -> Iterator[Entry 
 
 
 def _columns(place: str, row: dict[Column, Any], given: KeyedColumns) -> tuple[Column, Sequence[Column]]:
-    ids = _asked(row, given.id) or named(row, DESCRIBED) or named(row, IDS)
-    texts = _asked(row, given.text) or named(row, _TEXTS)
+    ids, texts = id_columns(row, given.id), _asked(row, given.text) or named(row, _TEXTS)
     if {"id", "summary"} <= row.keys():  # the documented form takes precedence
-        ids, texts = _asked(row, given.id) or ["id"], _asked(row, given.text) or ["summary"]
+        texts = _asked(row, given.text) or ["summary"]
     elif "references" in row:
         texts = _asked(row, given.text) or ["references"]
     if not ids and len(texts) == 1 and len(row) == 2:
@@ -151,7 +150,33 @@ def _columns(place: str, row: dict[Column, Any], given: KeyedColumns) -> tuple[C
     return ids[0], texts
 
 
-def _asked(row: dict[Column, Any], column: str | None) -> list[Column]:
+def id_columns(columns: Collection[Column], given: str | None) -> list[Column]:
+    """Select the column of ids, or those that it may be: the given one, that of a described object, or another."""
+    if asked := _asked(columns, given):
+        return asked
+    documented: list[Column] = ["id"] if {"id", "summary"} <= set(columns) else []
+    return documented or named(columns, DESCRIBED) or named(columns, IDS)
+
+
+def require_columns(columns: KeyedColumns, files: Sequence[Path]) -> None:
+    """Check that one of the files has the given columns; a file without them is searched for usual names.
+
+    Raises:
+        ConfigError: If none has them.
+    """
+    for what, given in (("id", columns.id), ("text", columns.text)):
+        if given is None or given.isdecimal():
+            continue
+        rows = [row[1] for file in files for row in read_rows(file) if not isinstance(row, BadRow)]
+        known = dict.fromkeys(str(name) for row in rows for name in row)
+        if given not in known:
+            raise ConfigError(
+                f"--{what}-column: there is no column {given!r} in {' or '.join(map(str, files))}; the columns are "
+                f"{', '.join(known)}"
+            )
+
+
+def _asked(row: Collection[Column], column: str | None) -> list[Column]:
     return [name for name in row if str(name) == column]
 
 

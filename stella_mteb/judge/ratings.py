@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_mteb.errors import ConfigError
-from stella_mteb.files.keyed_texts import BY_NAME, DESCRIBED, IDS, KeyedColumns, clip_id, list_in, named
+from stella_mteb.files.keyed_texts import BY_NAME, KeyedColumns, clip_id, id_columns, list_in, named
 from stella_mteb.files.rows import BadRow, Column, read_rows
 from stella_mteb.files.tables import many
 from stella_mteb.files.texts import is_blank
@@ -157,7 +157,7 @@ class _Reader:
         self, place: str, row: Mapping[Column, Any], role: str, option: str, given: Sequence[str | None]
     ) -> list[Column]:
         asked = [name for name in row if str(name) in given]
-        found = asked or _exact(row, role)
+        found = asked or (id_columns(row, None) if role == "id" else _exact(row, role))
         if not found or (len(found) > 1 and role != "score"):
             wanted = [name for name in given if name] or _KNOWN.get(role, {"id", "video_id", "clip_id", "name"})
             raise ConfigError(
@@ -228,8 +228,6 @@ def _exact(row: Mapping[Column, Any], role: str) -> list[Column]:
     exact = {"text": "candidate"}.get(role, role)
     if exact in row:
         return [exact]
-    if role == "id":
-        return named(row, DESCRIBED) or named(row, IDS)
     found = [name for name in named(row, _KNOWN[role]) if not re.search(r"\d$", str(name))]
     return found if role in {"text", "score"} else found[:1]
 

@@ -223,6 +223,37 @@ def test_an_unknown_column_is_named_with_the_columns_there_are_and_the_option_th
     assert rating == Rating("1", "A van.", 3.5, (3.0, 4.0))
 
 
+def test_references_and_ratings_take_the_same_of_several_ids_as_coco_has_them(tmp_path: Path) -> None:
+    texts = {"7": "A man parks.", "8": "Girls walk."}
+    rows = [{"image_id": int(clip), "id": 15 - int(clip), "caption": text} for clip, text in texts.items()]
+    (tmp_path / "refs.json").write_text(json.dumps({"annotations": rows}))
+    (tmp_path / "r.jsonl").write_text(lines(*({**row, "score": 1} for row in rows)))
+
+    references = read_references(tmp_path / "refs.json")
+
+    assert references == {clip: (text,) for clip, text in texts.items()}
+    assert [one.clip for one in read_ratings(tmp_path / "r.jsonl", references).ratings] == ["7", "8"]
+    by_id = KeyedColumns("id")
+    assert [one.clip for one in read_ratings(tmp_path / "r.jsonl", references, by_id).ratings] == ["8", "7"]
+
+
+@pytest.mark.parametrize("option", ["--id-column", "--text-column"])
+def test_a_column_that_no_file_has_is_refused_and_one_of_either_file_is_taken(
+    option: str, call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "refs.csv").write_text("id,caption\n1,A man parks.\n")
+    (tmp_path / "r.csv").write_text("video,candidate,score\n1,A van.,3\n")
+    files = ("--references", tmp_path / "refs.csv", "--ratings", tmp_path / "r.csv", "-m", "all_minilm_l6_v2")
+
+    code, _, err = call("validate", *files, option, "vidoe")
+
+    assert code == 2
+    for part in (option, "'vidoe'", "refs.csv", "r.csv", "id, caption, video, candidate, score"):
+        assert part in err.replace("\n", " ")
+    right = {"--id-column": "video", "--text-column": "caption"}[option]
+    assert call("validate", *files, option, right)[0] == 0
+
+
 def test_a_file_without_header_is_read_by_positions(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("1,A van.,3\n2,Girls.,4\n")
