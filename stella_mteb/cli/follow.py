@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SLOWEST = 5
 _STEADY = 5.0  # seconds of encoding after which the measured pace is used
+_WORTH_FORECASTING = 10.0  # seconds; of less, starting up is the larger part
 
 
 class Follower:
@@ -106,16 +107,18 @@ class Follower:
         tasks = sum(one.seconds for one in ran) - encoding - loading
         yield f"encoding {duration(encoding)}, tasks {duration(tasks)}, loading {duration(loading)}"
         known = [(one, due) for one in ran if (due := self._seconds(one)) is not None]
-        if known:
-            took, due = sum(one.seconds for one, _ in known), sum(seconds for _, seconds in known)
-            yield f"forecast {duration(due)}, took {duration(took)} ({took / due - 1:+.0%})"
+        took, due = sum(one.seconds for one, _ in known), sum(seconds for _, seconds in known)
+        if due >= _WORTH_FORECASTING:
+            which = "" if len(known) == len(ran) else f" of {len(known)} of {many(len(ran), 'task')}"
+            yield f"forecast{which} {duration(due)}, took {duration(took)} ({took / due - 1:+.0%})"
         if len(ran) > 1:
             slowest = sorted(ran, key=lambda one: -one.seconds)[:_SLOWEST]
             parts = []
             for one in slowest:
                 seconds = self._seconds(one)
                 forecast = "" if seconds is None else f" (forecast {duration(seconds)})"
-                parts.append(f"{one.task} {duration(one.seconds)}{forecast}")
+                name = one.task if len({each.model for each in ran}) == 1 else f"{one.task} by {one.model}"
+                parts.append(f"{name} {duration(one.seconds)}{forecast}")
             yield f"slowest: {'; '.join(parts)}"
 
     def _seconds(self, outcome: Outcome) -> float | None:
