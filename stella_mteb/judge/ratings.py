@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,16 @@ def read_ratings(
     Raises:
         ConfigError: If a row lacks a value, or an id has no reference; names the row.
     """
-    reader = _Reader(references, columns, scores)
-    faults: list[str] = []
     positions = [int(name) for name in (columns.id, columns.text, *scores) if name and name.isdecimal()]
-    for row in read_rows(path, positions):
+    rows = list(read_rows(path, positions))
+    known = dict.fromkeys(name for row in rows if not isinstance(row, BadRow) for name in row[1])
+    if known and (absent := [name for name in scores if name not in map(str, known)]):
+        raise ConfigError(
+            f"{path}: --score-column: there is no column {absent[0]!r}; the columns are {', '.join(map(str, known))}"
+        )
+    reader = _Reader(references, columns, scores, list(known))
+    faults: list[str] = []
+    for row in rows:
         if isinstance(row, BadRow):
             faults.append(str(row))
             continue
@@ -116,8 +122,15 @@ def read_ratings(
 
 
 class _Reader:
-    def __init__(self, references: Mapping[str, Sequence[str]], columns: KeyedColumns, scores: Sequence[str]) -> None:
+    def __init__(
+        self,
+        references: Mapping[str, Sequence[str]],
+        columns: KeyedColumns,
+        scores: Sequence[str],
+        known: Sequence[Column],
+    ) -> None:
         self._references, self._columns, self._scores = references, columns, scores
+        self._known = known  # the columns of all rows: a row of JSON may lack some
         self._ratings: list[Rating] = []
         self._by_rater: dict[tuple[str, str | None, str], dict[str, float]] = {}
         self._preferences: list[Preference] = []
@@ -125,16 +138,16 @@ class _Reader:
 
     def take(self, place: str, row: Mapping[Column, Any]) -> None:
         """Read one row; raises ValueError if it is unusable, ConfigError if its columns have no known names."""
-        (own,) = self._find(place, row, "id", "id", [self._columns.id])
-        clip = clip_id(row[own])
+        (own,) = self._find(place, "id", [self._columns.id])
+        clip = clip_id(row.get(own))
         if clip not in self._references:
             some = ", ".join(map(repr, list(self._references)[:3]))
             raise ValueError(f"id {clip!r} has no reference (ids of references: {some}, ...)")
         if "preferred" in row and (pair := _pair(row)):
             self._take_preference(clip, *pair, row["preferred"])
             return
-        (own,) = self._find(place, row, "text", "text", [self._columns.text])
-        text = row[own]
+        (own,) = self._find(place, "text", [self._columns.text])
+        text = row.get(own)
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{own!r} must be text (got {text!r})")
         raters, score = self._given(place, row)
@@ -143,8 +156,10 @@ class _Reader:
         elif is_blank(text or ""):
             self._left_out["an empty text"] += 1
         else:
-            system = next((str(row[name]).strip() for name in _exact(row, "system") if row[name] is not None), "")
-            rater = next((str(row[name]).strip() for name in _exact(row, "rater") if row[name] is not None), "")
+            system, rater = (
+                next((str(row[name]).strip() for name in _exact(row, role) if row[name] is not None), "")
+                for role in ("system", "rater")
+            )
             rating = Rating(clip, str(text), score, raters, system or None)
             if not rater:
                 self._ratings.append(rating)
@@ -153,39 +168,48 @@ class _Reader:
             else:
                 own_raters[rater] = score
 
-    def _find(
-        self, place: str, row: Mapping[Column, Any], role: str, option: str, given: Sequence[str | None]
-    ) -> list[Column]:
-        asked = [name for name in row if str(name) in given]
-        found = asked or (id_columns(row, None) if role == "id" else _exact(row, role))
-        if not found or (len(found) > 1 and role != "score"):
+    def _find(self, place: str, role: str, given: Sequence[str | None]) -> list[Column]:
+        """Return the column of a role; several only if they are given."""
+        asked = [name for name in self._known if str(name) in given]
+        found = asked or (id_columns(self._known, None) if role == "id" else _exact(self._known, role))
+        if not found or (len(found) > 1 and not asked):
             wanted = [name for name in given if name] or _KNOWN.get(role, {"id", "video_id", "clip_id", "name"})
-            raise ConfigError(
-                f"{place}: {'several columns' if found else 'no column'} for the {role} (looked for "
-                f"{', '.join(sorted(wanted))}); the columns are {', '.join(map(str, row))}. Name it with "
-                f"--{option}-column"
+            raise self._unclear(
+                place, role, found, f"no column for the {role} (looked for {', '.join(sorted(wanted))})"
             )
         return found
 
+    def _unclear(self, place: str, role: str, found: Sequence[Column], lacking: str = "") -> ConfigError:
+        problem = f"several columns for the {role}: {', '.join(map(str, found))}" if found else lacking
+        columns = ", ".join(map(str, self._known))
+        return ConfigError(f"{place}: {problem}; the columns are {columns}. Name it with --{role}-column")
+
     def _given(self, place: str, row: Mapping[Column, Any]) -> tuple[tuple[float, ...], float]:
         """Return each rater's score, and their mean or the score of its own column; NaN is missing."""
-        lists = [] if self._scores else _exact(row, "raters")
-        several = [] if self._scores else [name for name in row if _SINGLE.fullmatch(str(name).lower())]
-        raters = (
-            tuple(_number(value, lists[0]) for value in _as_list(row[lists[0]], lists[0]))
-            if lists
-            else tuple(_number(row[name], name) for name in several if len(several) > 1)
-        )
-        if raters and not _exact(row, "score"):
+        lists = [] if self._scores else _exact(self._known, "raters")
+        single = [] if self._scores or lists else self._single(place)
+        raters = tuple(_number(row.get(name), name) for name in single)
+        if lists:
+            raters = tuple(_number(value, lists[0]) for value in _as_list(row.get(lists[0]), lists[0]))
+        if (lists or single) and not _exact(self._known, "score"):
             return raters, _mean(raters)
-        if lists and not _exact(row, "score"):
-            return (), math.nan
-        names = self._find(place, row, "score", "score", self._scores)
+        names = self._find(place, "score", self._scores)
+        scores = tuple(_number(row.get(name), name) for name in names)
         if len(names) > 1:
-            raters = tuple(_number(row[name], name) for name in names)
-            return raters, _mean(raters)
-        score = _number(row[names[0]], names[0])
-        return raters, score if math.isfinite(score) else _mean(raters)
+            return scores, _mean(scores)
+        return raters, scores[0] if math.isfinite(scores[0]) else _mean(raters)
+
+    def _single(self, place: str) -> list[Column]:
+        """Return the columns of single raters; of `worker_1, score_1, worker_2, score_2`, those of the scores."""
+        stems: dict[str, list[Column]] = {}
+        for name in self._known:
+            if match := _SINGLE.fullmatch(str(name).lower()):
+                stems.setdefault(match[1], []).append(name)
+        of_scores = [names for stem, names in stems.items() if stem in _KNOWN["score"]]
+        found = of_scores or list(stems.values())
+        if len(found) > 1:
+            raise self._unclear(place, "score", [name for names in found for name in names])
+        return found[0] if found and len(found[0]) > 1 else []
 
     def _take_preference(self, clip: str, texts: tuple[Any, Any], values: tuple[str, str], preferred: Any) -> None:
         wanted = (f"{preferred:g}" if isinstance(preferred, float | bool) else str(preferred)).strip().lower()
@@ -223,7 +247,7 @@ class _Reader:
         return Rated([*self._ratings, *joined], self._preferences, said, same)
 
 
-def _exact(row: Mapping[Column, Any], role: str) -> list[Column]:
+def _exact(row: Collection[Column], role: str) -> list[Column]:
     """Return the column with the documented name of a role, or those with one of its usual names."""
     exact = {"text": "candidate"}.get(role, role)
     if exact in row:

@@ -254,6 +254,53 @@ def test_a_column_that_no_file_has_is_refused_and_one_of_either_file_is_taken(
     assert call("validate", *files, option, right)[0] == 0
 
 
+@pytest.mark.parametrize("header", ["worker_1,score_1,worker_2,score_2", "rating 1,annotator1,rating 2,expert-1"])
+def test_of_columns_of_several_names_those_of_scores_are_the_ratings(header: str, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(f"id,candidate,{header}\n1,A van.,3,3,5,5\n")
+    scores = [n for n, name in enumerate(header.split(",")) if name[:5] in {"score", "ratin"}]
+    expected = tuple((3.0, 3.0, 5.0, 5.0)[n] for n in scores)
+
+    (rating,) = read_ratings(tmp_path / "r.csv", REFERENCES).ratings
+
+    assert rating == Rating("1", "A van.", sum(expected) / 2, expected)
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        ("worker_1,worker_2,expert_1", "several columns for the score: worker_1, worker_2, expert_1"),
+        ("score_1,rating_1,score_2", "several columns for the score: score_1, score_2, rating_1"),
+        ("human_score,rating,note", "several columns for the score: human_score, rating"),
+    ],
+)
+def test_columns_of_which_any_may_be_the_score_are_named_with_the_option_that_chooses(
+    header: str, named: str, tmp_path: Path
+) -> None:
+    (tmp_path / "r.csv").write_text(f"id,candidate,{header}\n1,A van.,3,4,5\n")
+
+    with pytest.raises(ConfigError, match="--score-column") as caught:
+        read_ratings(tmp_path / "r.csv", REFERENCES)
+
+    assert f"{named}; the columns are" in str(caught.value)
+    first, *_ = header.split(",")
+    assert [one.score for one in read_ratings(tmp_path / "r.csv", REFERENCES, scores=[first]).ratings] == [3.0]
+    with pytest.raises(ConfigError, match="no column 'marks'; the columns are id, candidate"):
+        read_ratings(tmp_path / "r.csv", REFERENCES, scores=[first, "marks"])
+
+
+@pytest.mark.parametrize("column", ["score", "raters", "candidate"])
+def test_an_absent_key_is_a_missing_value_as_null_is(column: str, tmp_path: Path) -> None:
+    row = {"id": "1", "candidate": "A van.", **({"raters": [3, 4]} if column == "raters" else {"score": 3})}
+    lacking = {key: value for key, value in row.items() if key != column}
+    found = []
+    for partial in (lacking, {**lacking, column: None}):
+        (tmp_path / "r.jsonl").write_text(lines(partial, row))
+        found.append(read_ratings(tmp_path / "r.jsonl", REFERENCES))
+
+    assert found[0] == found[1]
+    assert (len(found[0].ratings), len(found[0].left_out)) == (1, 1)
+
+
 def test_a_file_without_header_is_read_by_positions(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("1,A van.,3\n2,Girls.,4\n")
