@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ _DISK = {*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 def fetch(hub: Hub, *, offline: bool, remote_code: bool) -> Path:
     """Return the folder of a repository in the hub's cache; download missing files unless offline.
 
-    The client retries after a failure. Complete files, and parts of large files, are kept for the next start.
+    The client retries after a failure. Complete files, and parts of large files where symlinks work, are kept
+    for the next start.
 
     Raises:
         EnvironmentProblem: If the files are unavailable; the text says why and how to get them.
@@ -48,6 +51,10 @@ def fetch(hub: Hub, *, offline: bool, remote_code: bool) -> Path:
                 logger.info("downloading %s from the hub: %d files, %.2f GB", hub.name, len(files), size)
                 _keep_parts(hub, files)
         folder = Path(huggingface_hub.snapshot_download(**what, tqdm_class=_bar()))
+        for part in folder.parents[1].glob("blobs/*.part"):
+            if part.with_suffix("").exists():  # the client, or another process, brought the whole
+                with suppress(OSError):
+                    part.unlink()
     except (HTTPError, OSError) as error:
         raise EnvironmentProblem(_explained(hub, error, offline=offline)) from error
     if not any(folder.glob("*.safetensors")):
@@ -59,38 +66,74 @@ def _keep_parts(hub: Hub, files: Iterable[Any]) -> None:
     """Put large files into the hub's cache by way of a part that outlives this process.
 
     The client (huggingface-hub 1.18 and newer, with hf-xet or without) discards what an interrupted download has
-    received, and Stella's weights are one file of 6 GB.
+    received, and Stella's weights are one file of 6 GB. What fails here is left to the client, except where it would
+    fail too and discard more.
     """
+    from huggingface_hub.errors import HTTPError  # noqa: PLC0415
+
+    for file in files:
+        try:
+            _keep_part(hub, file)
+        except Exception as error:
+            status = getattr(getattr(error, "response", None), "status_code", 500)  # none: the connection is lost
+            lost = isinstance(error, HTTPError) and (status == 429 or status >= 500)
+            if lost or (isinstance(error, OSError) and error.errno in _FULL):
+                raise
+            logger.info("%s is left to the hub's client: %s", file.filename, error)
+
+
+def _keep_part(hub: Hub, file: Any) -> None:
     from huggingface_hub import constants, file_download  # noqa: PLC0415
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers  # noqa: PLC0415
+    from huggingface_hub.utils import WeakFileLock  # noqa: PLC0415
 
     cache, folder = Path(constants.HF_HUB_CACHE), file_download.repo_folder_name(repo_id=hub.name, repo_type="model")
-    for file in files:
-        if not constants.DOWNLOAD_CHUNK_SIZE < (file.file_size or 0) < constants.MAX_HTTP_DOWNLOAD_SIZE:
-            continue  # less than the client writes at once, or more than the hub sends in one answer
-        url = file_download.hf_hub_url(hub.name, file.filename, revision=file.commit_hash)
-        about = file_download.get_hf_file_metadata(url)
-        blob = cache / folder / "blobs" / str(about.etag)
-        lock = cache / ".locks" / folder / f"{about.etag}.lock"  # the client's own
-        for place in (blob, lock):
-            place.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock), (part := blob.with_name(f"{blob.name}.part")).open("ab+") as out:
-            if not blob.exists():
-                file_download.http_get(
-                    url,
-                    out,
-                    resume_size=out.truncate(0 if out.tell() > file.file_size else None),
-                    headers=build_hf_headers(),
-                    expected_size=about.size,
-                    displayed_filename=file.filename,
-                    tqdm_class=_bar(),
-                )
-                out.seek(0)
-                # The etag of a large file is its sha256.
-                if len(blob.name) == 64 and hashlib.file_digest(out, "sha256").hexdigest() != blob.name:
-                    part.unlink()
-                    raise OSError(f"{file.filename} arrived damaged, and was discarded")
-                part.replace(blob)
+    if not constants.DOWNLOAD_CHUNK_SIZE < (file.file_size or 0) < constants.MAX_HTTP_DOWNLOAD_SIZE:
+        return  # less than the client writes at once, or more than the hub sends in one answer
+    if not file_download.are_symlinks_supported(cache):
+        return  # the client would copy the file, which takes the space twice
+    url = file_download.hf_hub_url(hub.name, file.filename, revision=file.commit_hash)
+    etag = file_download.get_hf_file_metadata(url, retry_on_errors=True).etag
+    if not etag:
+        return
+    blob = cache / folder / "blobs" / etag
+    lock = cache / ".locks" / folder / f"{etag}.lock"  # the client's own
+    for place in (blob, lock):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        if not blob.exists():
+            part = blob.with_name(f"{etag}.part")
+            sha256 = _complete(part, url, file)
+            if len(etag) == 64 and sha256 != etag:  # the etag of a large file is its sha256
+                part.unlink(missing_ok=True)
+                raise OSError("it arrived damaged, and was discarded")
+            part.replace(blob)
+
+
+def _complete(part: Path, url: str, file: Any) -> str:
+    """Download what a part lacks and return the sha256 of the whole.
+
+    On a file system that grants a lock to everyone several processes write into one part. Each writes the true bytes
+    at their place, never "at the end", so that none damages what another has written.
+    """
+    from huggingface_hub.file_download import http_get  # noqa: PLC0415
+    from huggingface_hub.utils import build_hf_headers  # noqa: PLC0415
+
+    part.touch()
+    with part.open("r+b") as out:
+        size = out.seek(0, os.SEEK_END)
+        if size > file.file_size:
+            size = out.truncate(out.seek(0))
+        http_get(
+            url,
+            out,
+            resume_size=size,
+            headers=build_hf_headers(),
+            expected_size=file.file_size,
+            displayed_filename=file.filename,
+            tqdm_class=_bar(),
+        )
+        out.seek(0)
+        return hashlib.file_digest(out, "sha256").hexdigest()
 
 
 def _bar() -> type:

@@ -26,6 +26,19 @@ time.sleep = lambda _: None  # the client waits longer after each failure
 if sys.argv[1:] == ["kill"]:
     import os, signal
     time.sleep = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # at the first failure
+elif sys.argv[1:2] == ["shared"]:  # another process, not held back by the lock, downloads into the same part
+    import os, huggingface_hub.file_download as files
+    get = files.http_get
+    def shared(url, out, **more):
+        files.http_get = get
+        with open(out.name, "r+b") as other:
+            get(url, other, **more)
+        get(url, out, **more)
+        if sys.argv[2] == "first":
+            os.rename(out.name, out.name.removesuffix(".part"))
+        elif sys.argv[2] == "gone":
+            os.unlink(out.name)
+    files.http_get = shared
 elif sys.argv[1:]:
     def full(*_, **__):
         raise OSError(int(sys.argv[1]), "injected")
@@ -64,9 +77,8 @@ def hub(stella_folder: Path, tmp_path: Path) -> Iterator[Hub]:
 def resolve(hub: Hub, tmp_path: Path) -> Resolve:
     """Resolve Stella in a separate process with an empty HF_HOME; return the commit or the error."""
 
-    def run(*arguments: str, home: str = "hub-home", offline: bool = False) -> str:
+    def run(*arguments: str, home: str = "hub-home", **more: str) -> str:
         rest = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        more = {"HF_HUB_OFFLINE": "1"} if offline else {}
         environment = {**rest, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / home), **more}
         done = subprocess.run([sys.executable, "-c", RESOLVE, *arguments], check=False, env=environment,
                               capture_output=True, text=True)  # fmt: skip
@@ -84,7 +96,7 @@ def test_only_safetensors_json_and_text_are_fetched_and_then_no_socket_is_needed
 
     assert {Path(name).suffix for name in fetched} <= {".safetensors", ".json", ".txt"}
     assert {"model.safetensors", "modules.json", "tokenizer.json", "2_Dense_8192/model.safetensors"} <= fetched
-    assert resolve(offline=True) == REVISION
+    assert resolve(HF_HUB_OFFLINE="1") == REVISION
     assert len(hub.asked) == asked
 
 
@@ -124,19 +136,61 @@ def test_a_download_that_is_killed_goes_on_at_the_next_start(hub: Hub, resolve: 
     assert first_bytes(hub) == [CHUNK]
 
 
-@pytest.mark.fault(51, "a part with wrong bytes is discarded, and the error says so")
-@pytest.mark.parametrize("size", [1_000, 30_000_000], ids=["short", "too-long"])
-def test_a_part_with_wrong_bytes_never_becomes_weights(size: int, hub: Hub, resolve: Resolve, tmp_path: Path) -> None:
+@pytest.fixture
+def blob(hub: Hub, tmp_path: Path) -> Path:
+    """Where the backbone's weights lie in the cache."""
     weights = hub.repositories["models", STELLA][1] / "model.safetensors"
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    part = tmp_path / "hub-home" / "hub" / f"models--{STELLA.replace('/', '--')}" / "blobs" / f"{sha256}.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b"x" * size)
+    return tmp_path / "hub-home" / "hub" / f"models--{STELLA.replace('/', '--')}" / "blobs" / sha256
 
-    if size < weights.stat().st_size:
-        assert "model.safetensors arrived damaged, and was discarded" in resolve()
+
+@pytest.mark.versions
+@pytest.mark.fault(51, "a part with wrong bytes is discarded, and the weights are downloaded anew")
+@pytest.mark.parametrize(("size", "asked"), [(1_000, [1_000, 0]), (30_000_000, [0])], ids=["short", "too-long"])
+def test_a_part_with_wrong_bytes_never_becomes_weights(
+    size: int, asked: list[int], hub: Hub, resolve: Resolve, blob: Path
+) -> None:
+    blob.parent.mkdir(parents=True)
+    blob.with_suffix(".part").write_bytes(b"x" * size)
+
     assert resolve() == REVISION
-    assert part.with_suffix("").read_bytes() == weights.read_bytes()
+    assert first_bytes(hub) == asked
+    assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+
+
+@pytest.mark.fault(51, "processes that no lock keeps apart complete the same part without harm")
+@pytest.mark.parametrize(("end", "asked"), [("second", [0, 0]), ("first", [0, 0]), ("gone", [0, 0, 0])])
+def test_processes_that_share_a_part_without_a_lock_all_get_the_weights(
+    end: str, asked: list[int], hub: Hub, resolve: Resolve, blob: Path
+) -> None:
+    assert resolve("shared", end) == REVISION
+    assert first_bytes(hub) == asked
+    assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+    assert not blob.with_suffix(".part").exists()
+
+
+def test_without_symlinks_the_weights_take_their_space_once(hub: Hub, resolve: Resolve, tmp_path: Path) -> None:
+    size = (hub.repositories["models", STELLA][1] / "model.safetensors").stat().st_size
+
+    assert resolve(HF_HUB_DISABLE_SYMLINKS="1") == REVISION
+    assert [path.name for path in tmp_path.glob("hub-home/**/*") if path.stat().st_size == size] == [
+        "model.safetensors"
+    ]
+
+
+def test_a_part_beside_whole_weights_is_removed(resolve: Resolve, blob: Path) -> None:
+    resolve()
+    blob.with_suffix(".part").write_bytes(b"x")
+
+    assert resolve(HF_HUB_OFFLINE="1") == REVISION
+    assert not blob.with_suffix(".part").exists()
+
+
+def test_a_hub_that_fails_before_the_weights_is_asked_again(hub: Hub, resolve: Resolve) -> None:
+    hub.faults = [Fault(WEIGHTS, 503, times=2, after=1)]  # the first request is the client's own
+
+    assert resolve() == REVISION
+    assert first_bytes(hub) == [0]
 
 
 @pytest.mark.parametrize(

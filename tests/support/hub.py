@@ -32,6 +32,7 @@ class Fault:
         code: Value of X-Error-Code (`GatedRepo`, `RepoNotFound`, ...).
         cut: Bytes of the body after which the connection ends.
         times: How many requests it strikes.
+        after: How many requests it lets pass before.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Fault:
     code: str = ""
     cut: int | None = None
     times: int = 1_000_000
+    after: int = 0
 
 
 @dataclass
@@ -101,6 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
         start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range") or "") or [0, 0])[1])
         self.hub.asked.append((self.command, path, start))
         fault = next((fault for fault in self.hub.faults if fault.times and re.search(fault.path, path)), Fault(""))
+        if fault.after:
+            fault.after -= 1
+            fault = Fault("")
         if fault.path and not (fault.cut is not None and self.command == "HEAD"):
             fault.times -= 1
         if fault.status is not None:
