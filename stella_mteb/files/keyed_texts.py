@@ -223,11 +223,11 @@ def clip_id(value: Any) -> str:
 
 def list_in(text: str) -> list[str] | None:
     """Return the list of strings that a cell contains as JSON or as Python writes it, such as `["a", "b"]`."""
-    if not re.match(r"\[\s*[\"']", text):
+    if not re.match(r"\s*\[\s*[\"'\]]", text):
         return None
     for read in (json.loads, ast.literal_eval):
         try:
-            found = read(text)
+            found = read(text.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(found, list) and all(isinstance(one, str) for one in found):

@@ -73,8 +73,8 @@ def read_references(path: Path, columns: KeyedColumns = BY_NAME) -> dict[str, tu
     faults: list[str] = []
     in_cells = path.suffix.lower() in {".csv", ".tsv"}
     for entry in read_entries(path, columns):
-        if not isinstance(entry, BadRow) and in_cells and (listed := list_in(entry.texts[0])):
-            entry = replace(entry, texts=tuple(listed))  # noqa: PLW2901
+        if not isinstance(entry, BadRow) and in_cells and (listed := list_in(entry.texts[0])) is not None:
+            entry = replace(entry, texts=tuple(listed) or ("",))  # noqa: PLW2901
         if isinstance(entry, BadRow):
             faults.append(f"  {entry}")
         elif any(map(is_blank, entry.texts)):

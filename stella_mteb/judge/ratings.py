@@ -99,7 +99,8 @@ def read_ratings(
         raise ConfigError(
             f"{path}: --score-column: there is no column {absent[0]!r}; the columns are {', '.join(map(str, known))}"
         )
-    reader = _Reader(references, columns, scores, list(known))
+    zeros = any(_code(row[1].get("preferred")) == "0" for row in rows if not isinstance(row, BadRow))
+    reader = _Reader(references, columns, scores, list(known), zeros=zeros)
     faults: list[str] = []
     for row in rows:
         if isinstance(row, BadRow):
@@ -128,8 +129,10 @@ class _Reader:
         columns: KeyedColumns,
         scores: Sequence[str],
         known: Sequence[Column],
+        *,
+        zeros: bool,
     ) -> None:
-        self._references, self._columns, self._scores = references, columns, scores
+        self._references, self._columns, self._scores, self._zeros = references, columns, scores, zeros
         self._known = known  # the columns of all rows: a row of JSON may lack some
         self._ratings: list[Rating] = []
         self._by_rater: dict[tuple[str, str | None, str], dict[str, float]] = {}
@@ -143,7 +146,7 @@ class _Reader:
         if clip not in self._references:
             some = ", ".join(map(repr, list(self._references)[:3]))
             raise ValueError(f"id {clip!r} has no reference (ids of references: {some}, ...)")
-        if "preferred" in row and (pair := _pair(row)):
+        if "preferred" in row and (pair := _pair(row, zeros=self._zeros)):
             self._take_preference(clip, *pair, row["preferred"])
             return
         (own,) = self._find(place, "text", [self._columns.text])
@@ -211,18 +214,18 @@ class _Reader:
             raise self._unclear(place, "score", [name for names in found for name in names])
         return found[0] if found and len(found[0]) > 1 else []
 
-    def _take_preference(self, clip: str, texts: tuple[Any, Any], values: tuple[str, str], preferred: Any) -> None:
-        wanted = (f"{preferred:g}" if isinstance(preferred, float | bool) else str(preferred)).strip().lower()
+    def _take_preference(self, clip: str, texts: tuple[Any, Any], codes: Sequence[tuple[str, str]], value: Any) -> None:
         if any(not isinstance(text, str) or is_blank(text) for text in texts):
             raise ValueError(f"a preference needs two texts (got {texts[0]!r} and {texts[1]!r})")
-        if preferred is None or wanted in _MISSING or wanted in {"tie", "equal", "both"}:
+        wanted = _code(value)
+        if value is None or wanted in _MISSING or wanted in {"tie", "equal", "both"}:
             self._left_out["no preference"] += 1
-        elif wanted in values:
-            self._preferences.append(Preference(clip, texts, values.index(wanted)))
-        elif wanted in {"0", "1"} and "2" not in values:
-            self._preferences.append(Preference(clip, texts, int(wanted)))
+        elif code := next((code for code in codes if wanted in code), None):
+            self._preferences.append(Preference(clip, texts, code.index(wanted)))
         else:
-            raise ValueError(f"'preferred' must be {values[0]} or {values[1]} (got {preferred!r})")
+            forms = ", or ".join(" or ".join(code) for code in codes)
+            why = ", as another row has 0" if self._zeros and wanted == "2" else ""
+            raise ValueError(f"'preferred' must be {forms}{why} (got {value!r})")
 
     def rated(self) -> Rated:
         """Return what was read; scores of single raters are joined by text."""
@@ -256,19 +259,31 @@ def _exact(row: Collection[Column], role: str) -> list[Column]:
     return found if role in {"text", "score"} else found[:1]
 
 
-def _pair(row: Mapping[Column, Any]) -> tuple[tuple[Any, Any], tuple[str, str]] | None:
-    """Return the two texts of a preference, and the values of `preferred` that name them."""
+def _pair(row: Mapping[Column, Any], *, zeros: bool) -> tuple[tuple[Any, Any], list[tuple[str, str]]] | None:
+    """Return the two texts of a preference, and the pairs of values of `preferred` that name them.
+
+    Args:
+        row: The row.
+        zeros: Whether 0 occurs in `preferred`; otherwise a number 1 may be the first text or the second.
+    """
     if "candidates" in row:
         texts = list_in(row["candidates"]) if isinstance(row["candidates"], str) else row["candidates"]
         if not isinstance(texts, list) or len(texts) != 2:
             raise ValueError("a preference needs 'candidates' (two texts) and 'preferred' (0 or 1)")
-        return (texts[0], texts[1]), ("0", "1")
+        return (texts[0], texts[1]), [("0", "1")]
     matched = [(name, re.fullmatch(r"(.*?)[ _-]?([ab012])", str(name).lower())) for name in row]
-    sides = [(name, match[2]) for name, match in matched if match and match[1] in _KNOWN["text"]]
+    sides = sorted((match[2], name) for name, match in matched if match and match[1] in _KNOWN["text"])
     if len(sides) != 2:
         return None
-    (first, one), (second, other) = sides
-    return (row[first], row[second]), (one, other)
+    ends, (first, second) = zip(*sides, strict=True)
+    numbers = ("0", "1")
+    codes = [numbers if zeros and ends == ("1", "2") else ends, (_code(first), _code(second))]
+    return (row[first], row[second]), [*codes, *([numbers] if zeros and numbers not in codes else [])]
+
+
+def _code(preferred: Any) -> str:
+    """Write a value of `preferred` as text: 1, 1.0, true and "1" are the same."""
+    return (f"{preferred:g}" if isinstance(preferred, float | bool) else str(preferred)).strip().lower()
 
 
 def _as_list(value: Any, column: Column) -> list[Any]:

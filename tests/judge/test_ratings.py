@@ -60,6 +60,10 @@ def test_every_layout_of_raters_gives_the_same_ratings(name: str, content: str, 
         'id,candidates,preferred\n1,"[""A van."", ""A bus.""]",0\n2,"[\'Boys.\', \'Girls.\']",1\n',
         "id,candidate_a,candidate_b,preferred\n1,A van.,A bus.,a\n2,Boys.,Girls.,B\n",
         "id,candidate_1,candidate_2,preferred\n1,A van.,A bus.,1\n2,Boys.,Girls.,2\n",
+        "id,candidate_1,candidate_2,preferred\n1,A van.,A bus.,0\n2,Boys.,Girls.,1\n",
+        "id,candidate_b,candidate_a,preferred\n1,A bus.,A van.,0\n2,Girls.,Boys.,1\n",
+        "id,Caption 1,Caption 2,preferred\n1,A van.,A bus.,caption 1\n2,Boys.,Girls.,Caption 2\n",
+        "id,candidate_a,candidate_b,preferred\n1,A van.,A bus.,candidate_a\n2,Boys.,Girls.,candidate_b\n",
     ],
 )  # fmt: skip
 def test_every_layout_of_preferences_gives_the_same_ones(content: str, tmp_path: Path) -> None:
@@ -69,6 +73,27 @@ def test_every_layout_of_preferences_gives_the_same_ones(content: str, tmp_path:
     assert read_ratings(path, REFERENCES).preferences == [
         Preference("1", ("A van.", "A bus."), 0), Preference("2", ("Boys.", "Girls."), 1)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ends", "values", "said"),
+    [
+        ("12", "02", "'preferred' must be 0 or 1, or text_1 or text_2, as another row has 0 (got '2')"),
+        ("12", "13", "'preferred' must be 1 or 2, or text_1 or text_2 (got '3')"),
+        ("ab", "11", "'preferred' must be a or b, or text_a or text_b (got '1')"),
+        ("ab", "03", "'preferred' must be a or b, or text_a or text_b, or 0 or 1 (got '3')"),
+    ],
+)
+def test_a_preference_in_an_unclear_code_is_an_error_that_says_the_codes(
+    ends: str, values: str, said: str, tmp_path: Path
+) -> None:
+    rows = "".join(f"1,A van.,A bus.,{value}\n" for value in values)
+    (tmp_path / "r.csv").write_text(f"id,text_{ends[0]},text_{ends[1]},preferred\n{rows}")
+
+    with pytest.raises(ConfigError) as caught:
+        read_ratings(tmp_path / "r.csv", REFERENCES)
+
+    assert said in str(caught.value)
 
 
 def test_missing_ratings_empty_texts_and_ties_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -326,6 +351,14 @@ def test_every_layout_of_several_references_gives_the_same_ones(name: str, conte
     (tmp_path / name).write_text(content)
 
     assert read_references(tmp_path / name) == {"1": ("a", "b c"), "2": ("d",)}
+
+
+@pytest.mark.parametrize("cell", ["[]", "[ ]", '"[""""]"'])
+def test_an_empty_list_in_a_cell_is_an_empty_reference(cell: str, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(f"id,references\n1,a\n2,{cell}\n")
+
+    with pytest.raises(ConfigError, match=r"r\.csv:3: empty text of id '2'"):
+        read_references(tmp_path / "r.csv")
 
 
 @pytest.mark.parametrize(
