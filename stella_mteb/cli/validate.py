@@ -80,7 +80,7 @@ def validate(
         shown.append("\n".join(textwrap.fill(line, 80) for line in (*found["reasons"], f"{advice(found)}.")))
         typer.echo("\n\n".join(shown))
         figures = " and ".join(name for name, rows in (("rho", "rows"), ("accuracy", "preferences")) if found[rows])
-        say(f"low, high: 95 % interval of {figures} over resampled clips, given from 20 clips on")
+        say(f"low, high: 95 % interval of {figures} over 20 or more resampled clips")
         say("--format json has all figures")
     if html is not None:
         from stella_mteb.judge.agreement_page import write_page  # noqa: PLC0415

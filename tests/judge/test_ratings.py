@@ -262,6 +262,25 @@ def test_references_and_ratings_take_the_same_of_several_ids_as_coco_has_them(tm
     assert [one.clip for one in read_ratings(tmp_path / "r.jsonl", references, by_id).ratings] == ["8", "7"]
 
 
+def test_the_interval_is_said_to_be_that_of_the_accuracy_if_there_are_only_preferences(
+    call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "refs.json").write_text(json.dumps(REFERENCES))
+    pair = {"id": "1", "candidates": ["A van.", "Rain."], "preferred": 0}
+    files = ("--references", tmp_path / "refs.json", "--ratings", tmp_path / "r.jsonl", "-m", "all_minilm_l6_v2")
+    for rows, said in (
+        ([pair], "interval of accuracy over"),
+        ([pair, {"id": "1", "candidate": "x", "score": 1}, {"id": "2", "candidate": "y", "score": 2}],
+         "interval of rho and accuracy over"),
+    ):  # fmt: skip
+        (tmp_path / "r.jsonl").write_text(lines(*rows))
+
+        _, _, err = call("validate", *files)
+
+        (line,) = [line for line in err.splitlines() if line.startswith("low, high")]
+        assert said in line and len(line) <= 80
+
+
 @pytest.mark.parametrize("option", ["--id-column", "--text-column"])
 def test_a_column_that_no_file_has_is_refused_and_one_of_either_file_is_taken(
     option: str, call: Call, tmp_path: Path
