@@ -212,7 +212,7 @@ def test_reasons_name_few_clips_few_systems_equal_ratings_and_missing_raters() -
 
     for part in (
         "need 20 clips, and these are 3", "every text is rated 3", "every clip has one text",
-        "1 of 3 rows name no system", "texts have 0 to 2 raters",
+        "1 of 3 rows name no system", "2 of 3 texts lack one of the 2 raters",
     ):  # fmt: skip
         assert part in said
 
