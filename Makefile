@@ -20,8 +20,9 @@ LEANING := tests/engine tests/models tests/harness
 demo: $(VENV)/.demo
 	$(BIN)/stella-mteb demo
 
+# Two processes, each with whole files, since fixtures of a file are shared: half the time, and 3 GB of memory each.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
