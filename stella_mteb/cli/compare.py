@@ -103,6 +103,7 @@ def compare(
     from stella_mteb.compare.sources import join as joined  # noqa: PLC0415
     from stella_mteb.compare.sources import select  # noqa: PLC0415
     from stella_mteb.compare.text import render_comparison  # noqa: PLC0415
+    from stella_mteb.compare.words import unread  # noqa: PLC0415
     from stella_mteb.errors import ConfigError  # noqa: PLC0415
     from stella_mteb.harness.mteb_facts import load_facts  # noqa: PLC0415
 
@@ -144,10 +145,9 @@ def compare(
             any_data_revision=any_data_revision,
         )
     if not any(scores.values()):
-        unread = [f"{one.label}: {task}: {gap}" for one in scores for task, gap in found.gaps.get(one, {}).items()]
         asked = "-b, -t, --type, --language or --exclude"
         said = f"nothing to compare: no score could be read; use other {asked}, or another --results folder"
-        raise ConfigError("\n  ".join([said, *unread]))
+        raise ConfigError("\n  ".join([said, *unread(found.gaps, scores)]))
     items = {(system.label, task): items_of(score) for system, own in scores.items() for task, score in own.items()}
     prices = [price_of(system, next(iter(own.values())).source) for system, own in scores.items() if own]
     comparison = compare_scores(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from stella_mteb.compare.records import Cell, Gap, Part, Score, Scores, System, TaskRow
-from stella_mteb.compare.words import listed
+from stella_mteb.files.tables import listed
 
 # fmt: off
 _FORUMS = ("Android", "English", "Gaming", "Gis", "Mathematica", "Physics", "Programmers", "Stats", "Tex", "Unix",
@@ -112,7 +112,8 @@ def task_row(
             return Gap(_other_cells(found[system], cells))
         if conditions[system].shared(shared):
             return whole[system]
-        return Gap(_contradiction(conditions[system], shared), whole[system].value)
+        by_revision = bool(conditions[system]._replace(revision=None).shared(shared))
+        return Gap(_contradiction(conditions[system], shared), whole[system].value, by_revision=by_revision)
 
     row = tuple(map(cell, scores))
     alone = sum(isinstance(one, Score) for one in row) < 2

@@ -13,9 +13,9 @@ from stella_mteb.compare.item_tests import ByItem, How, differences_by_item, tes
 from stella_mteb.compare.records import Comparison, Duel, Price, Score, Scores, Standing, System, TaskRow, Unranked
 from stella_mteb.compare.selection import EVERYTHING, Selection
 from stella_mteb.compare.standings import fill, place, selected_tasks, standings, tasks_of_means
-from stella_mteb.compare.words import listed, verdict, winner
+from stella_mteb.compare.words import unread, verdict, winner
 from stella_mteb.errors import ConfigError
-from stella_mteb.files.tables import many
+from stella_mteb.files.tables import listed, many
 from stella_mteb.statistics.max_t import possible_ranks
 
 if TYPE_CHECKING:
@@ -74,8 +74,6 @@ def compare(
     duels, needed = fight(placed, scores, tasks, by_item, families or {}, how, any_revision=any_data_revision)
     duels = tested_by_item(duels, needed, scores, items or {}, how)
     duels = tuple(replace(duel, verdict=verdict(duel, needed, len(duels), alpha)) for duel in duels)
-    # The list of gaps has the reasons for missing scores of compared tasks.
-    told = {f"{system.label}: {row.task}: {of.get(row.task)}" for system, of in (gaps or {}).items() for row in rows}
     ranked = tuple(
         replace(one, best_rank=best, worst_rank=worst)
         for one, (best, worst) in zip(standing, _ranks(placed[: len(standing)], duels, alpha), strict=True)
@@ -91,7 +89,8 @@ def compare(
         prices=tuple(prices),
         per_label=_per_label(rows, systems),
         notes=(
-            *(note for note in notes if note not in told),
+            *notes,
+            *unread(gaps or {}, systems, {row.task for row in rows}),  # the others are gaps of their rows
             *_notes(scores, rows, selected, mean_tasks, ranked, by_item, duels, prices),
         ),
         alpha=alpha,

@@ -9,8 +9,9 @@ from typing import Any
 
 from stella_mteb.compare.naming import bundled
 from stella_mteb.compare.records import Comparison, ModelFacts, Scores, System
-from stella_mteb.compare.words import count, listed
+from stella_mteb.compare.words import count
 from stella_mteb.errors import ConfigError
+from stella_mteb.files.tables import listed
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 

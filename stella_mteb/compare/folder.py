@@ -15,8 +15,8 @@ from stella_mteb.compare.records import Score, System
 from stella_mteb.compare.score_file import TaskFacts, read_score
 from stella_mteb.compare.selection import EVERYTHING, Selection
 from stella_mteb.compare.sources import Found, Row, labelled, no_results
-from stella_mteb.compare.words import listed
 from stella_mteb.errors import ConfigError
+from stella_mteb.files.tables import listed
 from stella_mteb.models.identity import is_ours
 from stella_mteb.outputs.items import task_type
 from stella_mteb.outputs.layout import details_path, model_folder, results_folder

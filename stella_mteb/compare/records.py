@@ -134,11 +134,13 @@ class Gap:
         reason: The reason, as text.
         value: The system's score on other data; None without one.
         estimate: The value used in means, predicted from the system's and the task's other scores; None if unused.
+        by_revision: Whether the score is left out for its data revision alone.
     """
 
     reason: str
     value: float | None = None
     estimate: float | None = None
+    by_revision: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 from stella_mteb.compare.alike import AGGREGATES
 from stella_mteb.compare.records import Score
-from stella_mteb.compare.words import listed
 from stella_mteb.errors import ConfigError
+from stella_mteb.files.tables import listed
 
 _LANGUAGE = re.compile(r"[a-z]{3}(-[A-Z][a-z]{3})?")
 

@@ -65,15 +65,10 @@ class Found:
         return {row.system: row.gaps for row in self.rows}
 
     def notes_on(self, systems: Iterable[System]) -> tuple[str, ...]:
-        """Collect the remarks and gaps of these systems, and the notes that do not concern a single system."""
+        """Collect the remarks on these systems, and the notes that do not concern a single system."""
         wanted = set(systems)
-        rows = [row for row in self.rows if row.system in wanted]
-        of_rows = [
-            f"{row.system.label}: {note}"
-            for row in rows
-            for note in (*row.remarks, *(f"{task}: {gap}" for task, gap in row.gaps.items()))
-        ]
-        return (*of_rows, *self.notes)
+        remarks = [f"{row.system.label}: {note}" for row in self.rows if row.system in wanted for note in row.remarks]
+        return (*remarks, *self.notes)
 
 
 def merge(*found: Found) -> Found:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from stella_mteb.compare.alike import once
 from stella_mteb.compare.records import Gap, Score, Scores, Standing, System, TaskRow, Unranked
 from stella_mteb.compare.selection import Selection
-from stella_mteb.compare.words import listed
-from stella_mteb.files.tables import many
+from stella_mteb.files.tables import listed, many
 
 Array = NDArray[np.float64]
 

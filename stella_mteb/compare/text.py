@@ -27,7 +27,6 @@ from stella_mteb.compare.words import (
     in_bytes,
     interval,
     left_out,
-    listed,
     machines,
     main_duels,
     means_over,
@@ -43,7 +42,7 @@ from stella_mteb.compare.words import (
     types,
     weights,
 )
-from stella_mteb.files.tables import TableFormat, many, plain, render
+from stella_mteb.files.tables import TableFormat, listed, many, plain, render
 
 _GAP = 3
 """Width between the columns of a table, in characters."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from stella_mteb.compare.records import Comparison, Duel, Gap, ModelFacts, Standing, System, TaskDifference
-from stella_mteb.files.tables import many, plain
+from stella_mteb.files.tables import listed, many, plain
 
 # -------------------------------------------------------------------------------------------------------- sentences
 
@@ -52,7 +52,7 @@ def _too_few(comparison: Comparison, ranked: Sequence[str], shown: Mapping[str, 
         return f"On the {many(duel.tasks, 'task')} that both have, {said}"
     if systems < 2:
         return f"{ranked[0]} has no other system to be compared with" if ranked else "No results to compare"
-    if not comparison.mean_tasks and not (comparison.selected and not ranked):
+    if not comparison.mean_tasks and not _nobody_has_enough(comparison):
         return f"No task has comparable scores for {'both' if systems == 2 else 'more than half of the'} systems"
     return f"Of {systems} systems, {f'only {ranked[0]}' if ranked else 'none'} has enough of the tasks to be ranked"
 
@@ -126,18 +126,27 @@ LEFT_OUT = (
 )
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """Join names with commas and `and`; after `most` items, `N more` replaces the rest."""
-    if len(names) > most:
-        names = [*names[: most - 1], f"{len(names) - most + 1} more"]
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
-
-
 def no_mean(comparison: Comparison) -> str:
     """Say why there is no mean."""
-    if comparison.selected and not comparison.standings:
+    if _nobody_has_enough(comparison):
         return "No mean: no system has enough of the tasks to be ranked."
     return "No mean: no task has comparable scores for more than half of the systems."
+
+
+def _nobody_has_enough(comparison: Comparison) -> bool:
+    return bool(comparison.selected) and not comparison.standings
+
+
+def unread(
+    gaps: Mapping[System, Mapping[str, str]], systems: Iterable[System], shown: Container[str] = ()
+) -> list[str]:
+    """List the scores of systems that could not be read, with reasons, except on the `shown` tasks."""
+    return [
+        f"{system.label}: {task}: {reason}"
+        for system in systems
+        for task, reason in gaps.get(system, {}).items()
+        if task not in shown
+    ]
 
 
 def means_over(comparison: Comparison) -> str:
@@ -158,24 +167,25 @@ def about_means(comparison: Comparison, shown: Mapping[str, str] | None = None) 
     ranked = {one.system for one in comparison.standings}
     apart = {
         row.task: [
-            cell.reason
+            cell
             for system, cell in zip(comparison.systems, row.cells, strict=True)
             if isinstance(cell, Gap) and cell.value is not None and system in ranked
         ]
         for row in comparison.rows
         if row.task in comparison.selected and row.task not in comparison.mean_tasks
     }
-    out = [f"{task} ({many(len(reasons), 'score')})" for task, reasons in apart.items() if reasons]
-    scores = sum(map(len, apart.values()))
+    out = [f"{task} ({many(len(cells), 'score')})" for task, cells in apart.items() if cells]
+    by_revision = [cell.by_revision for cells in apart.values() for cell in cells]
+    scores = len(by_revision)
     said = []
     if out:
         said.append(
             f"The means leave out {many(len(out), 'task')} on which {many(scores, 'score')} of ranked "
             f"systems {'is' if scores == 1 else 'are'} on other data than most: {listed(out, 12)}."
         )
-        if by_revision := ["on revision" in reason for reasons in apart.values() for reason in reasons if reason]:
+        if any(by_revision):
             which = "them" if all(by_revision) else "those of other revisions"
-            said[-1] += f" --any-data-revision counts {which}, as MTEB's leaderboard does." if any(by_revision) else ""
+            said[-1] += f" --any-data-revision counts {which}, as MTEB's leaderboard does."
     lacking = [one for one in comparison.standings if one.estimated]
     if lacking:
         each = [f"{shown[one.system.label]}: {one.estimated}" for one in lacking]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stella_mteb.files.tables import many
-from stella_mteb.judge.ratings import Preference, Rating
+from stella_mteb.judge.ratings import Preference, Rated, Rating
 from stella_mteb.judge.similarity import SHOWN_AS
 from stella_mteb.statistics.correlation import (
     Array,
@@ -267,16 +267,10 @@ def mean_of(found: Sequence[Correlations]) -> Correlations:
     return Correlations(mean("spearman"), mean("kendall_b"), mean("kendall_c"), mean("pearson"), found[0].n)
 
 
-def reasons(
-    scores: Mapping[str, Scores],
-    ratings: Sequence[Rating],
-    preferences: Sequence[Preference],
-    *,
-    same_raters: bool = True,
-) -> list[str]:
+def reasons(scores: Mapping[str, Scores], rated: Rated) -> list[str]:
     """Say why figures are missing, one sentence for each reason."""
-    found = []
-    clips = len({one.clip for one in ratings} | {one.clip for one in preferences})
+    found, ratings = [], rated.ratings
+    clips = len({one.clip for one in ratings} | {one.clip for one in rated.preferences})
     if clips < MIN_ITEMS:
         found.append(f"No intervals and no tests: they need {MIN_ITEMS} clips, and these are {clips}.")
     if not ratings:
@@ -294,7 +288,7 @@ def reasons(
             f"No figures over systems: they need {_LEAST_SYSTEMS}, and the ratings name {len(systems) or 'none'}."
         )
     given = np.isfinite(rater_table(ratings))
-    if lacking := int((~given).any(axis=1).sum()) if same_raters and given.any() else 0:
+    if lacking := int((~given).any(axis=1).sum()) if rated.same_raters and given.any() else 0:
         found.append(
             f"No figures against each rater: {lacking} of {many(len(ratings), 'text')} lack one of the "
             f"{given.shape[1]} raters."

@@ -12,7 +12,7 @@ from jinja2 import Template
 from markupsafe import Markup
 
 from stella_mteb.files.atomic import atomic_write
-from stella_mteb.files.tables import plain
+from stella_mteb.files.tables import many, plain
 from stella_mteb.judge.agreement_words import SHORT, advice, best_row, in_support, named, tables
 from stella_mteb.pages import svg
 from stella_mteb.pages.page import template, typeset
@@ -159,7 +159,6 @@ def _beside_others(found: Mapping[str, Any], references: str, against: str, key:
         *(_Dot(row["metric"], row[figure], others=True) for row in others if row[figure] is not None),
     ]
     limit = (found["ceiling"] or {}).get(figure)
-    many = "one reference" if references == "1" else f"{references} references"
     how = {"each": "against each rater, mean over raters", "rater": "with each rater as an item"}
     caption = (
         f"{SHORT[figure]} over all texts, {how.get(against, 'against the mean of the raters')}. A circle is a measure "
@@ -167,7 +166,7 @@ def _beside_others(found: Mapping[str, Any], references: str, against: str, key:
         f"{_RATERS if limit is not None else ''}"
         f"{'A bar is the 95 % interval by resampling clips.' if ends else 'Intervals are computed for rho only.'}"
     )
-    title = f"Beside published metrics, {many}"
+    title = f"Beside published metrics, {many(int(references), 'reference')}"
     return _one_panel(key, title, caption, dots, {} if limit is None else {"raters": limit})
 
 

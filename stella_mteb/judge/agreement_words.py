@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from stella_mteb.files.tables import many
+from stella_mteb.files.tables import listed, many
 from stella_mteb.judge.similarity import SHOWN_AS
 
 LEVELS = {
@@ -44,9 +44,8 @@ def advice(found: Mapping[str, Any]) -> str:
     pairs = [[[*one["first"]], [*one["second"]]] for one in found["differences"] if one["p_adjusted"] >= _ALPHA]
     others = [other for pair in pairs if own in pair for other in pair if other != own]
     tied = [_spoken({"judge": judge, "measure": measure}, found) for judge, measure in others]
-    listed = ", ".join(tied[:-1]) + " and " * (len(tied) > 1) + "".join(tied[-1:])
-    listed = listed if len(tied) <= _NAMED else f"{len(tied)} others"
-    doubt = f"; {listed} cannot be told apart from it" if tied else ""
+    others_told = listed(tied) if len(tied) <= _NAMED else f"{len(tied)} others"
+    doubt = f"; {others_told} cannot be told apart from it" if tied else ""
     return f"Use {name}: it agrees with people best (rho {best['spearman']:.3f}){doubt}"
 
 

@@ -26,7 +26,6 @@ class Validation:
 
     def __init__(self, references: Mapping[str, Sequence[str]], rated: Rated) -> None:
         self.references, self.rated = references, rated
-        self.ratings, self.preferences = rated.ratings, rated.preferences
         self._of_ratings: dict[str, Scores] = {}
         self._of_preferences: dict[str, Scores] = {}
 
@@ -38,8 +37,8 @@ class Validation:
         return list(dict.fromkeys([*references, *(text for _, text in items)]))
 
     def _items(self) -> list[tuple[str, str]]:
-        pairs = [(one.clip, text) for one in self.preferences for text in one.candidates]
-        return [*((one.clip, one.candidate) for one in self.ratings), *pairs]
+        pairs = [(one.clip, text) for one in self.rated.preferences for text in one.candidates]
+        return [*((one.clip, one.candidate) for one in self.rated.ratings), *pairs]
 
     def judge(
         self,
@@ -51,7 +50,7 @@ class Validation:
     ) -> None:
         """Score all texts with one judge."""
         scores = score_items(TextVectors(encoder, prompt, self.texts, progress), self.references, self._items(), nli)
-        number = len(self.ratings)
+        number = len(self.rated.ratings)
         for place, own in ((slice(number), self._of_ratings), (slice(number, None), self._of_preferences)):
             own[name] = {mode: {m: values[place] for m, values in of.items()} for mode, of in scores.items()}
 
@@ -62,25 +61,25 @@ class Validation:
             "rows": [
                 row.as_json()
                 for name, scores in self._of_ratings.items()
-                for row in agreement_rows(name, scores, self.ratings)
+                for row in agreement_rows(name, scores, self.rated.ratings)
                 if self.rated.same_raters or row.against != "each"
             ],
             "preferences": [
                 row
                 for name, scores in self._of_preferences.items()
-                for row in accuracies(name, scores, self.preferences)
+                for row in accuracies(name, scores, self.rated.preferences)
             ],
-            "differences": [asdict(one) for one in differences(self._of_ratings, self.ratings)],
-            "ceiling": ceiling(self.ratings) if self.rated.same_raters else None,
+            "differences": [asdict(one) for one in differences(self._of_ratings, self.rated.ratings)],
+            "ceiling": ceiling(self.rated.ratings) if self.rated.same_raters else None,
             "sizes": {
-                "texts": len(self.ratings),
-                "preferences": len(self.preferences),
+                "texts": len(self.rated.ratings),
+                "preferences": len(self.rated.preferences),
                 "clips": len(clips),
                 "references": max(len(self.references[clip]) for clip in clips),
             },
             "reasons": [
                 *self.rated.left_out,
-                *reasons(self._of_ratings, self.ratings, self.preferences, same_raters=self.rated.same_raters),
+                *reasons(self._of_ratings, self.rated),
             ],
         }
 

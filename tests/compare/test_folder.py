@@ -21,6 +21,7 @@ from stella_mteb.compare.score_file import TaskFacts
 from stella_mteb.compare.selection import Selection, choose
 from stella_mteb.compare.sources import merge, select
 from stella_mteb.compare.text import render_comparison
+from stella_mteb.compare.words import unread
 from stella_mteb.errors import ConfigError
 from stella_mteb.files.tables import TableFormat
 from stella_mteb.harness.mteb_facts import load_facts
@@ -414,7 +415,7 @@ def test_the_split_that_the_task_defines_is_the_one_that_is_scored(tmp_path: Pat
 
     system, scores = one(found)
     assert (scores["MSMARCO"].split, scores["MSMARCO"].value) == ("dev", 0.45)
-    assert not any("MSMARCO" in note for note in found.notes_on([system]))
+    assert not any("MSMARCO" in note for note in [*found.notes_on([system]), *unread(found.gaps, [system])])
 
 
 def test_a_chosen_split_is_always_noted(tmp_path: Path) -> None:
@@ -425,7 +426,7 @@ def test_a_chosen_split_is_always_noted(tmp_path: Path) -> None:
 
     system, scores = one(found)
     assert {task: (score.split, score.value) for task, score in scores.items()} == {"NoSuchTask": ("test", 0.5)}
-    notes = found.notes_on([system])
+    notes = [*found.notes_on([system]), *unread(found.gaps, [system])]
     assert any("scores are on the split test; other splits exist for NoSuchTask (validation)" in note for note in notes)
     assert any(
         "LEMBNeedleRetrieval: has the splits test_256, test_512, and the task does not define" in note for note in notes
@@ -540,7 +541,7 @@ def test_a_damaged_file_is_a_gap_with_its_reason_and_affects_no_other_score(
     assert list(found.gaps[system]) == ["STS12"]
     assert reason in found.gaps[system]["STS12"]
     assert str(tmp_path) not in found.gaps[system]["STS12"]
-    assert f"all_minilm_l6_v2: STS12: {found.gaps[system]['STS12']}" in found.notes_on([system])
+    assert unread(found.gaps, [system]) == [f"all_minilm_l6_v2: STS12: {found.gaps[system]['STS12']}"]
 
 
 def test_one_damaged_language_affects_the_mean_and_not_the_english_score(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_score_on_other_data_is_a_gap_unless_the_option_allows_it() -> None:
 
     strict, lax = fast(scores), fast(scores, any_data_revision=True)
 
-    assert strict.rows[0].cells[2] == Gap("on revision new of the data, not old", 0.7, None)
+    assert strict.rows[0].cells[2] == Gap("on revision new of the data, not old", 0.7, None, by_revision=True)
     assert strict.mean_tasks == tuple(TEN[1:])
     assert {one.system.label: one.mean for one in strict.standings} == pytest.approx({"a": 0.5, "b": 0.5, "other": 0.7})
     assert {one.system.label: one.coverage for one in strict.standings}["other"] == 1
@@ -179,12 +179,12 @@ def test_if_nobody_is_ranked_the_outputs_say_so_and_the_pair_is_still_compared()
     assert "no system has enough of the tasks to be ranked" in render_report(comparison)
 
 
-def test_an_option_that_would_not_help_is_not_recommended() -> None:
-    own = [("fra-Latn",), *[("eng-Latn",)] * 9]
-    french = {task: score(task, 0.7, languages=one) for task, one in zip(TEN, own, strict=True)}
-    english = {task: score(task, 0.5, languages=("eng-Latn",)) for task in TEN}
+@pytest.mark.parametrize("revision", ["old", "new"])
+def test_an_option_that_would_not_help_is_not_recommended(revision: str) -> None:
+    english = {task: score(task, 0.5, languages=("eng-Latn",), dataset_revision="old") for task in TEN}
+    french = score(TEN[0], 0.7, languages=("fra-Latn",), dataset_revision=revision)
 
-    said = about_means(fast(scores_of(a=english, b=english, other=french)))
+    said = about_means(fast(scores_of(a=english, b=english, other={**english, TEN[0]: french})))
 
     assert said == [
         "The means leave out 1 task on which 1 score of ranked systems is on other data than most: Task00 (1 score)."
