@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SLOWEST = 5
 _STEADY = 5.0  # seconds of encoding after which the measured pace is used
-_WORTH_FORECASTING = 10.0  # seconds; of less, starting up is the larger part
+_WORTH_TELLING = 10.0  # seconds; of less, starting up is the larger part
 
 
 class Follower:
@@ -108,11 +108,12 @@ class Follower:
         yield f"encoding {duration(encoding)}, tasks {duration(tasks)}, loading {duration(loading)}"
         known = [(one, due) for one in ran if (due := self._seconds(one)) is not None]
         took, due = sum(one.seconds for one, _ in known), sum(seconds for _, seconds in known)
-        if due >= _WORTH_FORECASTING:
+        if due >= _WORTH_TELLING:
             which = "" if len(known) == len(ran) else f" of {len(known)} of {many(len(ran), 'task')}"
             yield f"forecast{which} {duration(due)}, took {duration(took)} ({took / due - 1:+.0%})"
-        if len(ran) > 1:
-            slowest = sorted(ran, key=lambda one: -one.seconds)[:_SLOWEST]
+        long = [one for one in ran if one.seconds >= _WORTH_TELLING]
+        if len(ran) > 1 and long:
+            slowest = sorted(long, key=lambda one: -one.seconds)[:_SLOWEST]
             parts = []
             for one in slowest:
                 seconds = self._seconds(one)

@@ -104,13 +104,13 @@ def test_the_summary_has_seconds_by_kind_and_the_forecast() -> None:
     ]
 
 
-def test_the_summary_says_of_which_tasks_and_models_and_leaves_out_a_forecast_of_seconds() -> None:
+def test_the_summary_says_of_which_tasks_and_models_and_leaves_out_what_took_seconds() -> None:
     follower = follow.Follower(forecasts(), 100.0)
     other = replace(outcome("Two", seconds=9.0), model="n")  # has no forecast
 
     assert list(follower.summary([outcome("One", seconds=60.0), other]))[1:] == [
         "forecast of 1 of 2 tasks 50.0 s, took 60.0 s (+20%)",
-        "slowest: One by m 60.0 s (forecast 50.0 s); Two by n 9.0 s",
+        "slowest: One by m 60.0 s (forecast 50.0 s)",
     ]
     assert len(list(follower.summary([other]))) == 1
 
